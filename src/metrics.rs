@@ -29,7 +29,7 @@ use durations::Durations;
 use gauges::Gauges;
 use live::LiveFamilies;
 use memory::MemoryMetrics;
-use tenants::{Passed, TenantMetrics};
+use tenants::{MessageCounters, TenantMetrics};
 
 pub use gauges::Counts;
 pub use memory::MemoryCounts;
@@ -77,8 +77,8 @@ pub struct Metrics {
     requests: Family<RequestLabels, Counter>,
     hold_seconds: Durations<18>,
     publish_to_answer_seconds: Durations<19>,
-    appended: Passed,
-    delivered: Passed,
+    appended: MessageCounters,
+    delivered: MessageCounters,
     gauges: Gauges,
     live: LiveFamilies,
     mqtt: MqttMetrics,
@@ -140,7 +140,7 @@ impl Metrics {
             Unit::Bytes,
             bytes.clone(),
         );
-        let passed = |kind| Passed {
+        let passed = |kind| MessageCounters {
             messages: messages.get_or_create_owned(&KindLabel { kind }),
             bytes: bytes.get_or_create_owned(&KindLabel { kind }),
         };

@@ -14,7 +14,7 @@ use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 
 use super::address::{AddressPolicy, Resolve};
-use super::destination::{Destination, Reach};
+use super::destination::{AllowedAddresses, Destination};
 use super::exchange::OutboundError;
 
 /// How long connecting to one of several addresses may take.
@@ -82,12 +82,12 @@ impl Connector {
             Err(_) => self.resolver.resolve(to.host()).await.map_err(OutboundError::Lookup)?,
         };
         let is_allowed = |address: &IpAddr| match to.reach() {
-            Reach::Any => true,
-            Reach::Loopback => address.to_canonical().is_loopback(),
+            AllowedAddresses::Any => true,
+            AllowedAddresses::Loopback => address.to_canonical().is_loopback(),
             // Without encryption only to this machine, even if the operator allows other private addresses.
-            Reach::Allowed if !to.is_encrypted() && !address.to_canonical().is_loopback() => false,
-            Reach::Named if !to.is_encrypted() => self.policy.names(to.host(), *address),
-            Reach::Allowed | Reach::Named => self.policy.allows(to.host(), *address),
+            AllowedAddresses::Allowed if !to.is_encrypted() && !address.to_canonical().is_loopback() => false,
+            AllowedAddresses::Named if !to.is_encrypted() => self.policy.names(to.host(), *address),
+            AllowedAddresses::Allowed | AllowedAddresses::Named => self.policy.allows(to.host(), *address),
         };
         let allowed: Vec<_> =
             found.iter().filter(|address| is_allowed(address)).take(ADDRESSES_MAX).collect();

@@ -23,7 +23,7 @@ const PROTOCOLS: [&[u8]; 2] = [b"h2", b"http/1.1"];
 
 /// The addresses that a destination may have.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub(super) enum Reach {
+pub(super) enum AllowedAddresses {
     /// Any: the operator has chosen the URL.
     Any,
     /// Loopback addresses, because the requests are not encrypted.
@@ -66,13 +66,13 @@ pub struct InvalidUrl;
 pub struct Destination(Arc<Parts>);
 
 struct Parts {
-    place: Place,
-    reach: Reach,
+    place: TargetUrl,
+    reach: AllowedAddresses,
     tls: Option<(Trust, ServerName<'static>)>,
 }
 
 /// A URL that requests may go to.
-struct Place {
+struct TargetUrl {
     host: String,
     port: u16,
     /// Host and port as the URL has them.
@@ -87,7 +87,7 @@ struct Place {
 pub(super) struct ConnectionKey {
     host: String,
     port: u16,
-    reach: Reach,
+    reach: AllowedAddresses,
     trust: Option<Trust>,
 }
 
@@ -151,7 +151,7 @@ impl Hash for Trust {
     }
 }
 
-impl Place {
+impl TargetUrl {
     /// Parses a URL. Without encryption, its host is this machine unless `is_plain_allowed`.
     fn parse(url: &str, is_plain_allowed: bool) -> Result<Self, InvalidUrl> {
         let uri: Uri = url.parse().map_err(|_| InvalidUrl)?;
@@ -183,26 +183,30 @@ impl Place {
 impl Destination {
     /// Parses a URL that the operator has chosen; its host may have any address. It is https, or http to this machine.
     pub fn of_operator(url: &str, trust: &Trust) -> Result<Self, InvalidUrl> {
-        Self::parse(url, trust, Reach::Any)
+        Self::parse(url, trust, AllowedAddresses::Any)
     }
 
     /// Parses a URL that a client has chosen. It is https, or http to `localhost` or an address in 127.0.0.0/8; its addresses are
     /// checked when a connection is made, and [`AddressPolicy::allows`](super::AddressPolicy::allows) can be asked before.
     pub fn of_client(url: &str, trust: &Trust) -> Result<Self, InvalidUrl> {
-        Self::parse(url, trust, Reach::Allowed)
+        Self::parse(url, trust, AllowedAddresses::Allowed)
     }
 
     /// Parses a URL that a client has chosen, of a service that is asked for data. It is https, or http to a host, an address or a
     /// network that the operator [allows by name](super::AddressPolicy::new).
     pub fn of_origin(url: &str, trust: &Trust) -> Result<Self, InvalidUrl> {
-        Self::parse(url, trust, Reach::Named)
+        Self::parse(url, trust, AllowedAddresses::Named)
     }
 
-    fn parse(url: &str, trust: &Trust, reach: Reach) -> Result<Self, InvalidUrl> {
-        let place = Place::parse(url, reach == Reach::Named)?;
+    fn parse(url: &str, trust: &Trust, reach: AllowedAddresses) -> Result<Self, InvalidUrl> {
+        let place = TargetUrl::parse(url, reach == AllowedAddresses::Named)?;
         let name = || ServerName::try_from(place.host.clone()).map_err(|_| InvalidUrl);
         let tls = if place.is_encrypted { Some((trust.clone(), name()?)) } else { None };
-        let reach = if place.is_encrypted || reach != Reach::Any { reach } else { Reach::Loopback };
+        let reach = if place.is_encrypted || reach != AllowedAddresses::Any {
+            reach
+        } else {
+            AllowedAddresses::Loopback
+        };
         Ok(Self(Arc::new(Parts { place, reach, tls })))
     }
 
@@ -231,7 +235,7 @@ impl Destination {
         self.0.tls.is_some()
     }
 
-    pub(super) fn reach(&self) -> Reach {
+    pub(super) fn reach(&self) -> AllowedAddresses {
         self.0.reach
     }
 
@@ -259,7 +263,7 @@ impl Destination {
 /// Checks a URL that a client has chosen before it is stored: what [`Destination::of_client`] requires, and that an address in it is
 /// allowed. The addresses of a name are checked with each connection. The error is a text for the client.
 pub fn check_client_url(url: &str, policy: &AddressPolicy) -> Result<(), &'static str> {
-    let place = Place::parse(url, false).map_err(|_| {
+    let place = TargetUrl::parse(url, false).map_err(|_| {
         "the URL must be https://, or http:// to localhost or 127.0.0.0/8, without a password, and at most 2048 bytes long"
     })?;
     match place.address() {
@@ -286,7 +290,7 @@ pub enum RefusedOrigin {
 /// Checks a URL that a client has chosen as an origin before it is stored: what [`Destination::of_origin`] requires, and that an address
 /// in it is allowed. The addresses of a name are checked with each connection.
 pub fn check_origin_url(url: &str, policy: &AddressPolicy) -> Result<(), RefusedOrigin> {
-    let place = Place::parse(url, true).map_err(|_| RefusedOrigin::Url)?;
+    let place = TargetUrl::parse(url, true).map_err(|_| RefusedOrigin::Url)?;
     let Some(address) = place.address() else { return Ok(()) };
     let is_named = policy.names(&place.host, address);
     if is_named || place.is_encrypted && policy.allows(&place.host, address) {

@@ -89,7 +89,7 @@ pub struct HeldPoll<'a, S: Source> {
     /// When the append that woke this poll was reported.
     published: Option<Instant>,
     /// Why the next read is the last one.
-    over: Option<Over>,
+    end_reason: Option<EndReason>,
     took_over: bool,
 }
 
@@ -103,7 +103,7 @@ enum HeldPollState<S: Source> {
 type PendingRead<S> = Pin<Box<dyn Future<Output = (S, Result<<S as Source>::Batch, ReadError>)> + Send>>;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Over {
+enum EndReason {
     Deadline,
     Superseded,
     Draining,
@@ -159,7 +159,7 @@ impl Hub {
             slot,
             state: HeldPollState::Waiting(source),
             published: None,
-            over: None,
+            end_reason: None,
             took_over: before || meanwhile,
         }))
     }
@@ -176,12 +176,12 @@ impl<S: Source> HeldPoll<'_, S> {
 
     /// Ends the poll early, as if its deadline had passed. The caller has to poll it afterwards.
     pub fn end(&mut self) {
-        self.over = Some(Over::HalfClosed);
+        self.end_reason = Some(EndReason::HalfClosed);
     }
 
     /// Whether [`end`](Self::end) was called.
     pub fn has_ended(&self) -> bool {
-        self.over == Some(Over::HalfClosed)
+        self.end_reason == Some(EndReason::HalfClosed)
     }
 
     /// Waits for the answer, which is returned once. `timer` is the same in each call, or another one that
@@ -211,7 +211,7 @@ impl<S: Source> HeldPoll<'_, S> {
                         return Poll::Pending;
                     };
                     let batch = batch?;
-                    if S::is_news(&batch) || self.over.is_some() {
+                    if S::is_news(&batch) || self.end_reason.is_some() {
                         return Poll::Ready(Ok(self.answer(source, batch)));
                     }
                     self.state = HeldPollState::Waiting(source);
@@ -231,29 +231,29 @@ impl<S: Source> HeldPoll<'_, S> {
             self.published = change.published;
             return Poll::Ready(change.batch);
         }
-        if self.over.is_some() {
+        if self.end_reason.is_some() {
             return Poll::Ready(None);
         }
         let deadline = self.slot.deadline();
-        let (until, over) = match self.slot.poll_ended(context) {
-            Poll::Ready(HoldEnd::Draining) => (None, Over::Draining),
-            Poll::Ready(HoldEnd::Unauthorized) => (None, Over::Unauthorized),
+        let (until, reason) = match self.slot.poll_ended(context) {
+            Poll::Ready(HoldEnd::Draining) => (None, EndReason::Draining),
+            Poll::Ready(HoldEnd::Unauthorized) => (None, EndReason::Unauthorized),
             Poll::Ready(HoldEnd::Superseded { answer_after }) => {
-                (Some(deadline.min(self.slot.since() + answer_after.into())), Over::Superseded)
+                (Some(deadline.min(self.slot.since() + answer_after.into())), EndReason::Superseded)
             }
-            Poll::Pending => (Some(deadline), Over::Deadline),
+            Poll::Pending => (Some(deadline), EndReason::Deadline),
         };
         if let Some(until) = until {
             ready!(timer.poll(context, until));
         }
-        self.over = Some(over);
+        self.end_reason = Some(reason);
         Poll::Ready(None)
     }
 
     fn answer(&self, source: S, batch: S::Batch) -> Polled<S> {
-        let published = self.published.filter(|_| self.over.is_none());
+        let published = self.published.filter(|_| self.end_reason.is_none());
         source.hub().metrics.held_poll_answered(self.slot.since(), published);
-        let superseded = self.over == Some(Over::Superseded) && !S::is_news(&batch);
+        let superseded = self.end_reason == Some(EndReason::Superseded) && !S::is_news(&batch);
         // An append may have woken the poll in the moment in which it was ended.
         let unauthorized = self.slot.ending() == Some(HoldEnd::Unauthorized);
         Polled { batch, source, superseded, unauthorized, held: true, took_over: self.took_over }

@@ -26,12 +26,12 @@ struct PassedLabels {
 
 /// Counts messages in one direction, and their bytes.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Passed {
+pub(super) struct MessageCounters {
     pub(super) messages: Counter,
     pub(super) bytes: Counter,
 }
 
-impl Passed {
+impl MessageCounters {
     pub(super) fn count(&self, messages: u64, bytes: usize) {
         self.messages.inc_by(messages);
         self.bytes.inc_by(bytes as u64);
@@ -71,8 +71,8 @@ pub(super) struct TenantMetrics {
 
 #[derive(Debug)]
 struct TenantCounters {
-    appended: Passed,
-    delivered: Passed,
+    appended: MessageCounters,
+    delivered: MessageCounters,
     refused: Counter,
     streams: Gauge<u64, AtomicU64>,
     open: Gauge<u64, AtomicU64>,
@@ -100,7 +100,7 @@ impl TenantMetrics {
         let counters = names.map(|tenant| {
             let passed = |kind| {
                 let labels = PassedLabels { tenant: tenant.to_owned(), kind };
-                Passed {
+                MessageCounters {
                     messages: messages.get_or_create_owned(&labels),
                     bytes: bytes.get_or_create_owned(&labels),
                 }

@@ -14,7 +14,7 @@ use super::codec::{
 };
 use super::connection::{Connection, Ending, READY_MAX};
 use super::groups::{Group, LEASE_MESSAGES_MAX};
-use super::session::{DeliveryPhase, Flight, GroupReader, Wanted};
+use super::session::{DeliveryPhase, GroupReader, InFlightMessage, Wanted};
 use super::walks::{CatchUp, RetainedWalk, WalkStep};
 use crate::stream::{
     ContentType, Gap, GapReason, Message, MessageLimit, Offset, QoS, ReadError, Start, StreamName,
@@ -230,7 +230,7 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin> Connection<S> {
     }
 
     /// Sends an unacknowledged message again, or the PUBREL that the client may not have received.
-    async fn send_again(&mut self, flight: Flight) {
+    async fn send_again(&mut self, flight: InFlightMessage) {
         if flight.phase == DeliveryPhase::Received {
             let ack = Ack { kind: AckKind::Pubrel, id: flight.id, reason: Reason::Success };
             self.wire.put(&OutgoingPacket::Ack(ack));
@@ -357,7 +357,7 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin> Connection<S> {
 impl Broker {
     /// Reads an unacknowledged message again from the log, or the retained message if the log no longer has
     /// it.
-    async fn find(&self, flight: &Flight) -> Option<(Message, Option<ContentType>)> {
+    async fn find(&self, flight: &InFlightMessage) -> Option<(Message, Option<ContentType>)> {
         let limit = MessageLimit { bytes_max: 0, count_max: 1 };
         let read = self.hub.messages(&flight.stream, Start::At(flight.start), limit).await;
         if let Ok(batch) = read {

@@ -30,7 +30,7 @@ use in_flight::InFlight;
 use shared::SharedSubscriptions;
 use unsaved::{Deadline, SessionKey, Unsaved};
 
-pub(super) use in_flight::{DeliveryPhase, Flight};
+pub(super) use in_flight::{DeliveryPhase, InFlightMessage};
 pub(super) use shared::GroupReader;
 pub(super) use stored::{Presence, RestoredSession};
 pub(super) use subscriptions::{Subscriptions, Wanted};
@@ -211,7 +211,7 @@ impl Session {
     }
 
     /// Returns the oldest message that must be sent again, and counts it as sent.
-    pub(super) fn send_again(&mut self) -> Option<Flight> {
+    pub(super) fn send_again(&mut self) -> Option<InFlightMessage> {
         self.in_flight.send_again()
     }
 
@@ -220,7 +220,7 @@ impl Session {
         let id = self.in_flight.send(stream, start, qos, retain);
         // Resent with another id, a message of QoS 2 would be a new message for the client.
         self.note(
-            SessionKey::Flight(id),
+            SessionKey::InFlightMessage(id),
             if qos == QoS::ExactlyOnce { Deadline::NextPacket } else { Deadline::SomeTime },
         );
         id
@@ -230,7 +230,7 @@ impl Session {
     pub(super) fn give_up(&mut self, id: PacketId) {
         self.in_flight.give_up(id);
         self.shared.is_done(id);
-        self.note(SessionKey::Flight(id), Deadline::SomeTime);
+        self.note(SessionKey::InFlightMessage(id), Deadline::SomeTime);
     }
 
     /// Handles an acknowledgement of the client, and returns the response to it.
@@ -238,7 +238,7 @@ impl Session {
         if self.unsaved.is_some() && self.in_flight.get(ack.id).is_some() {
             // After PUBREL the client forgets the id, so the message must never be sent with it again.
             self.note(
-                SessionKey::Flight(ack.id),
+                SessionKey::InFlightMessage(ack.id),
                 if ack.kind == AckKind::Pubrec { Deadline::NextPacket } else { Deadline::SomeTime },
             );
         }

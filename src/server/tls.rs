@@ -41,11 +41,11 @@ struct OwnCertificates(Vec<Certificate>);
 struct Certificate {
     certificate: PathBuf,
     key: PathBuf,
-    state: RwLock<(Stamps, Arc<CertifiedKey>)>,
+    state: RwLock<(FileStamps, Arc<CertifiedKey>)>,
 }
 
 /// Those of a certificate and of its key.
-type Stamps = [FileStamp; 2];
+type FileStamps = [FileStamp; 2];
 
 impl Certificates {
     /// Reads the files. `None`: there are none, and the listeners speak no TLS.
@@ -173,7 +173,7 @@ impl fmt::Debug for Certificate {
     }
 }
 
-fn stamps(certificate: &Path, key: &Path) -> Result<Stamps, TlsError> {
+fn stamps(certificate: &Path, key: &Path) -> Result<FileStamps, TlsError> {
     Ok([stamp(certificate)?, stamp(key)?])
 }
 

@@ -17,7 +17,7 @@ use crate::stream::{
     Producer, Retention, Snapshot, Start, StreamName, WriterStates, Writers,
 };
 
-pub(super) use state::{CreationRequest, Done, Moment, State, WrittenState};
+pub(super) use state::{CreationRequest, DecidedAppend, Moment, State, WrittenState};
 
 /// The minimum time between two sweeps of the same stream.
 pub(super) const SWEEP_AGAIN: Duration = Duration::from_secs(1);
@@ -289,7 +289,7 @@ impl<C: Content> Entry<C> {
     }
 
     /// Applies a decided append: adds it to the log and trims the log.
-    pub(super) fn finish(&mut self, done: Done<C>, now: SystemTime) {
+    pub(super) fn finish(&mut self, done: DecidedAppend<C>, now: SystemTime) {
         if let Some(record) = done.record {
             let annotation = done.annotation.filter(|annotation| annotation.retain);
             // Released first, so that only the log owns the record when it seals the run.

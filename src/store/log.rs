@@ -51,7 +51,7 @@ pub(super) struct Log<C: Content> {
     /// The messages and bytes between `earliest` and `tail`.
     kept: Extent,
     /// Set if the clock was wrong when some of the appends were made.
-    youngest: Option<Box<Youngest>>,
+    youngest: Option<Box<AppendTimeCap>>,
     /// `None` if the log has no holes, as almost all.
     holes: Option<Box<Holes>>,
     /// No append is older than the retention allows before this time. `None`: not known.
@@ -60,7 +60,7 @@ pub(super) struct Log<C: Content> {
 
 /// Appends before a position count as made at `at` at the latest.
 #[derive(Debug, Clone)]
-struct Youngest {
+struct AppendTimeCap {
     before: Position,
     at: SystemTime,
 }
@@ -340,7 +340,7 @@ impl<C: Content> Log<C> {
 
     /// Treats appends with a time after `now` as if they had been made at `now`.
     pub(super) fn cap_append_times(&mut self, now: SystemTime) {
-        self.youngest = Some(Box::new(Youngest { before: self.tail, at: now }));
+        self.youngest = Some(Box::new(AppendTimeCap { before: self.tail, at: now }));
         self.next_too_old = None;
     }
 

@@ -7,10 +7,10 @@ use std::time::SystemTime;
 
 use bytes::Bytes;
 
-use super::entry::{Done, Entry, Moment};
+use super::entry::{DecidedAppend, Entry, Moment};
 use super::log::{Log, Record};
 use super::sessions::StoredSessions;
-use super::streams::{Beginning, Epochs, Streams};
+use super::streams::{Epochs, NewStream, Streams};
 use crate::budget::Budget;
 use crate::stream::{
     Admission, Append, AppendError, Appended, Batch, ChangeError, Create, CreateError, Created, Description,
@@ -48,14 +48,14 @@ impl Memory {
         let mut entry = match &create.fork {
             None => Entry::new(name, &create, EpochHistory::new(epoch), Log::default(), &owner, now),
             Some(fork) => {
-                let beginning = Beginning { owner: &owner, origin: epoch, epoch };
+                let beginning = NewStream { owner: &owner, origin: epoch, epoch };
                 self.streams.branch(name, &create, fork, beginning, now)?
             }
         };
         entry.begin_with(&create);
         let record = (!create.payload.is_empty()).then(|| Record::of(create.payload, None, now));
         let (close, principal) = (create.closed, create.principal);
-        entry.finish(Done { record, annotation: None, close, principal }, now);
+        entry.finish(DecidedAppend { record, annotation: None, close, principal }, now);
         let created = entry.created(true);
         self.streams.insert(&mut structure, entry, now);
         Ok(created)
@@ -102,7 +102,7 @@ impl Memory {
                 (!payload.is_empty()).then(|| Record::of(payload.clone(), append.annotation.clone(), now));
             let annotation = append.annotation.clone();
             let (close, principal) = (append.close, append.principal);
-            entry.finish(Done { record, annotation, close, principal }, now);
+            entry.finish(DecidedAppend { record, annotation, close, principal }, now);
             append.session.iter().for_each(|change| self.sessions.apply(change));
         }
         Ok(entry.appended(append, admission))

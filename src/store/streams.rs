@@ -35,7 +35,7 @@ pub(super) struct Streams<C: Content> {
 }
 
 /// The owner and the epochs of a new stream.
-pub(super) struct Beginning<'a> {
+pub(super) struct NewStream<'a> {
     /// The principal that creates it.
     pub(super) owner: &'a Arc<Owner>,
     /// The epoch of the creation, which identifies the appends of the stream.
@@ -220,7 +220,7 @@ impl<C: Content> Streams<C> {
         name: &StreamName,
         create: &Create,
         fork: &Fork,
-        Beginning { owner, origin, epoch }: Beginning<'_>,
+        NewStream { owner, origin, epoch }: NewStream<'_>,
         now: SystemTime,
     ) -> Result<Entry<C>, CreateError> {
         let source = self.find(&fork.source).map_err(|_| CreateError::SourceNotFound)?;

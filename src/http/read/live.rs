@@ -181,13 +181,13 @@ impl LiveOpener {
         })
     }
 
-    fn counted(self, open: Option<OpenCharge>, presence: Option<Box<DeviceConnection>>) -> Counted {
+    fn counted(self, open: Option<OpenCharge>, presence: Option<Box<DeviceConnection>>) -> ReaderGuard {
         let unauthorized = (self.format.form == Form::WebSocket).then(Arc::default);
-        Counted::new(self.metrics, self.state, unauthorized, (open, presence))
+        ReaderGuard::new(self.metrics, self.state, unauthorized, (open, presence))
     }
 }
 
-fn encoded<S: Source>(tail: Tail<S>, encoder: impl Encoder<S>, form: Form, counted: Counted) -> Updates {
+fn encoded<S: Source>(tail: Tail<S>, encoder: impl Encoder<S>, form: Form, counted: ReaderGuard) -> Updates {
     Box::pin(unfold(
         (tail, encoder, counted, (form, true)),
         async |(mut tail, mut encoder, counted, (form, is_first))| {
@@ -228,7 +228,7 @@ fn live_answer(content_type: &'static str, body: Body, is_private: bool) -> Resp
 }
 
 /// Counts a reader in the metrics of its live form until it is dropped.
-struct Counted {
+struct ReaderGuard {
     metrics: LiveMetrics,
     state: Arc<ConnectionState>,
     unauthorized: Option<UnauthorizedFlag>,
@@ -236,7 +236,7 @@ struct Counted {
     _open: (Option<OpenCharge>, Option<Box<DeviceConnection>>),
 }
 
-impl Counted {
+impl ReaderGuard {
     fn new(
         metrics: LiveMetrics,
         state: Arc<ConnectionState>,
@@ -256,7 +256,7 @@ impl Counted {
     }
 }
 
-impl Drop for Counted {
+impl Drop for ReaderGuard {
     fn drop(&mut self) {
         self.metrics.open.dec();
         if self.state.is_stalled() {

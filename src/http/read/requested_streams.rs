@@ -52,7 +52,7 @@ impl<'a> JsonRead<'a> {
     fn names(&self, limits: &Limits) -> Result<Vec<String>, Error> {
         let Some(list) = self.stream else { return Ok(Vec::new()) };
         let mut list = serde_json::Deserializer::from_str(list.get());
-        list.deserialize_seq(AtMost(limits.streams_per_request_max.saturating_add(1))).map_err(not_json)
+        list.deserialize_seq(BoundedList(limits.streams_per_request_max.saturating_add(1))).map_err(not_json)
     }
 }
 
@@ -142,9 +142,9 @@ fn not_json(error: serde_json::Error) -> Error {
 }
 
 /// Deserializes a list of texts, and keeps at most this many of them.
-struct AtMost(usize);
+struct BoundedList(usize);
 
-impl<'de> Visitor<'de> for AtMost {
+impl<'de> Visitor<'de> for BoundedList {
     type Value = Vec<String>;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

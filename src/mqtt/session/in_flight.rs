@@ -12,14 +12,14 @@ use crate::stream::{Offset, QoS, StreamName};
 /// The messages of QoS 1 and 2 in flight to a client, in the order in which they were first sent.
 #[derive(Debug, Default)]
 pub(in crate::mqtt) struct InFlight {
-    flights: VecDeque<Flight>,
+    messages: VecDeque<InFlightMessage>,
     /// Number of the last message. The low 16 bits of a number are the packet id of its message.
     last: u64,
 }
 
 /// A message in flight.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(in crate::mqtt) struct Flight {
+pub(in crate::mqtt) struct InFlightMessage {
     number: u64,
     pub(in crate::mqtt) id: PacketId,
     #[serde(with = "NameForm")]
@@ -48,31 +48,31 @@ pub(in crate::mqtt) enum DeliveryPhase {
 
 impl InFlight {
     /// Adds a stored message, in any order, until [`restored`](Self::restored) is called.
-    pub(super) fn restore(&mut self, flight: Flight) {
-        self.flights.push_back(flight);
+    pub(super) fn restore(&mut self, message: InFlightMessage) {
+        self.messages.push_back(message);
     }
 
     /// Finishes the restore: all stored messages are added.
     pub(super) fn restored(&mut self) {
-        self.flights.make_contiguous().sort_by_key(|flight| flight.number);
-        self.last = self.flights.back().map_or(0, |flight| flight.number);
+        self.messages.make_contiguous().sort_by_key(|message| message.number);
+        self.last = self.messages.back().map_or(0, |message| message.number);
     }
 
     /// Starts a new connection: no message has been sent on it yet.
     pub(in crate::mqtt) fn reconnected(&mut self) {
-        self.flights.iter_mut().for_each(|flight| flight.sent = false);
+        self.messages.iter_mut().for_each(|message| message.sent = false);
     }
 
     /// Returns the oldest message that must be sent again, and counts it as sent.
-    pub(in crate::mqtt) fn send_again(&mut self) -> Option<Flight> {
-        let flight = self.flights.iter_mut().find(|flight| !flight.sent)?;
-        flight.sent = true;
-        Some(flight.clone())
+    pub(in crate::mqtt) fn send_again(&mut self) -> Option<InFlightMessage> {
+        let message = self.messages.iter_mut().find(|message| !message.sent)?;
+        message.sent = true;
+        Some(message.clone())
     }
 
     /// Returns the number of further messages that may be sent if the client accepts `max` in flight.
     pub(in crate::mqtt) fn vacancy(&self, max: usize) -> usize {
-        max.saturating_sub(self.flights.iter().filter(|flight| flight.sent).count())
+        max.saturating_sub(self.messages.iter().filter(|message| message.sent).count())
     }
 
     /// Adds a message, and returns its new packet id.
@@ -85,7 +85,16 @@ impl InFlight {
     ) -> PacketId {
         let id = self.free_id();
         let (number, phase) = (self.last, DeliveryPhase::Published);
-        self.flights.push_back(Flight { number, id, stream, start, qos, retain, phase, sent: true });
+        self.messages.push_back(InFlightMessage {
+            number,
+            id,
+            stream,
+            start,
+            qos,
+            retain,
+            phase,
+            sent: true,
+        });
         id
     }
 
@@ -103,18 +112,18 @@ impl InFlight {
     }
 
     /// Returns all messages, oldest first.
-    pub(super) fn iter(&self) -> impl Iterator<Item = &Flight> {
-        self.flights.iter()
+    pub(super) fn iter(&self) -> impl Iterator<Item = &InFlightMessage> {
+        self.messages.iter()
     }
 
     /// Returns the message with this packet id.
-    pub(super) fn get(&self, id: PacketId) -> Option<&Flight> {
-        self.flights.iter().find(|flight| flight.id == id)
+    pub(super) fn get(&self, id: PacketId) -> Option<&InFlightMessage> {
+        self.messages.iter().find(|message| message.id == id)
     }
 
     /// Drops a message that cannot be sent: it is no longer kept, or too large for the client.
     pub(in crate::mqtt) fn give_up(&mut self, id: PacketId) {
-        self.flights.retain(|flight| flight.id != id);
+        self.messages.retain(|message| message.id != id);
     }
 
     /// Handles an acknowledgement of the client, and returns the response to it. A PUBREC of an unknown id is
@@ -122,13 +131,13 @@ impl InFlight {
     /// can have (MQTT 5, section 4.3).
     pub(in crate::mqtt) fn acknowledged(&mut self, ack: Ack) -> Result<Option<Ack>, Breach> {
         let pubrel = |reason| Ack { kind: AckKind::Pubrel, id: ack.id, reason };
-        let Some(flight) = self.flights.iter_mut().find(|flight| flight.id == ack.id) else {
+        let Some(message) = self.messages.iter_mut().find(|message| message.id == ack.id) else {
             let is_answered = ack.kind == AckKind::Pubrec && !ack.reason.is_failure();
             return Ok(is_answered.then(|| pubrel(Reason::PacketIdentifierNotFound)));
         };
-        match (ack.kind, flight.qos, flight.phase) {
+        match (ack.kind, message.qos, message.phase) {
             (AckKind::Pubrec, QoS::ExactlyOnce, _) if !ack.reason.is_failure() => {
-                flight.phase = DeliveryPhase::Received;
+                message.phase = DeliveryPhase::Received;
                 Ok(Some(pubrel(Reason::Success)))
             }
             // The client has refused the message, so no PUBREL follows.
@@ -171,13 +180,13 @@ mod tests {
         ] {
             assert_eq!(in_flight.acknowledged(ack(kind, id)), wrong, "{kind:?}");
         }
-        assert_eq!(in_flight.flights.len(), 2);
+        assert_eq!(in_flight.messages.len(), 2);
         assert_eq!(in_flight.acknowledged(ack(AckKind::Puback, once)), Ok(None));
         let released = Ok(Some(ack(AckKind::Pubrel, exactly)));
         assert_eq!(in_flight.acknowledged(ack(AckKind::Pubrec, exactly)), released);
         assert_eq!(in_flight.acknowledged(ack(AckKind::Pubrec, exactly)), released);
         assert_eq!(in_flight.acknowledged(ack(AckKind::Pubcomp, exactly)), Ok(None));
-        assert_eq!(in_flight.flights.len(), 0);
+        assert_eq!(in_flight.messages.len(), 0);
         assert_eq!(in_flight.acknowledged(ack(AckKind::Pubcomp, exactly)), Ok(None));
         let forgotten = in_flight.acknowledged(ack(AckKind::Pubrec, exactly)).unwrap().unwrap();
         assert_eq!(forgotten.reason, Reason::PacketIdentifierNotFound);

@@ -76,7 +76,7 @@ impl Session {
         }
         for id in returned {
             self.in_flight.give_up(id);
-            self.note(SessionKey::Flight(id), Deadline::SomeTime);
+            self.note(SessionKey::InFlightMessage(id), Deadline::SomeTime);
         }
     }
 
@@ -116,7 +116,7 @@ impl Session {
         });
         for id in returned {
             self.in_flight.give_up(id);
-            self.note(SessionKey::Flight(id), Deadline::SomeTime);
+            self.note(SessionKey::InFlightMessage(id), Deadline::SomeTime);
         }
         group.leave(member, &kept);
     }

@@ -163,7 +163,7 @@ impl Session {
             SessionKey::Offset(stream) => {
                 self.offsets.get(stream).and_then(|offset| encoded(&StoredOffset(Start::At(*offset))))
             }
-            SessionKey::Flight(id) => self.in_flight.get(*id).and_then(encoded),
+            SessionKey::InFlightMessage(id) => self.in_flight.get(*id).and_then(encoded),
             SessionKey::Received(id) => self.received.get(id).and_then(|_| encoded(&())),
             SessionKey::Retained(filter) => {
                 let after = self.retained.get(filter)?;
@@ -216,7 +216,7 @@ impl RestoredSession {
                     }
                 }
             }
-            SessionKey::Flight(_) => session.in_flight.restore(decoded(value)?),
+            SessionKey::InFlightMessage(_) => session.in_flight.restore(decoded(value)?),
             SessionKey::Received(id) => {
                 let () = decoded(value)?;
                 session.received.insert(id);

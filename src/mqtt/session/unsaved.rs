@@ -16,7 +16,7 @@ pub(in crate::mqtt) enum SessionKey {
     Subscription(Filter),
     Offset(StreamName),
     /// A message in flight to the client.
-    Flight(PacketId),
+    InFlightMessage(PacketId),
     /// A received message of QoS 2 that is in the log and not released yet.
     Received(PacketId),
     /// How far a new subscription has received retained messages.
@@ -75,7 +75,7 @@ impl SessionKey {
             Self::Presence => (b'p', &[]),
             Self::Subscription(filter) => (b's', filter.as_str().as_bytes()),
             Self::Offset(stream) => (b'c', stream.as_str().as_bytes()),
-            Self::Flight(of) => {
+            Self::InFlightMessage(of) => {
                 id = of.0.get().to_be_bytes();
                 (b'f', &id)
             }
@@ -106,7 +106,7 @@ impl SessionKey {
             b'a' if name.is_empty() => Some(Self::WillCredentials),
             b's' => Filter::parse(text()?).map(Self::Subscription).ok(),
             b'c' => StreamName::stored(text()?).map(Self::Offset).ok(),
-            b'f' => id().map(Self::Flight),
+            b'f' => id().map(Self::InFlightMessage),
             b'q' => id().map(Self::Received),
             b'w' => Filter::parse(text()?).map(Self::Retained).ok(),
             b'r' => Some(Self::QueuedRetained(u64::from_be_bytes(name.try_into().ok()?))),

@@ -13,7 +13,7 @@ use super::record::{AppendNote, Ends, LogRecord, SessionNote, StreamRecord, mome
 use super::room::NoRoom;
 use super::sessions::session_bytes;
 use super::shared::StoredMessages;
-use crate::store::entry::{Done, Entry, State, WrittenState};
+use crate::store::entry::{DecidedAppend, Entry, State, WrittenState};
 use crate::store::log::{Log, Record as Logged};
 use crate::stream::{
     Admission, Annotation, Append, AppendError, AppendType, Appended, Create, Epoch, EpochHistory, Missing,
@@ -214,7 +214,7 @@ impl Committer {
                 });
                 let annotation = append.annotation.clone();
                 entry.finish(
-                    Done { record, annotation, close: append.close, principal: append.principal },
+                    DecidedAppend { record, annotation, close: append.close, principal: append.principal },
                     now,
                 );
             }

@@ -10,9 +10,9 @@ use super::kept::Stored;
 use super::record::{Ends, LogRecord, StreamRecord, moment};
 use super::room::NoRoom;
 use super::shared::StoredMessages;
-use crate::store::entry::{Done, Entry, State, WrittenState};
+use crate::store::entry::{DecidedAppend, Entry, State, WrittenState};
 use crate::store::log::{Log, Record as Logged};
-use crate::store::streams::Beginning;
+use crate::store::streams::NewStream;
 use crate::stream::{
     ChangeError, Create, CreateError, Created, Epoch, EpochHistory, Failure, Position, ReadError, Snapshot,
     StreamName,
@@ -63,7 +63,7 @@ impl Committer {
                 Ok(entry)
             }
             Some(fork) => {
-                let beginning = Beginning { owner: &owner, origin: id, epoch };
+                let beginning = NewStream { owner: &owner, origin: id, epoch };
                 shared.streams.branch(&name, &create, fork, beginning, now)
             }
         };
@@ -101,7 +101,8 @@ impl Committer {
             let mut entry = entry.lock();
             let (content, copy) = (Stored::Kept(kept), Stored::Kept(copy));
             entry.head = Some(WrittenState { content, copy, trimmed });
-            let done = Done { record, annotation: None, close: create.closed, principal: create.principal };
+            let done =
+                DecidedAppend { record, annotation: None, close: create.closed, principal: create.principal };
             entry.finish(done, now);
             entry.state = State::Live;
             entry.underway -= 1;

@@ -7,7 +7,7 @@ use std::time::{Duration, SystemTime};
 use super::damage;
 use super::directory::{Directory, OpenError};
 use super::replay::Replay;
-use super::scan::{BeyondEnd, LogEnd, expect_store, scan};
+use super::scan::{LogEnd, TrailingSegment, expect_store, scan};
 use super::segment::Segments;
 use crate::store::entry::State;
 
@@ -63,7 +63,7 @@ fn torn(end: &LogEnd) -> Vec<String> {
     if let Some((segment, offset)) = end.last.as_ref().filter(|_| end.torn) {
         torn.push(format!("{:010}.log from byte {offset} on", segment.number));
     }
-    let used = end.beyond_end.iter().filter(|(_, rest)| *rest == BeyondEnd::Used);
+    let used = end.beyond_end.iter().filter(|(_, rest)| *rest == TrailingSegment::Used);
     torn.extend(used.map(|(number, _)| format!("{number:010}.log, which comes after it")));
     torn
 }

@@ -6,7 +6,7 @@ use super::kept::RecordSpan;
 use super::record::{LogRecord, StreamId};
 use super::scan::Damaged;
 use super::segment::HEADER_BYTES;
-use super::suspect::{Suspect, decode_unchecked, with_bit_restored};
+use super::suspect::{SuspectedRecord, decode_unchecked, with_bit_restored};
 use crate::stream::Position;
 
 /// The maximum number of damaged records that are inspected closely, which takes time.
@@ -41,7 +41,7 @@ impl Losses {
         }
         let inspect = self.damage.len() <= INSPECTED_MAX;
         let certain = inspect.then(|| with_bit_restored(damaged)).flatten();
-        let found = certain.as_ref().map(Suspect::messages).or_else(|| {
+        let found = certain.as_ref().map(SuspectedRecord::messages).or_else(|| {
             // A record that is decoded without a valid checksum may have been another one. It is credible if it is exactly the
             // next one of its stream.
             let messages = decode_unchecked(damaged)?.messages();

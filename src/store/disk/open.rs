@@ -16,7 +16,7 @@ use super::damage;
 use super::directory::{Directory, OpenError};
 use super::replay::{Replay, ReplayedLog};
 use super::room::{NoRoom, Room};
-use super::scan::{BeyondEnd, LogEnd, expect_store, scan};
+use super::scan::{LogEnd, TrailingSegment, expect_store, scan};
 use super::segment::{HEADER_BYTES, Segment, Segments, path};
 use super::shared::DiskState;
 use crate::budget::{Account, Budget, Charge};
@@ -219,8 +219,8 @@ fn room(
         last_number = last_number.max(number);
         let file = path(directory, number);
         match rest {
-            BeyondEnd::Unused => fs::remove_file(file)?,
-            BeyondEnd::Used => {
+            TrailingSegment::Unused => fs::remove_file(file)?,
+            TrailingSegment::Used => {
                 tracing::error!(file = %file.display(), "renaming to .damaged: the log ends in an earlier file");
                 fs::rename(&file, file.with_extension("damaged"))?;
             }

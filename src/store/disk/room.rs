@@ -10,7 +10,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::frame::FrameLocation;
-use super::segment::{HEADER_BYTES, OPENED_BYTES_MAX, Segment, Segments, Unmade};
+use super::segment::{CreateSegmentError, HEADER_BYTES, OPENED_BYTES_MAX, Segment, Segments};
 
 /// The reserve on a full disk for deletions and for moving records: this fraction of a segment.
 const RESERVED_PART: u32 = 8;
@@ -31,18 +31,18 @@ pub(super) struct Room {
 
 /// The segment after the active one.
 enum Next {
-    Making(Receiver<Result<Segment, Unmade>>),
+    Making(Receiver<Result<Segment, CreateSegmentError>>),
     Made(Segment),
     /// The segment could not be created.
     Lacking {
         asked: Instant,
-        lack: Lack,
+        lack: ResourceShortage,
     },
 }
 
 /// What was missing to create a segment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Lack {
+enum ResourceShortage {
     Disk,
     /// Descriptors, memory or threads of the system.
     System,
@@ -73,7 +73,7 @@ impl Room {
             segments,
             active,
             offset,
-            next: Next::Lacking { asked: Instant::now(), lack: Lack::Disk },
+            next: Next::Lacking { asked: Instant::now(), lack: ResourceShortage::Disk },
             last_number,
             segment_bytes,
         };
@@ -138,7 +138,7 @@ impl Room {
     /// Continues in the next segment, which `ensure` has made sure of. Returns the previous one and its end.
     pub(super) fn roll(&mut self) -> Result<(Arc<Segment>, u32), NoRoom> {
         self.wait_for_next()?;
-        let lacking = Next::Lacking { asked: Instant::now(), lack: Lack::Disk };
+        let lacking = Next::Lacking { asked: Instant::now(), lack: ResourceShortage::Disk };
         let Next::Made(next) = std::mem::replace(&mut self.next, lacking) else {
             return Err(NoRoom::Full);
         };
@@ -173,7 +173,7 @@ impl Room {
         let Next::Making(made) = &self.next else { return Ok(()) };
         match made.try_recv() {
             Err(TryRecvError::Empty) => Ok(()),
-            Err(TryRecvError::Disconnected) => self.take_next(Err(Unmade::NoRoom(ended()))),
+            Err(TryRecvError::Disconnected) => self.take_next(Err(CreateSegmentError::NoRoom(ended()))),
             Ok(outcome) => self.take_next(outcome),
         }
     }
@@ -190,7 +190,7 @@ impl Room {
 
     fn wait_for_next(&mut self) -> Result<(), NoRoom> {
         if let Next::Making(made) = &self.next {
-            let outcome = made.recv().unwrap_or_else(|_| Err(Unmade::NoRoom(ended())));
+            let outcome = made.recv().unwrap_or_else(|_| Err(CreateSegmentError::NoRoom(ended())));
             self.take_next(outcome)?;
         }
         match &self.next {
@@ -200,12 +200,12 @@ impl Room {
         }
     }
 
-    fn take_next(&mut self, outcome: Result<Segment, Unmade>) -> Result<(), NoRoom> {
+    fn take_next(&mut self, outcome: Result<Segment, CreateSegmentError>) -> Result<(), NoRoom> {
         self.next = match outcome {
             Ok(segment) => Next::Made(segment),
-            Err(Unmade::NoRoom(error)) => lacking(&error),
-            Err(Unmade::Unsynced(error)) if is_full(&error) => lacking(&error),
-            Err(Unmade::Unsynced(error)) => return Err(NoRoom::Broken(error)),
+            Err(CreateSegmentError::NoRoom(error)) => lacking(&error),
+            Err(CreateSegmentError::Unsynced(error)) if is_full(&error) => lacking(&error),
+            Err(CreateSegmentError::Unsynced(error)) => return Err(NoRoom::Broken(error)),
         };
         Ok(())
     }
@@ -214,7 +214,10 @@ impl Room {
 /// The state without a next segment. Everything acknowledged is safe.
 fn lacking(error: &io::Error) -> Next {
     tracing::warn!(%error, "cannot create the next file of the store; trying again");
-    Next::Lacking { asked: Instant::now(), lack: if is_full(error) { Lack::Disk } else { Lack::System } }
+    Next::Lacking {
+        asked: Instant::now(),
+        lack: if is_full(error) { ResourceShortage::Disk } else { ResourceShortage::System },
+    }
 }
 
 fn is_full(error: &io::Error) -> bool {
@@ -235,11 +238,11 @@ impl Drop for Room {
     }
 }
 
-impl From<Lack> for NoRoom {
-    fn from(lack: Lack) -> Self {
+impl From<ResourceShortage> for NoRoom {
+    fn from(lack: ResourceShortage) -> Self {
         match lack {
-            Lack::Disk => Self::Full,
-            Lack::System => Self::Short,
+            ResourceShortage::Disk => Self::Full,
+            ResourceShortage::System => Self::Short,
         }
     }
 }

@@ -121,7 +121,7 @@ impl Runs {
 }
 
 /// The appends of a fork and its sources that make up one log, in the order of their positions.
-pub(super) struct Gathered {
+pub(super) struct CollectedRuns {
     restored: Restored<Stored>,
     /// Appends before this position are not needed.
     trimmed: Position,
@@ -129,7 +129,7 @@ pub(super) struct Gathered {
     end: Option<Position>,
 }
 
-impl Gathered {
+impl CollectedRuns {
     pub(super) fn new(trimmed: Position) -> Self {
         Self { restored: Restored { sealed: Vec::new(), open: Vec::new() }, trimmed, end: None }
     }
@@ -226,7 +226,7 @@ mod tests {
         for order in orders {
             let runs = runs(order.iter().copied());
             assert_eq!(runs.others.len() + usize::from(runs.latest.is_some()), 1, "{:?}", &order[..3]);
-            let found = Gathered::new(Position(0)).own(runs, Position(0));
+            let found = CollectedRuns::new(Position(0)).own(runs, Position(0));
             assert_eq!(kept(found, 0, 1000), (0..1000).collect::<Vec<_>>());
         }
     }
@@ -236,7 +236,7 @@ mod tests {
         let mut source = runs(0..100);
         source.seal();
         for point in [0, 1, 63, 64, 65, 100] {
-            let mut gathered = Gathered::new(Position(0));
+            let mut gathered = CollectedRuns::new(Position(0));
             gathered.share(&source, Position(0), Position(point));
             let found = gathered.own(runs(point..point + 10), Position(point));
             assert!(found.open.len() == 10 && found.sealed.len() as u64 == point.div_ceil(64));

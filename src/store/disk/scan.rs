@@ -55,12 +55,12 @@ pub(super) struct LogEnd {
     /// Whether the last segment has an earlier format or a damaged header, so that nothing more is written to it.
     pub(super) is_sealed: bool,
     /// Segments after the end of the log. Those with records cannot be a part of the log any more.
-    pub(super) beyond_end: Vec<(u32, BeyondEnd)>,
+    pub(super) beyond_end: Vec<(u32, TrailingSegment)>,
 }
 
 /// The content of a segment after the end of the log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum BeyondEnd {
+pub(super) enum TrailingSegment {
     /// A segment that was created in advance and not used.
     Unused,
     /// Records, or remains of them.
@@ -71,7 +71,7 @@ pub(super) enum BeyondEnd {
 pub(super) fn scan(directory: &Path, mut each: impl FnMut(ScanStep)) -> Result<LogEnd, OpenError> {
     let mut end = LogEnd::default();
     let numbers = numbers(directory)?;
-    let Tear { at: tear, unsynced_from } = find_tear(directory, &numbers)?;
+    let IncompleteWrite { at: tear, unsynced_from } = find_tear(directory, &numbers)?;
     end.unsynced_from = unsynced_from;
     let mut unused = Vec::new();
     for (index, number) in numbers.iter().copied().enumerate() {
@@ -85,7 +85,7 @@ pub(super) fn scan(directory: &Path, mut each: impl FnMut(ScanStep)) -> Result<L
             continue;
         }
         if tear.is_some_and(|tear| tear.segment < number) {
-            end.beyond_end.push((number, BeyondEnd::Used));
+            end.beyond_end.push((number, TrailingSegment::Used));
             continue;
         }
         // A later segment continues an unused one, so records were written to it and all of them are lost.
@@ -110,7 +110,7 @@ pub(super) fn scan(directory: &Path, mut each: impl FnMut(ScanStep)) -> Result<L
         end.is_sealed = header != Ok(FORMAT);
         end.last = Some((segment, offset));
     }
-    end.beyond_end.extend(unused.iter().map(|segment| (segment.number, BeyondEnd::Unused)));
+    end.beyond_end.extend(unused.iter().map(|segment| (segment.number, TrailingSegment::Unused)));
     Ok(end)
 }
 
@@ -149,7 +149,7 @@ fn left_at(directory: &Path, number: u32, next: u32) -> Result<Option<u32>, Open
 
 /// The incomplete last write.
 #[derive(Debug, Default)]
-struct Tear {
+struct IncompleteWrite {
     /// Where the log ends, if damage after that can come from an incomplete write.
     at: Option<FrameLocation>,
     /// The first segment that may not be completely synced.
@@ -157,8 +157,8 @@ struct Tear {
 }
 
 /// Reads the segments backwards up to the last record that says that everything before it was synced.
-fn find_tear(directory: &Path, numbers: &[u32]) -> Result<Tear, OpenError> {
-    let mut tear = Tear::default();
+fn find_tear(directory: &Path, numbers: &[u32]) -> Result<IncompleteWrite, OpenError> {
+    let mut tear = IncompleteWrite::default();
     let mut next: Option<(u32, u32)> = None;
     for number in numbers.iter().rev().copied() {
         let bytes = fs::read(path(directory, number))?;

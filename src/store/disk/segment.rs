@@ -59,7 +59,7 @@ pub(super) struct Folder {
 
 /// Why a segment was not created.
 #[derive(Debug)]
-pub(super) enum Unmade {
+pub(super) enum CreateSegmentError {
     /// There is no room on the disk, no descriptor or no memory.
     NoRoom(io::Error),
     /// A sync has failed.
@@ -77,22 +77,22 @@ pub(super) enum HeaderError {
 
 impl Segment {
     /// Creates a segment in a directory. Its header and zeros up to its capacity are synced when this returns.
-    pub(super) fn make(folder: &Folder, number: u32, capacity: u32) -> Result<Self, Unmade> {
+    pub(super) fn make(folder: &Folder, number: u32, capacity: u32) -> Result<Self, CreateSegmentError> {
         let path = path(&folder.path, number);
         let mut options = File::options();
         options.read(true).write(true).create(true).truncate(true).mode(FILE_MODE);
-        let file = options.open(&path).map_err(Unmade::NoRoom)?;
+        let file = options.open(&path).map_err(CreateSegmentError::NoRoom)?;
         let made = (|| {
             let mut offset = 0;
             while offset < u64::from(capacity) {
                 let rest = usize::try_from(u64::from(capacity) - offset).unwrap_or(usize::MAX);
                 let zeros = ZEROS.get(..rest).unwrap_or(&ZEROS);
-                file.write_all_at(zeros, offset).map_err(Unmade::NoRoom)?;
+                file.write_all_at(zeros, offset).map_err(CreateSegmentError::NoRoom)?;
                 offset += zeros.len() as u64;
             }
-            file.write_all_at(&header(FORMAT, number), 0).map_err(Unmade::NoRoom)?;
-            file.sync_all().map_err(Unmade::Unsynced)?;
-            folder.file.sync_all().map_err(Unmade::Unsynced)
+            file.write_all_at(&header(FORMAT, number), 0).map_err(CreateSegmentError::NoRoom)?;
+            file.sync_all().map_err(CreateSegmentError::Unsynced)?;
+            folder.file.sync_all().map_err(CreateSegmentError::Unsynced)
         })();
         match made {
             Ok(()) => Ok(Self::of(file, number, capacity)),
@@ -197,10 +197,10 @@ pub(super) fn check_header(bytes: &[u8], number: u32) -> Result<u32, HeaderError
     }
 }
 
-impl From<Unmade> for io::Error {
-    fn from(unmade: Unmade) -> Self {
+impl From<CreateSegmentError> for io::Error {
+    fn from(unmade: CreateSegmentError) -> Self {
         match unmade {
-            Unmade::NoRoom(error) | Unmade::Unsynced(error) => error,
+            CreateSegmentError::NoRoom(error) | CreateSegmentError::Unsynced(error) => error,
         }
     }
 }

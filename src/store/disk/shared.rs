@@ -71,14 +71,14 @@ pub(super) struct DiskState {
 }
 
 /// Why messages could not be read.
-pub(super) enum Unread {
+pub(super) enum ReadFailure {
     /// The record at this location is damaged.
     Damaged(RecordSpan),
     /// Another failure, for example because the system is short of resources.
     Failed(Failure),
 }
 
-impl From<Failure> for Unread {
+impl From<Failure> for ReadFailure {
     fn from(failure: Failure) -> Self {
         Self::Failed(failure)
     }
@@ -163,20 +163,20 @@ impl DiskState {
         &self,
         name: &StreamName,
         start: Start,
-        unread: Unread,
+        unread: ReadFailure,
         now: SystemTime,
     ) -> Result<(), ReadError> {
         match unread {
-            Unread::Damaged(span) => {
+            ReadFailure::Damaged(span) => {
                 let is_lost = |content: &Stored| content.span() == span;
                 Ok(self.streams.with(name, now, |entry| entry.lose(start, is_lost))?)
             }
-            Unread::Failed(failure) => Err(failure.into()),
+            ReadFailure::Failed(failure) => Err(failure.into()),
         }
     }
 
     /// Loads the content of a view. `None` if records were moved meanwhile; then the caller has to read the stream again.
-    pub(super) async fn batch(self: &Arc<Self>, view: View<Slice>) -> Result<Option<Batch>, Unread> {
+    pub(super) async fn batch(self: &Arc<Self>, view: View<Slice>) -> Result<Option<Batch>, ReadFailure> {
         if view.slice.pieces.is_empty() {
             return Ok(Some(view.with_content(Vec::new()).into_batch()));
         }
@@ -189,7 +189,7 @@ impl DiskState {
     pub(super) async fn messages(
         self: &Arc<Self>,
         view: MessagesView<Slice>,
-    ) -> Result<Option<Messages>, Unread> {
+    ) -> Result<Option<Messages>, ReadFailure> {
         let slices: Vec<_> = view.messages.iter().map(|placed| placed.piece.clone()).collect();
         let bodies = self.content(&slices).await?;
         Ok(bodies.map(|bodies| {
@@ -201,7 +201,7 @@ impl DiskState {
     pub(super) async fn content_of(
         self: &Arc<Self>,
         placed: Placed<Slice>,
-    ) -> Result<Option<Placed<Bytes>>, Unread> {
+    ) -> Result<Option<Placed<Bytes>>, ReadFailure> {
         let bodies = self.content(std::slice::from_ref(&placed.piece)).await?;
         Ok(bodies
             .and_then(|mut bodies| bodies.pop())
@@ -212,7 +212,7 @@ impl DiskState {
     pub(super) async fn content(
         self: &Arc<Self>,
         slices: &[Slice],
-    ) -> Result<Option<Vec<StoredMessages>>, Unread> {
+    ) -> Result<Option<Vec<StoredMessages>>, ReadFailure> {
         let hot: Vec<Option<StoredMessages>> =
             slices.iter().map(|slice| self.hot.get(&slice.span.place)).collect();
         let cold = hot.iter().filter(|content| content.is_none()).count();
@@ -240,7 +240,7 @@ impl DiskState {
         &self,
         slices: &[Slice],
         hot: Vec<Option<StoredMessages>>,
-    ) -> Result<Option<Vec<StoredMessages>>, Unread> {
+    ) -> Result<Option<Vec<StoredMessages>>, ReadFailure> {
         let mut contents = Vec::with_capacity(slices.len());
         let mut rest = slices.iter().zip(hot).peekable();
         while let Some((slice, hot)) = rest.next() {
@@ -274,7 +274,7 @@ impl DiskState {
         from: FrameLocation,
         end: u32,
         contents: &mut Vec<StoredMessages>,
-    ) -> Result<(), Unread> {
+    ) -> Result<(), ReadFailure> {
         let bytes = Bytes::from(segment.read(from.offset, (end - from.offset) as usize).unwrap_or_default());
         for slice in run {
             let start = (slice.span.place.offset - from.offset) as usize;
@@ -285,7 +285,7 @@ impl DiskState {
                 Ok(read) => read,
                 Err(Failure::Unreadable) => {
                     self.note_damage(slice.span);
-                    return Err(Unread::Damaged(slice.span));
+                    return Err(ReadFailure::Damaged(slice.span));
                 }
                 Err(failure) => return Err(failure.into()),
             };

@@ -10,13 +10,13 @@ use crate::stream::Position;
 
 /// A record that a damaged frame probably had.
 #[derive(Debug)]
-pub(super) struct Suspect {
+pub(super) struct SuspectedRecord {
     pub(super) record: LogRecord,
     /// Bytes of its content.
     pub(super) content: usize,
 }
 
-impl Suspect {
+impl SuspectedRecord {
     /// The stream of its messages, and their first and end positions; `None` if it has no messages.
     pub(super) fn messages(&self) -> Option<(StreamId, Position, Position)> {
         let (stream, start, ends) = match &self.record {
@@ -42,7 +42,7 @@ impl Suspect {
 }
 
 /// The record, if exactly one flipped bit explains the checksum.
-pub(super) fn with_bit_restored(damaged: &Damaged) -> Option<Suspect> {
+pub(super) fn with_bit_restored(damaged: &Damaged) -> Option<SuspectedRecord> {
     let (FrameHeader { length, sum }, rest) = frame::header(&damaged.bytes)?;
     let (place, body) = (damaged.place, rest.get(..frame::bytes_of(length)));
     body.and_then(|body| by_sum(place, length, sum, body))
@@ -51,24 +51,24 @@ pub(super) fn with_bit_restored(damaged: &Damaged) -> Option<Suspect> {
 }
 
 /// The record as it can be decoded without a valid checksum. It may differ from the one that was written.
-pub(super) fn decode_unchecked(damaged: &Damaged) -> Option<Suspect> {
+pub(super) fn decode_unchecked(damaged: &Damaged) -> Option<SuspectedRecord> {
     let (FrameHeader { length, .. }, rest) = frame::header(&damaged.bytes)?;
     suspect(rest.get(..frame::bytes_of(length)).unwrap_or(rest))
 }
 
-fn suspect(body: &[u8]) -> Option<Suspect> {
+fn suspect(body: &[u8]) -> Option<SuspectedRecord> {
     let (record, content) = frame::split(body)?;
-    Some(Suspect { record, content: content.len() })
+    Some(SuspectedRecord { record, content: content.len() })
 }
 
 /// Tries whether a bit of the checksum was flipped.
-fn by_sum(place: FrameLocation, length: u32, sum: u32, body: &[u8]) -> Option<Suspect> {
+fn by_sum(place: FrameLocation, length: u32, sum: u32, body: &[u8]) -> Option<SuspectedRecord> {
     let flipped = frame::checksum(place, length, body) ^ sum;
     (flipped.count_ones() == 1).then(|| suspect(body))?
 }
 
 /// Tries whether a bit of the length was flipped.
-fn by_length(place: FrameLocation, length: u32, sum: u32, rest: &[u8]) -> Option<Suspect> {
+fn by_length(place: FrameLocation, length: u32, sum: u32, rest: &[u8]) -> Option<SuspectedRecord> {
     let lengths = (0..u32::BITS).map(|bit| length ^ 1 << bit);
     let mut bodies = lengths.filter_map(|length| Some((length, rest.get(..frame::bytes_of(length))?)));
     bodies
@@ -78,7 +78,7 @@ fn by_length(place: FrameLocation, length: u32, sum: u32, rest: &[u8]) -> Option
 
 /// Tries whether a bit of the body was flipped. The effect of a bit on a CRC depends only on its distance to the end, so this
 /// takes linear time.
-fn by_body(place: FrameLocation, length: u32, sum: u32, body: &[u8]) -> Option<Suspect> {
+fn by_body(place: FrameLocation, length: u32, sum: u32, body: &[u8]) -> Option<SuspectedRecord> {
     let difference = frame::checksum(place, length, body) ^ sum;
     let mut bits: [u32; 8] = std::array::from_fn(|bit| crc_after(0, 1 << bit));
     for byte in (0..body.len()).rev() {

@@ -58,7 +58,7 @@ pub(in crate::store) struct WrittenState<C> {
 }
 
 /// The part of an append that is done after it is written.
-pub(in crate::store) struct Done<C> {
+pub(in crate::store) struct DecidedAppend<C> {
     /// The messages; `None` if the append only closes the stream.
     pub(in crate::store) record: Option<Record<C>>,
     /// What the publisher declared about the messages.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use crate::store::disk::kept::Stored;
 use crate::store::disk::record::StreamId;
-use crate::store::disk::runs::{Gathered, Runs};
+use crate::store::disk::runs::{CollectedRuns, Runs};
 use crate::store::entry::{Entry, State};
 use crate::store::log::Record as Append;
 use crate::stream::{Annotation, Position};
@@ -46,7 +46,7 @@ impl ReplayedStream {
         if entry.state == State::Deleted {
             return entry;
         }
-        let (mut gathered, mut from) = (Gathered::new(trimmed), Position(0));
+        let (mut gathered, mut from) = (CollectedRuns::new(trimmed), Position(0));
         for (origin, to) in entry.origin.ancestors() {
             if let Some(appends) = found.get(&origin.0) {
                 gathered.share(&appends.runs, from, *to);
