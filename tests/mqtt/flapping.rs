@@ -31,8 +31,9 @@ async fn two_programs_with_one_client_id_are_delayed_and_logged() {
     for hello in [Hello::new("cleaner"), Hello::lasting("laster")] {
         let end = Instant::now() + Duration::from_secs(3);
         let both = tokio::join!(connect_until(&gateway, &hello, end), connect_until(&gateway, &hello, end));
-        // A program that reconnects during a takeover may be accepted without taking over.
-        assert!((2..=12).contains(&(both.0 + both.1)), "{both:?} connections");
+        // Without delays there are hundreds. A program that reconnects during a takeover may be accepted without taking over,
+        // which is more frequent on a busy machine.
+        assert!((2..=40).contains(&(both.0 + both.1)), "{both:?} connections");
         let log = gateway.log();
         let lines: Vec<_> = log.lines().filter(|line| line.contains("use one client id")).collect();
         assert!(lines.iter().filter(|line| line.contains(&hello.id)).count() == 1, "{both:?} {log}");
