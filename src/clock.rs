@@ -7,6 +7,7 @@
 //!   give. The operator or NTP may step it at any moment.
 //! * `tokio::time` drives timers. It stands still while the machine is suspended.
 
+mod breaker;
 #[cfg(test)]
 mod in_time;
 mod source;
@@ -19,6 +20,7 @@ use std::time::{Duration, SystemTime};
 
 use tokio::time::{Instant, Sleep, sleep_until};
 
+pub use breaker::{Breaker, BreakerPolicy, Permission};
 #[cfg(test)]
 pub(crate) use in_time::in_time;
 #[cfg(test)]

@@ -2,10 +2,9 @@
 //! streams.
 //!
 //! [`queue`] decides when each request is sent: it bounds the requests under way to a destination, and has a
-//! [circuit breaker](breaker) for one that fails. This file parses `Retry-After`. These parts are pure: the caller passes the time. The
+//! circuit breaker for one that fails. This file parses `Retry-After`. These parts are pure: the caller passes the time. The
 //! store knows which requests are pending, so a full queue or a kill loses none.
 
-pub mod breaker;
 pub mod origins;
 pub mod queue;
 pub mod wake;

@@ -7,7 +7,13 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::breaker::{Breaker, Permission};
+use crate::clock::{Backoff, Breaker, BreakerPolicy, Permission};
+
+/// When nothing more is sent to a destination that fails.
+const BREAKER: BreakerPolicy = BreakerPolicy {
+    failures_max: 5,
+    pause: Backoff { first: Duration::from_secs(2), max: Duration::from_secs(60) },
+};
 
 /// Destinations without anything under way whose failures are remembered.
 const REMEMBERED_MAX: usize = 4096;
@@ -29,7 +35,7 @@ struct DestinationQueue<K, T> {
     order: VecDeque<K>,
     items: HashMap<K, T>,
     under_way: usize,
-    breaker: Breaker,
+    breaker: Breaker<Instant>,
 }
 
 /// Why an item was not queued. What is pending follows from the store, so nothing is lost.
@@ -126,7 +132,9 @@ impl<K: Clone + Eq + Hash, T> Queues<K, T> {
         queue.under_way = queue.under_way.saturating_sub(1);
         match outcome {
             RequestOutcome::Answered => queue.breaker.succeeded(),
-            RequestOutcome::Failed(wait) => queue.breaker.failed(now, wait, random),
+            RequestOutcome::Failed(wait) => {
+                queue.breaker.failed(&BREAKER, now, wait, random);
+            }
             RequestOutcome::Withdrawn => queue.breaker.withdrawn(),
         }
         if queue.is_unused() && queue.breaker.is_idle() {

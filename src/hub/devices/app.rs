@@ -9,6 +9,7 @@ use std::time::{Duration, SystemTime};
 use ring::digest::{SHA256, digest};
 use serde::{Deserialize, Serialize};
 
+use crate::clock::{Backoff, Breaker, BreakerPolicy};
 use crate::hub::ClientId;
 use crate::stream::Tenant;
 
@@ -133,9 +134,11 @@ const ALARM_DEVICES: usize = 10;
 /// How long an app is not used after its settings have turned out to be wrong.
 pub(super) const CONFIG_PAUSE: Duration = Duration::from_secs(5 * 60);
 
-/// After so many failures one after the other, an app is not used for some time.
-const FAILURES_MAX: u32 = 20;
-const FAILURE_PAUSE: Duration = Duration::from_secs(30);
+/// When an app is not used because its provider fails. Many wakes are under way at a time, so that one fault fails many.
+const BREAKER: BreakerPolicy = BreakerPolicy {
+    failures_max: 20,
+    pause: Backoff { first: Duration::from_secs(60), max: Duration::from_secs(60) },
+};
 
 const DAY: Duration = Duration::from_secs(24 * 3600);
 
@@ -149,8 +152,8 @@ pub(super) struct App {
     pub(super) failing_until: Option<SystemTime>,
     /// Wakes that are handed out and not reported yet.
     pub(super) in_flight: usize,
-    /// Failures of the provider since it last answered.
-    failures: u32,
+    /// Open while the provider fails.
+    pub(super) breaker: Breaker<SystemTime>,
     /// Devices that the provider has called gone since it last accepted a wake.
     suspects: BTreeSet<ClientId>,
     /// Wakes by tenant since the beginning of a day.
@@ -164,20 +167,25 @@ impl App {
             paused_until: None,
             failing_until: None,
             in_flight: 0,
-            failures: 0,
+            breaker: Breaker::default(),
             suspects: BTreeSet::new(),
             today: (None, HashMap::new()),
         }
     }
 
+    /// A wake is handed out.
+    pub(super) fn ordered(&mut self, now: SystemTime) {
+        self.in_flight += 1;
+        let _granted = self.breaker.permit(now);
+    }
+
     /// A wake has been reported. A provider that fails one wake after the other gets a pause.
     pub(super) fn reported(&mut self, has_failed: bool, now: SystemTime) {
         self.in_flight = self.in_flight.saturating_sub(1);
-        self.failures = if has_failed { self.failures + 1 } else { 0 };
-        if self.failures >= FAILURES_MAX {
-            self.failures = 0;
-            self.paused_until = self.paused_until.max(Some(now + FAILURE_PAUSE));
-            tracing::warn!(app = &*self.policy.name, "a wake provider fails, and is left alone for 30 s");
+        if !has_failed {
+            self.breaker.succeeded();
+        } else if self.breaker.failed(&BREAKER, now, None, fastrand::f64()) {
+            tracing::warn!(app = &*self.policy.name, "a wake provider fails, and gets a pause");
         }
     }
 

@@ -6,10 +6,14 @@ use std::time::{Duration, SystemTime};
 
 use super::app::{App, AppPolicy, Suppressed};
 use super::channel::{Channel, ChannelBudget, ChannelUse, Surroundings};
+use crate::clock::Permission;
 use crate::stream::Tenant;
 
 /// When an app has as many wakes under way as it may, its devices are looked at again after this time.
 const FULL_PAUSE: Duration = Duration::from_secs(1);
+
+/// While one wake probes a provider that has failed, the other devices are looked at again after this time.
+const PROBE_PAUSE: Duration = Duration::from_secs(5);
 
 /// How long a wake of an app that is gone from the settings is outstanding.
 const TTL_UNKNOWN: Duration = Duration::from_secs(3600);
@@ -55,7 +59,12 @@ impl Surroundings for Apps {
             }
             Some(app) => match app.paused_until.filter(|until| *until > now) {
                 Some(until) => ChannelUse::Later(Suppressed::Paused, until),
-                None => ChannelUse::Now,
+                // A copy, because the wake may still be refused; `App::ordered` asks again.
+                None => match app.breaker.clone().permit(now) {
+                    Permission::Granted => ChannelUse::Now,
+                    Permission::NotBefore(until) => ChannelUse::Later(Suppressed::Paused, until),
+                    Permission::Probing => ChannelUse::Later(Suppressed::Paused, now + PROBE_PAUSE),
+                },
             },
         }
     }

@@ -15,6 +15,7 @@ mod device;
 mod operations;
 mod readers;
 mod record;
+mod registered;
 mod table;
 #[cfg(test)]
 mod tests;

@@ -98,7 +98,7 @@ impl Hub {
             owner.admit(stored_bytes(&device)).map_err(Failure::from)?;
             let charge = Charge::new(&owner, Account::Sessions, stored_bytes(&device));
             let record = record::encoded(&device);
-            let is_new = !table.devices.contains_key(&id);
+            let is_new = !table.devices.contains(&id);
             let (begun, ended) = table.put(device, Some(charge));
             self.devices.recount(table);
             begun.iter().for_each(|stream| self.watch_stream(stream));
@@ -184,7 +184,7 @@ impl Hub {
     pub async fn delete_device(&self, id: &ClientId) -> Result<bool, Failure> {
         {
             let mut table = self.devices.table.lock();
-            if !table.devices.contains_key(id) {
+            if !table.devices.contains(id) {
                 return Ok(false);
             }
             let ended = table.take(id);
@@ -197,8 +197,9 @@ impl Hub {
     /// Wakes a device although nothing lies behind its offset, if its budget allows that.
     pub fn wake_device(&self, id: &ClientId) -> Result<(), DeviceError> {
         let mut table = self.devices.table.lock();
-        let device = table.devices.get_mut(id).ok_or(DeviceError::Missing)?;
+        let mut device = table.devices.get_mut(id).ok_or(DeviceError::Missing)?;
         device.asked_for = true;
+        drop(device);
         self.devices.schedule(&mut table, id, self.clock.now());
         Ok(())
     }
@@ -426,7 +427,8 @@ impl DeviceTable {
 
     /// A wake that was ordered before a restart may not have been sent: it is sent again.
     fn again_if_ordered(&mut self, id: &ClientId, now: SystemTime) {
-        if let Some(outstanding) = self.devices.get_mut(id).and_then(|device| device.outstanding.as_mut())
+        if let Some(mut device) = self.devices.get_mut(id)
+            && let Some(outstanding) = &mut device.outstanding
             && outstanding.state == WakeState::Ordered
         {
             outstanding.state = WakeState::Again(now);

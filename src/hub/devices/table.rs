@@ -11,6 +11,7 @@ use super::app::{AppPolicy, CONFIG_PAUSE, Suppressed, Verdict};
 use super::apps::Apps;
 use super::device::{Device, DeviceStep, GRACE, Outstanding, Silence, WakeOrder};
 use super::readers::Readers;
+use super::registered::RegisteredDevices;
 use crate::budget::Charge;
 use crate::hub::ClientId;
 use crate::hub::signal::Signal;
@@ -55,7 +56,7 @@ pub struct Devices {
 #[derive(Default)]
 pub(super) struct DeviceTable {
     pub(super) apps: Apps,
-    pub(super) devices: HashMap<ClientId, Device>,
+    pub(super) devices: RegisteredDevices,
     pub(super) readers: Readers,
     due: BTreeSet<(SystemTime, ClientId)>,
     due_at: HashMap<ClientId, SystemTime>,
@@ -113,7 +114,7 @@ impl Devices {
     ) {
         let mut table = self.table.lock();
         let table = &mut *table;
-        let Some(device) = table.devices.get_mut(id) else { return };
+        let Some(mut device) = table.devices.get_mut(id) else { return };
         // A poll that says nothing new is not stored.
         let mut is_changed = device.outstanding.is_some() || device.silence != Silence::default();
         for (stream, start) in reads {
@@ -130,6 +131,7 @@ impl Devices {
             self.metrics.confirmed(app.policy.provider, took);
         }
         let is_pending = device.is_pending();
+        drop(device);
         if is_changed {
             table.unsaved.insert(id.clone());
         }
@@ -142,15 +144,16 @@ impl Devices {
     pub(super) fn connected(&self, id: &ClientId) -> bool {
         let mut table = self.table.lock();
         let device = table.devices.get_mut(id);
-        device.map(|device| device.connections += 1).is_some()
+        device.map(|mut device| device.connections += 1).is_some()
     }
 
     /// A connection in a live delivery form has ended.
     pub(super) fn disconnected(&self, id: &ClientId, now: SystemTime) {
         let mut table = self.table.lock();
-        let Some(device) = table.devices.get_mut(id) else { return };
+        let Some(mut device) = table.devices.get_mut(id) else { return };
         device.connections = device.connections.saturating_sub(1);
         device.seen_at = Some(now);
+        drop(device);
         self.schedule(&mut table, id, now + GRACE);
     }
 
@@ -169,8 +172,9 @@ impl Devices {
         let waiting = table.readers.waiting(stream, after, VISITED_AT_ONCE);
         let mut has_earlier = false;
         for id in &waiting {
-            let Some(device) = table.devices.get_mut(id) else { continue };
+            let Some(mut device) = table.devices.get_mut(id) else { continue };
             if device.moved(stream, tail) {
+                drop(device);
                 table.readers.stop_waiting(stream, id);
                 has_earlier |= table.schedule(id, now);
             }
@@ -215,8 +219,9 @@ impl Devices {
         (now, wall): (SystemTime, SystemTime),
         last_seen: LastSeen<'_>,
     ) -> Option<WakeOrder> {
-        let device = table.devices.get_mut(id)?;
+        let mut device = table.devices.get_mut(id)?;
         if device.expires_at <= now {
+            drop(device);
             table.expired(id);
             self.recount(table);
             return None;
@@ -224,6 +229,7 @@ impl Devices {
         match last_seen(id) {
             Some(Duration::ZERO) => {
                 device.seen_at = Some(now);
+                drop(device);
                 self.metrics.suppressed(Suppressed::Connected.as_str());
                 self.schedule(table, id, now + RECHECK);
                 return None;
@@ -237,12 +243,13 @@ impl Devices {
         if device.outstanding != before {
             table.unsaved.insert(id.clone());
         }
+        drop(device);
         let device = table.devices.get(id)?;
         match step {
             DeviceStep::Order => {
                 let order = device.order()?;
                 if let Some(app) = table.apps.get_mut(&order.app) {
-                    app.in_flight += 1;
+                    app.ordered(now);
                 }
                 Some(order)
             }
@@ -286,45 +293,60 @@ impl Devices {
             Verdict::Bad(reason) => error = Some(reason.clone()),
             Verdict::Retry { .. } | Verdict::Gone { .. } => error = Some(verdict.as_str().into()),
         }
-        if let Some(device) = table.devices.get_mut(&order.device) {
-            let mut is_gone = false;
-            if let Some(channel) = device.channel_mut(&order.app, &order.credential) {
-                match verdict {
-                    Verdict::Ok { .. } => (channel.last_ok, channel.last_error) = (Some(wall), None),
-                    // The device was registered again after the provider had found it gone.
-                    Verdict::Gone { since: Some(since) } if *since < channel.added_at => {}
-                    Verdict::Gone { .. } => (channel.is_gone, is_gone) = (true, true),
-                    _ => {}
-                }
-                if error.is_some() {
-                    channel.last_error = error;
-                }
-            }
-            if is_gone && app.gone(&order.device) {
-                self.metrics.alarm(app.policy.provider);
-                tracing::error!(
-                    app = &*order.app,
-                    "ALARM: a provider calls all devices gone, so none is removed; check project, environment and topic"
-                );
-            }
-            match verdict {
-                Verdict::Ok { .. } => device.accepted(order.wake, now),
-                Verdict::Slow { until } => {
-                    let pause = until.duration_since(wall).unwrap_or_default();
-                    device.try_again(order.wake, pause, now, fastrand::f64());
-                }
-                Verdict::Retry { after } => device.try_again(order.wake, *after, now, fastrand::f64()),
-                Verdict::Gone { .. } | Verdict::Config(_) | Verdict::Bad(_) => device.failed(order.wake),
-            }
-            table.unsaved.insert(order.device.clone());
-            self.schedule(table, &order.device, now);
-        }
+        self.tell_device(table, order, verdict, error, (now, wall));
         if let Some((suspects, is_believable)) = believed {
             for id in suspects {
                 table.settle(&id, &order.app, is_believable);
                 self.schedule(table, &id, now);
             }
         }
+    }
+
+    /// Notes at a device what a provider has answered to its wake.
+    fn tell_device(
+        &self,
+        table: &mut DeviceTable,
+        order: &WakeOrder,
+        verdict: &Verdict,
+        error: Option<Box<str>>,
+        (now, wall): (SystemTime, SystemTime),
+    ) {
+        let Some(mut device) = table.devices.get_mut(&order.device) else { return };
+        let mut is_gone = false;
+        if let Some(channel) = device.channel_mut(&order.app, &order.credential) {
+            match verdict {
+                Verdict::Ok { .. } => (channel.last_ok, channel.last_error) = (Some(wall), None),
+                // The device was registered again after the provider had found it gone.
+                Verdict::Gone { since: Some(since) } if *since < channel.added_at => {}
+                Verdict::Gone { .. } => (channel.is_gone, is_gone) = (true, true),
+                _ => {}
+            }
+            if error.is_some() {
+                channel.last_error = error;
+            }
+        }
+        if is_gone
+            && let Some(app) = table.apps.get_mut(&order.app)
+            && app.gone(&order.device)
+        {
+            self.metrics.alarm(app.policy.provider);
+            tracing::error!(
+                app = &*order.app,
+                "ALARM: a provider calls all devices gone, so none is removed; check project, environment and topic"
+            );
+        }
+        match verdict {
+            Verdict::Ok { .. } => device.accepted(order.wake, now),
+            Verdict::Slow { until } => {
+                let pause = until.duration_since(wall).unwrap_or_default();
+                device.try_again(order.wake, pause, now, fastrand::f64());
+            }
+            Verdict::Retry { after } => device.try_again(order.wake, *after, now, fastrand::f64()),
+            Verdict::Gone { .. } | Verdict::Config(_) | Verdict::Bad(_) => device.failed(order.wake),
+        }
+        drop(device);
+        table.unsaved.insert(order.device.clone());
+        self.schedule(table, &order.device, now);
     }
 
     /// Takes the devices whose stored record is outdated, with their records; `None`: the device is gone.
@@ -346,19 +368,7 @@ impl Devices {
 
     /// Number of devices that are connected, woken, pending, and asleep.
     pub(in crate::hub) fn states(&self) -> [usize; 4] {
-        let mut states = [0; 4];
-        for device in self.table.lock().devices.values() {
-            let state = match device {
-                Device { connections: 1.., .. } => 0,
-                Device { outstanding: Some(_), .. } => 1,
-                device if device.is_pending() => 2,
-                _ => 3,
-            };
-            if let Some(count) = states.get_mut(state) {
-                *count += 1;
-            }
-        }
-        states
+        self.table.lock().devices.in_state()
     }
 
     pub(super) fn unsaved(&self, id: &ClientId) {
@@ -403,7 +413,7 @@ impl DeviceTable {
         let own = self.of_principal.entry(principal).or_default();
         *own = (own.0 + 1, own.1 + bytes);
         self.charges.extend(charge.map(|charge| (id.clone(), charge)));
-        self.devices.insert(id, device);
+        self.devices.insert(device);
         (begun, ended)
     }
 
@@ -444,7 +454,7 @@ impl DeviceTable {
 
     /// The provider is known to be right, or wrong, about a device that it has called gone.
     fn settle(&mut self, id: &ClientId, app: &Arc<str>, is_gone: bool) {
-        let Some(device) = self.devices.get_mut(id) else { return };
+        let Some(mut device) = self.devices.get_mut(id) else { return };
         let (tenant, removed) = (device.tenant(), &mut self.removed);
         if !is_gone {
             device

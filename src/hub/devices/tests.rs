@@ -44,6 +44,16 @@ fn at(epoch: u64, position: u64) -> Offset {
     Offset { epoch: Epoch(epoch), position: Position(position) }
 }
 
+/// Whatever a test does, the devices in each state are counted right.
+impl Drop for World {
+    fn drop(&mut self) {
+        if !std::thread::panicking() {
+            let table = self.devices.table.lock();
+            assert_eq!(table.devices.in_state(), table.devices.counted_in_state());
+        }
+    }
+}
+
 /// A table with one clock, which is also the time of day unless the test sets that.
 struct World {
     devices: Devices,
@@ -140,7 +150,16 @@ impl World {
 
     /// The states of the channels of a device.
     fn gone(&self, id: &ClientId) -> Vec<bool> {
-        self.devices.table.lock().devices[id].channels.iter().map(|channel| channel.is_gone).collect()
+        self.devices
+            .table
+            .lock()
+            .devices
+            .get(id)
+            .unwrap()
+            .channels
+            .iter()
+            .map(|channel| channel.is_gone)
+            .collect()
     }
 }
 
@@ -369,7 +388,7 @@ fn a_device_that_does_not_register_again_is_forgotten() {
     world.pass(seconds(30 * 24 * 3600));
     world.append(6);
     assert_eq!(world.woken(), None);
-    assert!(!world.devices.table.lock().devices.contains_key(&phone));
+    assert!(!world.devices.table.lock().devices.contains(&phone));
     assert!(world.devices.is_empty());
     let unsaved = world.devices.take_unsaved(10);
     assert!(matches!(&unsaved[..], [(id, None)] if *id == phone));
@@ -384,7 +403,7 @@ fn a_record_restores_everything_that_a_restart_needs() {
     });
     world.append(6);
     world.report(&world.order(), ok());
-    let device = world.devices.table.lock().devices[&phone].clone();
+    let device = world.devices.table.lock().devices.get(&phone).unwrap().clone();
     let change = record::change(&phone, record::encoded(&device));
     let entries = change.entries.into_iter().map(|(key, value)| (key, value.unwrap())).collect();
     let restored = record::decoded(&StoredSession { client: change.client, entries }).unwrap();
@@ -463,4 +482,22 @@ fn a_poll_is_stored_only_if_it_says_something_new() {
     assert_eq!(stored(&world), 1, "the wake is confirmed");
     world.poll(&phone, 6);
     assert_eq!(stored(&world), 0);
+}
+
+#[test]
+fn the_devices_in_each_state_are_counted() {
+    let world = World::new(vec![policy("push")]);
+    let phone = world.device("phone", &["push"]);
+    let other = world.device("other", &["push"]);
+    assert_eq!(world.devices.states(), [0, 0, 0, 2], "asleep");
+    world.append(6);
+    assert_eq!(world.devices.states(), [0, 0, 2, 0], "pending");
+    assert_eq!(world.orders().len(), 2);
+    assert_eq!(world.devices.states(), [0, 2, 0, 0], "woken");
+    assert!(world.devices.connected(&phone));
+    assert_eq!(world.devices.states(), [1, 1, 0, 0], "connected");
+    world.devices.disconnected(&phone, world.now);
+    world.poll(&phone, 6);
+    world.devices.table.lock().take(&other);
+    assert_eq!(world.devices.states(), [0, 0, 0, 1]);
 }

@@ -41,7 +41,13 @@ fn a_provider_that_fails_all_the_time_is_left_alone_and_loses_nothing() {
     }
     world.pass(seconds(29));
     assert!(world.orders().is_empty(), "the breaker is open");
-    let mut woken = 0;
+    world.pass(seconds(32));
+    let probe = world.orders();
+    assert_eq!(probe.len(), 1, "one wake probes the provider");
+    world.pass(seconds(6));
+    assert!(world.orders().is_empty(), "the probe is under way");
+    world.report(&probe[0], ok());
+    let mut woken = 1;
     for _ in 0..3600 {
         for order in world.orders() {
             world.report(&order, ok());
