@@ -52,8 +52,10 @@ pub enum Account {
     Messages,
     /// Streams without their messages: names, settings, producers.
     Streams,
-    /// Sessions of MQTT clients.
+    /// Sessions of MQTT clients, and registered devices.
     Sessions,
+    /// Subscriptions, and streams that are filled from an origin.
+    Subscriptions,
     /// Open connections, each with the waiter of a held poll.
     Connections,
     /// Request bodies that are being received or stored, and caches.
@@ -62,8 +64,14 @@ pub enum Account {
 
 impl Account {
     /// Every account.
-    pub const ALL: [Self; 5] =
-        [Self::Messages, Self::Streams, Self::Sessions, Self::Connections, Self::Buffers];
+    pub const ALL: [Self; 6] = [
+        Self::Messages,
+        Self::Streams,
+        Self::Sessions,
+        Self::Subscriptions,
+        Self::Connections,
+        Self::Buffers,
+    ];
 
     /// Returns the name of the account in metrics.
     pub fn as_str(self) -> &'static str {
@@ -71,6 +79,7 @@ impl Account {
             Self::Messages => "messages",
             Self::Streams => "streams",
             Self::Sessions => "sessions",
+            Self::Subscriptions => "subscriptions",
             Self::Connections => "connections",
             Self::Buffers => "buffers",
         }

@@ -310,7 +310,7 @@ limits! {
     subscriptions_per_tenant_max: usize = 1000, "subscriptions";
     /// Streams of one subscription. Streams that its pattern matches beyond it wait until others are deleted.
     subscription_streams_max: usize = 1000, "streams";
-    /// Memory of all subscriptions: 4 KiB each, and about 300 bytes for each stream.
+    /// Memory of all subscriptions: 6 KiB each, and about 300 bytes for each stream.
     subscription_bytes_max: usize = 64 * 1024 * 1024, "bytes";
     /// Memory of the subscriptions of one tenant.
     subscription_bytes_per_tenant_max: usize = 32 * 1024 * 1024, "bytes";

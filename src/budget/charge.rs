@@ -36,6 +36,16 @@ impl Charge {
         Self { owner: owner.clone(), account, bytes }
     }
 
+    /// Returns the charged bytes.
+    pub fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
+    /// Returns the owner.
+    pub fn owner(&self) -> &Arc<Owner> {
+        &self.owner
+    }
+
     /// Sets the charged bytes.
     pub fn set(&mut self, bytes: u64) {
         if bytes > self.bytes {

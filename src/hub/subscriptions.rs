@@ -27,7 +27,7 @@ use tokio::sync::{Mutex as AsyncMutex, Semaphore, mpsc};
 
 use super::changes::run_to_completion;
 use super::{Hub, SessionWalk};
-use crate::stream::{Failure, SessionNames, StreamName, Tenant};
+use crate::stream::{Failure, Principal, SessionNames, StreamName, Tenant};
 
 pub use glob::{Glob, InvalidGlob};
 pub use keys::{InvalidWebhookKey, WebhookKeys};
@@ -81,7 +81,8 @@ impl SubscriptionTable {
                 };
                 // They count even if the limits are lower now.
                 let _too_many = subscriptions.shared.usage.enter(&tenant);
-                let live = subscriptions.add(&tenant, &id);
+                // Who has created it is not stored.
+                let live = subscriptions.add(&tenant, &id, Principal::GATEWAY);
                 live.adopt(state).await;
                 tokio::spawn(live.watch());
             }
@@ -94,9 +95,10 @@ impl SubscriptionTable {
         &self.shared.keys
     }
 
-    fn add(&self, tenant: &Tenant, id: &str) -> Arc<LiveSubscription> {
+    fn add(&self, tenant: &Tenant, id: &str, creator: Principal) -> Arc<LiveSubscription> {
         let client = record::session_name(tenant, id);
-        let live = LiveSubscription::new(self.shared.clone(), tenant.clone(), id.to_owned(), client);
+        let owner = self.shared.hub.budget().owner_in(tenant.clone(), creator);
+        let live = LiveSubscription::new(self.shared.clone(), tenant.clone(), id.to_owned(), client, &owner);
         let live = Arc::new(live);
         self.table.lock().insert((tenant.clone(), id.to_owned()), live.clone());
         live
@@ -107,7 +109,8 @@ impl SubscriptionTable {
         found.ok_or(SubscriptionError::NotFound)
     }
 
-    /// Creates a subscription, or confirms that it exists with the same configuration. Returns whether it is new.
+    /// Creates a subscription, or confirms that it exists with the same configuration. Returns whether it is new. Its memory is charged
+    /// to `creator`.
     ///
     /// Like all changes, this runs to its end even if the future is dropped.
     pub async fn create(
@@ -115,6 +118,7 @@ impl SubscriptionTable {
         tenant: Tenant,
         id: String,
         config: SubscriptionConfig,
+        creator: Principal,
     ) -> Result<(SubscriptionView, bool), SubscriptionError> {
         let own = self.clone();
         run_to_completion(async move {
@@ -123,7 +127,7 @@ impl SubscriptionTable {
                 return found.create(config).await;
             }
             own.shared.usage.enter(&tenant)?;
-            let live = own.add(&tenant, &id);
+            let live = own.add(&tenant, &id, creator);
             let created = live.create(config).await;
             match &created {
                 Ok(_) => drop(tokio::spawn(live.watch())),

@@ -96,6 +96,10 @@ async fn a_subscription_and_its_lease_survive_a_kill() {
     gateway.send(put("/v1/stream/wakes").json("[]")).await.expect(201);
     gateway.send(put(SUBSCRIPTION).json(pull())).await.expect(201);
     gateway.send(put("/v1/stream/events/a").json("[1]")).await.expect(201);
+    until("the stream is linked", async || {
+        gateway.send(get(SUBSCRIPTION)).await.expect(200).text().contains("events/a")
+    })
+    .await;
     let claim = post(format!("{SUBSCRIPTION}/claim")).json(r#"{"worker":"one"}"#);
     let claimed = gateway.send(claim.clone()).await.expect(200).json();
     let keys = gateway.send(get("/v1/stream/__ds/jwks.json")).await.expect(200).text();

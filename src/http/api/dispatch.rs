@@ -65,7 +65,8 @@ impl Gateway {
                 return answered.map(|answer| Reply::http(answer.into()));
             }
             Operation::Cookie(request) => return Ok(Reply::http(request.answer().into())),
-            Operation::Subscription(request) => {
+            Operation::Subscription(mut request) => {
+                request.principal = request.principal.or(state.principal());
                 let answered = Box::pin(self.manage_subscription(*request)).await;
                 return answered.map(|answer| Reply::http(answer.into()));
             }

@@ -72,10 +72,8 @@ impl GatewayRequest {
             Operation::OnStream(_, OnStream::Head { .. } | OnStream::Delete) => {}
             Operation::Device(DeviceRequest::Put(spec)) => spec.principal = spec.principal.or(principal),
             Operation::Read(_) | Operation::Options(_) | Operation::GetFile(_) => {}
-            Operation::Ticket(_)
-            | Operation::Cookie(_)
-            | Operation::Device(_)
-            | Operation::Subscription(_) => {}
+            Operation::Subscription(request) => request.principal = request.principal.or(principal),
+            Operation::Ticket(_) | Operation::Cookie(_) | Operation::Device(_) => {}
         }
     }
 }

@@ -23,7 +23,7 @@ use crate::http_client::check_client_url;
 use crate::hub::subscriptions::{
     SubscriptionConfig, SubscriptionError, SubscriptionTable, SubscriptionView, WakeBy,
 };
-use crate::stream::{ChangeError, StreamName, Tenant};
+use crate::stream::{ChangeError, Principal, StreamName, Tenant};
 
 /// The paths of subscriptions, behind [`STREAMS`].
 const RESERVED: &str = "__ds/";
@@ -57,6 +57,8 @@ pub(in crate::http) struct SubscriptionRequest {
     /// The token that a worker sends.
     token: Option<String>,
     body: Bytes,
+    /// Who is charged for a subscription that is created; the gateway, if the address of the connection is its principal.
+    pub(super) principal: Principal,
     /// What the client may do. `None`: the gateway checks no credentials, or the request needs none.
     pub(super) rights: Option<Rights>,
 }
@@ -139,7 +141,8 @@ impl SubscriptionRequest {
         let bearer = head.headers.get(AUTHORIZATION).and_then(|value| value.to_str().ok());
         let token = bearer.and_then(|value| value.strip_prefix("Bearer ")).map(str::to_owned);
         let needs_body = matches!(method, Method::PUT | Method::POST);
-        let request = Box::new(Self { resource, method, token, body: Bytes::new(), rights: None });
+        let principal = Principal::GATEWAY;
+        let request = Box::new(Self { resource, method, token, body: Bytes::new(), principal, rights: None });
         Ok(if needs_body {
             SubscriptionHead::NeedsBody(request)
         } else {
@@ -254,7 +257,7 @@ async fn create(front: &SubscriptionFront, request: &SubscriptionRequest, id: St
     if let WakeBy::PullWake(stream) = &config.wake_by {
         front.subscriptions.check_wake_stream(&request.stream_in_hub(stream)?).await?;
     }
-    let (view, is_new) = front.subscriptions.create(request.tenant(), id, config).await?;
+    let (view, is_new) = front.subscriptions.create(request.tenant(), id, config, request.principal).await?;
     Ok(json_response(if is_new { StatusCode::CREATED } else { StatusCode::OK }, &view))
 }
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use tokio::sync::mpsc;
 
-use super::origin::{PolledOrigin, SESSIONS, SeenEntry};
+use super::origin::{ORIGIN_BYTES, PolledOrigin, SESSIONS, SeenEntry};
 use super::settings::OriginSettings;
 use super::status::OriginStatus;
 use crate::hub::changes::{ChangeContext, run_to_completion};
@@ -23,7 +23,7 @@ impl Hub {
         let mut walk = SessionWalk::over(SessionNames::Own(SESSIONS));
         while let Some(sessions) = self.next_sessions(&mut walk).await? {
             for stored in sessions {
-                let Some(origin) = PolledOrigin::stored(stored) else {
+                let Some(origin) = PolledOrigin::stored(stored, &self.budget) else {
                     tracing::error!("a stored origin is damaged; its stream is not filled any more");
                     continue;
                 };
@@ -114,13 +114,15 @@ impl Hub {
             Err(ChangeError::Failed(failure)) => return Err(CreateError::Failed(failure).into()),
         }
         self.admit_origin(&stream.tenant())?;
+        let owner = self.budget.owner_in(stream.tenant(), creation.principal);
+        owner.admit(ORIGIN_BYTES).map_err(|shortage| CreateError::Failed(shortage.into()))?;
         let create = CreateIfMissing {
             retention: self.default_retention,
             asked_retention: creation.retention,
             lifetime: creation.lifetime,
         };
         let now = self.clock.now();
-        let origin = Arc::new(PolledOrigin::new(stream.clone(), settings, creation.principal, now));
+        let origin = Arc::new(PolledOrigin::new(stream.clone(), settings, &owner, now));
         let mut append = Append::of(content_type.clone(), Default::default());
         (append.principal, append.create) = (creation.principal, Some(create));
         append.session = self.keeps_sessions().then(|| origin.creation());

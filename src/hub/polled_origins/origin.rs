@@ -14,6 +14,7 @@ use tokio::time::Instant;
 
 use super::settings::OriginSettings;
 use super::status::{OriginStatus, SharedStatus};
+use crate::budget::{Account, Budget, Charge, Owner};
 use crate::stream::{Principal, SessionChange, StoredSession, StreamName};
 
 /// Begins the names of the sessions. No client id has a control character.
@@ -21,6 +22,9 @@ pub(super) const SESSIONS: &str = "\0origin/";
 
 /// The key of the settings. Those of what the poller has seen are longer.
 const SETTINGS: &[u8] = b"c";
+
+/// Memory of an origin with its task, besides what the poller has seen.
+pub(super) const ORIGIN_BYTES: u64 = 4096;
 
 /// An entry of a session: a key and its value; `None` removes it.
 pub type SeenEntry = (Bytes, Option<Bytes>);
@@ -43,6 +47,8 @@ pub struct PolledOrigin {
     /// Locked while the stream is filled. True: the stream has ended, and a later one of its name is not filled.
     pub(super) has_ended: Arc<AsyncMutex<bool>>,
     ended: watch::Sender<bool>,
+    /// Its memory, with what the poller has seen.
+    charge: Mutex<Charge>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -59,22 +65,24 @@ impl PolledOrigin {
     pub(super) fn new(
         stream: StreamName,
         settings: OriginSettings,
-        principal: Principal,
+        owner: &Arc<Owner>,
         now: SystemTime,
     ) -> Self {
         let session = format!("{SESSIONS}{:016x}", fastrand::u64(..)).into();
-        Self::of(stream, settings, principal, now, session, Vec::new())
+        Self::of(stream, settings, owner, now, (session, Vec::new()))
     }
 
     fn of(
         stream: StreamName,
         settings: OriginSettings,
-        principal: Principal,
+        owner: &Arc<Owner>,
         created_at: SystemTime,
-        session: Arc<str>,
-        stored: Vec<(Bytes, Bytes)>,
+        (session, stored): (Arc<str>, Vec<(Bytes, Bytes)>),
     ) -> Self {
+        let principal = owner.principal();
+        let charge = Mutex::new(Charge::new(owner, Account::Subscriptions, ORIGIN_BYTES));
         Self {
+            charge,
             stream,
             settings,
             principal,
@@ -90,7 +98,7 @@ impl PolledOrigin {
     }
 
     /// Reads a session whose name begins with [`SESSIONS`]. `None`: it is damaged.
-    pub(super) fn stored(session: StoredSession) -> Option<Self> {
+    pub(super) fn stored(session: StoredSession, budget: &Arc<Budget>) -> Option<Self> {
         let (settings, seen): (Vec<_>, Vec<_>) =
             session.entries.into_iter().partition(|(key, _)| key == SETTINGS);
         let (_, settings) = settings.into_iter().next()?;
@@ -98,7 +106,8 @@ impl PolledOrigin {
             serde_json::from_slice(&settings).ok()?;
         let created_at = SystemTime::UNIX_EPOCH.checked_add(Duration::from_millis(created_at))?;
         let stream = StreamName::stored(&stream).ok()?;
-        Some(Self::of(stream, settings, Principal(principal), created_at, session.client, seen))
+        let owner = budget.owner_in(stream.tenant(), Principal(principal));
+        Some(Self::of(stream, settings, &owner, created_at, (session.client, seen)))
     }
 
     /// The change that stores the origin.
@@ -144,6 +153,11 @@ impl PolledOrigin {
     /// Takes what the poller had seen when the gateway started.
     pub fn take_stored(&self) -> Vec<(Bytes, Bytes)> {
         std::mem::take(&mut self.stored.lock())
+    }
+
+    /// Charges the memory of what the poller has seen, in bytes.
+    pub fn keeps(&self, seen_bytes: usize) {
+        self.charge.lock().set(ORIGIN_BYTES + seen_bytes as u64);
     }
 
     /// What readers are told.
@@ -223,7 +237,8 @@ mod tests {
         };
         let now = SystemTime::UNIX_EPOCH + Duration::from_secs(1_800_000_000);
         let name = StreamName::parse("feed").unwrap();
-        let origin = PolledOrigin::new(name, settings, Principal(7), now);
+        let budget = Budget::unlimited();
+        let origin = PolledOrigin::new(name, settings, &budget.owner(Principal(7)), now);
         let mut entries = Vec::new();
         let seen = (Bytes::from_static(b"seen"), Some(Bytes::from_static(b"1")));
         for change in [origin.creation(), origin.change(vec![seen])] {
@@ -231,13 +246,20 @@ mod tests {
         }
         let client = origin.session.clone();
         let stored = StoredSession { client: client.clone(), entries };
-        let read = PolledOrigin::stored(stored).unwrap();
+        let read = PolledOrigin::stored(stored, &budget).unwrap();
         assert_eq!((read.stream(), read.settings()), (origin.stream(), origin.settings()));
         assert_eq!((read.principal, read.created_at, &read.session), (Principal(7), now, &client));
         assert_eq!(read.take_stored(), [(Bytes::from_static(b"seen"), Bytes::from_static(b"1"))]);
 
         let damaged = (Bytes::from_static(SETTINGS), Bytes::from_static(b"{}"));
         assert!(client.starts_with(SESSIONS));
-        assert!(PolledOrigin::stored(StoredSession { client, entries: vec![damaged] }).is_none());
+        let damaged = StoredSession { client, entries: vec![damaged] };
+        assert!(PolledOrigin::stored(damaged, &budget).is_none());
+
+        let charged = || budget.usage().accounts[Account::Subscriptions as usize];
+        read.keeps(1000);
+        assert_eq!(charged(), 2 * ORIGIN_BYTES + 1000);
+        drop((origin, read));
+        assert_eq!(charged(), 0);
     }
 }

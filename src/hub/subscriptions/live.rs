@@ -6,23 +6,25 @@ mod watch;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, SystemTime};
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use bytes::Bytes;
+use parking_lot::Mutex as SyncMutex;
 use ring::rand::{SecureRandom, SystemRandom};
 use tokio::sync::{Mutex, Notify, Semaphore, mpsc};
 
 use super::keys::{TokenParts, TokenScope, WebhookKeys};
 use super::record::{ChangedPart, change};
 use super::state::{
-    DeliveryOutcome, Link, Settlement, SubscriptionConfig, SubscriptionError, SubscriptionState, WakeBy,
-    WakePhase,
+    DeliveryOutcome, LINK_BYTES, Link, Settlement, SubscriptionConfig, SubscriptionError, SubscriptionState,
+    WakeBy, WakePhase,
 };
 use super::usage::SubscriptionUsage;
 use super::views::{ClaimView, SubscriptionView, WakeEvent, WebhookBody, held_wake, pending_views};
+use crate::budget::{Account, Charge, Owner};
 use crate::hub::changes::run_to_completion;
 use crate::hub::{Hub, StreamWalk, Subscriber};
 use crate::stream::{Append, ContentType, Failure, Filter, Offset, SessionChange, StreamName, Tenant};
@@ -82,8 +84,8 @@ pub(super) struct LiveSubscription {
     subscriber: Subscriber,
     /// Wakes the task, because a deadline may have changed.
     changed: Notify,
-    /// Memory that is counted for it.
-    charged: AtomicUsize,
+    /// Its memory.
+    charge: SyncMutex<Charge>,
     /// A stream could not be linked because there is no room.
     has_overflown: AtomicBool,
 }
@@ -115,10 +117,12 @@ impl LiveSubscription {
         tenant: Tenant,
         id: String,
         client: Arc<str>,
+        owner: &Arc<Owner>,
     ) -> Self {
         let subscriber = shared.hub.subscriber(&format!("subscription {tenant}/{id}"));
-        let (state, changed, charged, has_overflown) = Default::default();
-        Self { shared, tenant, id, client, state, subscriber, changed, charged, has_overflown }
+        let (state, changed, has_overflown) = Default::default();
+        let charge = SyncMutex::new(Charge::new(owner, Account::Subscriptions, 0));
+        Self { shared, tenant, id, client, state, subscriber, changed, charge, has_overflown }
     }
 
     fn now(&self) -> SystemTime {
@@ -159,6 +163,7 @@ impl LiveSubscription {
         let created_at = crate::clock::rfc3339(self.shared.hub.clock.wall());
         let incarnation = fastrand::u64(..);
         let mut state = SubscriptionState::new(config, self.tenant.clone(), incarnation, created_at);
+        self.admit(&state)?;
         let names = state.config.streams.clone();
         for name in names {
             let Ok(name) = StreamName::stored(&name) else { continue };
@@ -206,14 +211,26 @@ impl LiveSubscription {
                 "the subscription has too many streams (limit subscription_streams_max)",
             ));
         }
-        self.shared.usage.check_bytes(&self.tenant)
+        self.shared.usage.check_bytes(&self.tenant)?;
+        self.admit(state)
+    }
+
+    /// Checks that the memory budget has room for a state with another link.
+    fn admit(&self, state: &SubscriptionState) -> Result<(), SubscriptionError> {
+        let charge = self.charge.lock();
+        let more = ((state.bytes() + LINK_BYTES) as u64).saturating_sub(charge.bytes());
+        charge.owner().admit(more).map_err(|shortage| SubscriptionError::Store(shortage.into()))
     }
 
     /// Counts the memory of the subscription.
     fn charge(&self, state: &SubscriptionState) {
-        let now = state.bytes();
-        let before = self.charged.swap(now, Ordering::Relaxed);
-        self.shared.usage.set_bytes(&self.tenant, before, now);
+        self.set_charge(state.bytes());
+    }
+
+    fn set_charge(&self, bytes: usize) {
+        let mut charge = self.charge.lock();
+        self.shared.usage.set_bytes(&self.tenant, charge.bytes() as usize, bytes);
+        charge.set(bytes as u64);
     }
 
     fn view(&self, state: &SubscriptionState) -> SubscriptionView {
@@ -234,8 +251,7 @@ impl LiveSubscription {
         if kept.is_some() {
             self.store(SessionChange::end(self.client.clone())).await?;
             *kept = None;
-            let charged = self.charged.swap(0, Ordering::Relaxed);
-            self.shared.usage.set_bytes(&self.tenant, charged, 0);
+            self.set_charge(0);
             self.changed.notify_one();
         }
         Ok(())

@@ -20,8 +20,11 @@ const RETRY_DELAY: Backoff = Backoff { first: Duration::from_secs(1), max: Durat
 /// The part of a delay by which it is jittered.
 const RETRY_JITTER: f64 = 0.2;
 
+/// Memory of a subscription besides its texts and links, with its task.
+const BASE_BYTES: usize = 6 * 1024;
+
 /// Memory of a link besides its name.
-const LINK_BYTES: usize = 200;
+pub(super) const LINK_BYTES: usize = 200;
 
 /// How a subscription wakes its workers.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -207,7 +210,7 @@ impl SubscriptionState {
         let config = &self.config;
         let texts = config.streams.iter().map(String::len).sum::<usize>()
             + config.description.as_ref().map_or(0, String::len);
-        4096 + texts + self.links.keys().map(|name| 2 * name.as_str().len() + LINK_BYTES).sum::<usize>()
+        BASE_BYTES + texts + self.links.keys().map(|name| 2 * name.as_str().len() + LINK_BYTES).sum::<usize>()
     }
 
     /// Notes the tail of a stream; `None` if it does not exist. Returns whether a link must be stored.

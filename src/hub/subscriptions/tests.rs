@@ -1,11 +1,16 @@
-//! What a subscription does, without IO, and how it is stored.
+//! What a subscription does, without IO, how it is stored, and what counts for its memory.
 
 use std::time::{Duration, SystemTime};
 
 use super::record::{ChangedPart, change, restore, session_name};
 use super::state::{Link, SubscriptionState, WakePhase};
 use super::*;
-use crate::stream::{Epoch, Offset, Position, StoredSession};
+use crate::budget::{Account, Bounds, Budget};
+use crate::clock::Clock;
+use crate::limits::Limits;
+use crate::metrics::Metrics;
+use crate::store::Memory;
+use crate::stream::{Epoch, Failure, Offset, Position, Shortage, StoredSession};
 
 const LEASE: Duration = Duration::from_secs(10);
 
@@ -261,4 +266,48 @@ fn phases_are_stored_in_a_form_that_stays() {
         WakePhase::Held { wake_id: "w".to_owned(), worker: None, begun: seconds(5), until: seconds(6) };
     assert_eq!(serde_json::from_str::<WakePhase>(stored).unwrap(), held);
     assert_eq!(serde_json::to_string(&held).unwrap(), stored);
+}
+
+/// Creates subscriptions of one client until one is refused. Returns their names, and why it is refused.
+async fn fill(table: &Arc<SubscriptionTable>, client: u64) -> (Vec<String>, SubscriptionError) {
+    let mut created = Vec::new();
+    loop {
+        let (id, config) = (format!("{client}-{}", created.len()), pull().config);
+        match table.create(Tenant::default(), id.clone(), config, Principal(client)).await {
+            Ok(_) => created.push(id),
+            Err(error) => return (created, error),
+        }
+    }
+}
+
+#[tokio::test]
+async fn subscriptions_take_from_the_memory_budget_until_they_are_deleted() {
+    const MIB: u64 = 1024 * 1024;
+    let budget = Budget::new(Bounds { memory_max: MIB, streams_max: 9, share_percent: 50 });
+    let store = Arc::new(Memory::within(budget.clone()));
+    let (limits, metrics) = (Arc::new(Limits::default()), Arc::new(Metrics::new()));
+    let hub = Arc::new(Hub::new(store, limits, metrics, Clock::start()).within(budget.clone()));
+    let keys = WebhookKeys::random().unwrap();
+    let (table, _due) = SubscriptionTable::open(&hub, keys, "http://localhost").await.unwrap();
+    let held = || budget.usage().accounts[Account::Subscriptions as usize];
+    let refused = |shortage| SubscriptionError::Store(Failure::OverBudget(shortage));
+
+    let (mut created, why) = fill(&table, 1).await;
+    assert_eq!(why, refused(Shortage::Share), "one client has half of the memory");
+    assert!((MIB / 2 - 8192..=MIB / 2).contains(&held()), "{}", held());
+    let (of_other, why) = fill(&table, 2).await;
+    assert_eq!(why, refused(Shortage::Memory));
+    assert!((MIB / 100 * 85 - 8192..=MIB / 100 * 85).contains(&held()), "{}", held());
+    created.extend(of_other);
+
+    // Links count too.
+    let links = (0..100).map(|number| name(&format!("link/{number}"))).collect();
+    let linked = table.relink(&Tenant::default(), &created[0], links, None).await;
+    assert_eq!(linked, Err(refused(Shortage::Memory)));
+
+    for id in &created {
+        table.delete(&Tenant::default(), id).await.unwrap();
+    }
+    assert_eq!(held(), 0);
+    assert_eq!(fill(&table, 1).await.1, refused(Shortage::Share));
 }

@@ -108,6 +108,7 @@ impl OriginPoller {
             seen: SeenDigests::stored(&origin.take_stored()),
             validators: Validators::default(),
         };
+        origin.keeps(progress.seen.bytes());
         loop {
             if !self.is_read(origin, &progress.schedule) {
                 origin.is_due(None);
@@ -207,6 +208,7 @@ impl OriginPoller {
             PollFailure::Store
         })?;
         *seen = next;
+        origin.keeps(seen.bytes());
         Ok(is_new)
     }
 

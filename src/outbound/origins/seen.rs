@@ -28,6 +28,9 @@ const DIGEST_BYTES: usize = 16;
 /// An entry for elements consists of pairs of digests.
 const PAIR_BYTES: usize = 2 * DIGEST_BYTES;
 
+/// Memory of an element: its digests in the tree, and in the entry that is stored.
+const ELEMENT_BYTES: usize = 100;
+
 /// The beginning of a SHA-256.
 type ElementDigest = [u8; DIGEST_BYTES];
 
@@ -71,6 +74,11 @@ impl SeenDigests {
             Some((digest_of(key)?, digest_of(content)?))
         });
         Self { whole, elements: pairs.collect() }
+    }
+
+    /// Memory of the digests, in bytes.
+    pub(super) fn bytes(&self) -> usize {
+        self.elements.len() * ELEMENT_BYTES
     }
 
     /// Compares a response with what the stream has. `None`: nothing has changed.
