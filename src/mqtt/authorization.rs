@@ -16,7 +16,7 @@ pub(super) const METHOD: &str = "jwt";
 
 impl Broker {
     /// Returns the rights that a CONNECT gives. The authentication data of the method [`METHOD`] is a token, else the password;
-    /// the user name is ignored. Without a token, the certificate of the client counts.
+    /// the user name is ignored. Without a token, the certificate of the client counts, or the handshake of its WebSocket.
     pub(super) fn authenticate(&self, connect: &Connect, peer: &Peer) -> Result<Arc<Grants>, Reason> {
         let token = match &connect.authentication {
             Some(Authentication { method, .. }) if method != METHOD || !self.auth.is_enabled() => {
@@ -34,7 +34,7 @@ impl Broker {
                     _ => Reason::BadUserNameOrPassword,
                 })?
             }
-            None if let Some(grants) = &peer.certificate => {
+            None if let Some(grants) = &peer.grants => {
                 let checked = self.auth.check(grants, self.clock.wall());
                 checked.map_err(|_| Reason::NotAuthorized).map(|()| grants.clone())?
             }

@@ -51,11 +51,10 @@ const SWEEP_INTERVAL: Duration = Duration::from_secs(1);
 
 /// The client of a connection, before its CONNECT.
 pub struct Peer {
-    /// The principal of its address. Its session and its messages are charged to it, unless it has a token or a
-    /// certificate.
+    /// The principal of its address. Its session and its messages are charged to it, unless it has credentials.
     pub principal: Principal,
-    /// The rights of its certificate.
-    pub certificate: Option<Arc<Grants>>,
+    /// The rights of its certificate, or of the credentials in the handshake of its WebSocket.
+    pub grants: Option<Arc<Grants>>,
     /// Where it is, if that is known.
     pub address: Option<LoggedAddress>,
 }

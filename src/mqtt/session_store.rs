@@ -152,7 +152,8 @@ impl Broker {
             let at = now + will.delay.min(expiry);
             DelayedWill { will, at, rights: WillRights::Held(rights.clone()) }
         });
-        let due = self.allowed(later.take_if(is_due));
+        // Its token counted until now: a connection ends with it.
+        let due = later.take_if(is_due).filter(|_| self.auth.stands(rights));
         let offsets_stored = if is_over { Ok(()) } else { self.store_offsets(&mut session).await };
         let change = if is_over {
             session.end()
@@ -242,11 +243,10 @@ impl Broker {
         }
     }
 
-    /// The will, unless the token of its client was revoked meanwhile. That it has expired prevents nothing, except after a restart:
-    /// the gateway does not know then whether the client was still connected at that time.
+    /// The will of a client that has left, unless its token has expired or was revoked meanwhile.
     fn allowed(&self, will: Option<DelayedWill>) -> Option<DelayedWill> {
         will.filter(|delayed| match &delayed.rights {
-            WillRights::Held(grants) => self.auth.stands(grants),
+            WillRights::Held(grants) => self.auth.check(grants, self.clock.wall()).is_ok(),
             WillRights::Stored(Some(credentials)) => self.recall(credentials) == Some(true),
             WillRights::Stored(None) => !self.auth.is_enabled(),
         })

@@ -169,8 +169,11 @@ async fn serve_mqtt(
     let accepted = Box::pin(Transport::accept(stream, tls, limits.head_timeout.get())).await?;
     let (stream, certificate) = accepted;
     let certificate = certificate.and_then(|certificate| broker.grants_of_certificate(&certificate));
-    let peer =
-        Peer { principal: state.principal(), certificate, address: Some(LoggedAddress::Peer(address)) };
+    let peer = Peer {
+        principal: state.principal(),
+        grants: certificate,
+        address: Some(LoggedAddress::Peer(address)),
+    };
     let io = Box::new(GuardedStream::new(stream, Bytes::new(), state, limits, phase.clone()));
     tokio::select! {
         () = broker.serve(io, peer, refuse) => {}
@@ -185,13 +188,13 @@ pub(super) async fn serve_sockets(
     limits: Arc<Limits>,
     mut sockets: mpsc::Receiver<MqttSocket>,
 ) {
-    while let Some(MqttSocket { io, state, principal, certificate, address }) = sockets.recv().await {
+    while let Some(MqttSocket { io, state, principal, grants, address }) = sockets.recv().await {
         let broker = broker.clone();
         let (first_bytes_max, frame_bytes_max) =
             (limits.mqtt_connect_bytes_max, limits.mqtt_packet_bytes_max);
         let served = Box::pin(async move {
             let io = Box::new(WebSocketBytes::new(io, first_bytes_max, frame_bytes_max));
-            broker.serve(io, Peer { principal, certificate, address }, false).await;
+            broker.serve(io, Peer { principal, grants, address }, false).await;
             drop(state);
         });
         tokio::spawn(stall_timed(|| "an MQTT connection over WebSocket", served));

@@ -186,6 +186,7 @@ impl World {
                 return of_status(connection.send(as_bearer(get("/live"), token)).await.status.as_u16());
             }
             Front::WebSocket => return websocket(tunnel.http, token).await,
+            Front::MqttWithCookie => return mqtt_with_cookie(tunnel.http, token).await,
             Front::Mqtt3Subscribe | Front::Mqtt5Subscribe | Front::Mqtt5Publish => {
                 return mqtt(front, tunnel.mqtt, token).await;
             }
@@ -220,20 +221,46 @@ async fn websocket(address: SocketAddr, token: Option<&str>) -> Outcome {
     }
 }
 
+async fn mqtt_with_cookie(address: SocketAddr, token: Option<&str>) -> Outcome {
+    let cookie = token.map(|token| format!("cookie: __Host-pollgate={token}\r\n")).unwrap_or_default();
+    let head = handshake("/mqtt") + "sec-websocket-protocol: mqtt\r\norigin: https://localhost\r\n" + &cookie;
+    let mut client = match WebSocket::open_with(Raw::open(address).await, head).await {
+        Err(answer) => return of_status(answer.status.as_u16()),
+        Ok(socket) => Mqtt::open(socket.carrying().await, 5).await,
+    };
+    subscribed(&mut client, &Hello::new("with-cookie")).await
+}
+
 async fn mqtt(front: Front, address: SocketAddr, token: Option<&str>) -> Outcome {
     let version = if front == Front::Mqtt3Subscribe { 4 } else { 5 };
     let hello = Hello { version, password: token.map(str::to_owned), ..Hello::new(&format!("{front:?}")) };
     let mut client = Mqtt::open(address, version).await;
+    if front != Front::Mqtt5Publish {
+        return subscribed(&mut client, &hello).await;
+    }
+    match connected(&mut client, &hello).await {
+        Outcome::Allowed => of_reason(client.publish("news", "3", 1).await),
+        refused => refused,
+    }
+}
+
+async fn connected(client: &mut Mqtt, hello: &Hello) -> Outcome {
     client.send(&hello.bytes()).await;
     match client.receive().await {
-        Some(Packet::Connack { code: 0, .. }) => {}
-        Some(Packet::Connack { code: 4 | 5 | 0x86 | 0x87, .. }) => return Outcome::Unauthorized,
+        Some(Packet::Connack { code: 0, .. }) => Outcome::Allowed,
+        Some(Packet::Connack { code: 4 | 5 | 0x86 | 0x87, .. }) => Outcome::Unauthorized,
         other => panic!("{other:?}"),
     }
-    let code = match front {
-        Front::Mqtt5Publish => client.publish("news", "3", 1).await,
-        _ => client.subscribe("news", 1).await,
-    };
+}
+
+async fn subscribed(client: &mut Mqtt, hello: &Hello) -> Outcome {
+    match connected(client, hello).await {
+        Outcome::Allowed => of_reason(client.subscribe("news", 1).await),
+        refused => refused,
+    }
+}
+
+fn of_reason(code: u8) -> Outcome {
     match code {
         0 | 1 => Outcome::Allowed,
         0x80 | 0x87 => Outcome::Forbidden,

@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 
 use futures_util::{SinkExt, StreamExt};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, join};
+use tokio::net::TcpListener;
 use tokio::time::timeout;
 use tokio_websockets::{ClientBuilder, Limits, Message, WebSocketStream};
 
@@ -141,6 +142,32 @@ impl WebSocket {
     /// Appends with a binary frame.
     pub async fn send_binary(&mut self, bytes: impl Into<bytes::Bytes>) {
         self.send(Message::binary(bytes.into())).await;
+    }
+
+    /// Opens a listener whose first connection has its bytes carried in binary frames, for clients of a protocol over WebSocket.
+    pub async fn carrying(mut self) -> SocketAddr {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let address = listener.local_addr().expect("a port");
+        tokio::spawn(async move {
+            let (mut stream, _) = listener.accept().await.expect("a client");
+            let mut bytes = vec![0; 4096];
+            loop {
+                tokio::select! {
+                    read = stream.read(&mut bytes) => match read {
+                        Ok(length @ 1..) => self.send_binary(bytes[..length].to_vec()).await,
+                        Ok(0) | Err(_) => return,
+                    },
+                    message = self.0.next() => match message {
+                        Some(Ok(message)) if message.is_binary() => {
+                            stream.write_all(&message.into_payload()).await.expect("a client that reads");
+                        }
+                        Some(Ok(message)) if !message.is_close() => {}
+                        _ => return,
+                    },
+                }
+            }
+        });
+        address
     }
 
     async fn send(&mut self, message: Message) {

@@ -66,11 +66,15 @@ impl Rights {
             }
             Operation::Subscription(mut request) => {
                 // Which streams it concerns is known when it is handled.
-                request.rights = Some(self.clone());
+                (request.rights, request.principal) = (Some(self.clone()), self.principal());
                 Operation::Subscription(request)
             }
-            // MQTT has credentials of its own; files and preflights have nothing to protect.
-            other @ (Operation::Options(_) | Operation::GetFile(_) | Operation::Mqtt(_)) => other,
+            Operation::Mqtt(mut handshake) => {
+                handshake.mqtt_grants = Some(self.grants()).filter(|grants| grants.subject().is_some());
+                Operation::Mqtt(handshake)
+            }
+            // Files and preflights have nothing to protect.
+            other @ (Operation::Options(_) | Operation::GetFile(_)) => other,
         })
     }
 

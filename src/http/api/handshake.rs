@@ -1,6 +1,7 @@
 //! The opening handshake of a WebSocket and its response (RFC 6455, section 4.2.1; over HTTP/2 RFC 8441, section 4).
 
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -15,6 +16,7 @@ use hyper::{Response, StatusCode, Version};
 use super::answer;
 use super::error::Error;
 use super::fields;
+use crate::auth::Grants;
 use crate::http::conn::{Body, bare};
 
 /// Constants of RFC 6455, sections 1.3 and 4.1.
@@ -30,6 +32,8 @@ pub(in crate::http) struct Handshake {
     pub(in crate::http) offers_mqtt: bool,
     /// The address of the client that a proxy tells. `None`: the connection is the client's own.
     pub(in crate::http) forwarded: Option<IpAddr>,
+    /// What an MQTT client may do whose CONNECT has no credentials: the rights of those in the handshake, if there are any.
+    pub(in crate::http) mqtt_grants: Option<Arc<Grants>>,
 }
 
 impl Handshake {
@@ -40,7 +44,7 @@ impl Handshake {
             None => Some(accept(head)?),
         };
         let offers_mqtt = has_token(head, &SEC_WEBSOCKET_PROTOCOL, "mqtt");
-        Ok(Self { accept, offers_mqtt, forwarded: None })
+        Ok(Self { accept, offers_mqtt, forwarded: None, mqtt_grants: None })
     }
 
     /// Returns the response that opens the WebSocket: 101, or over HTTP/2 200, since the connection does not switch protocols.

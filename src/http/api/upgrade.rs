@@ -10,6 +10,7 @@ use super::error::Error;
 use super::gateway::Gateway;
 use super::handshake::Handshake;
 use crate::access_log::{AccessEntry, LoggedAddress};
+use crate::auth::Grants;
 use crate::budget::principal_of;
 use crate::http::conn::{Answer, ConnectionState, MqttSocket, UpgradedIo, logged};
 use crate::http::read::live::{LiveOpener, OpenLive, WEBSOCKET};
@@ -38,8 +39,16 @@ impl<A> Reply<A> {
 /// The protocol to which a connection switches.
 pub(in crate::http) enum Upgrade {
     WebSocket(Box<WebSocketUpgrade>),
-    /// MQTT in WebSocket frames, for the MQTT front, and the address of the client that a proxy tells.
-    Mqtt(mpsc::Sender<MqttSocket>, Option<IpAddr>),
+    /// MQTT in WebSocket frames.
+    Mqtt(MqttUpgrade),
+}
+
+/// A WebSocket that is about to be handed to the MQTT front.
+pub(in crate::http) struct MqttUpgrade {
+    sockets: mpsc::Sender<MqttSocket>,
+    /// The address of the client that a proxy tells.
+    forwarded: Option<IpAddr>,
+    grants: Option<Arc<Grants>>,
 }
 
 /// A WebSocket that is about to be served.
@@ -75,10 +84,9 @@ impl Upgrade {
     pub(in crate::http) async fn serve(self, io: UpgradedIo, state: Arc<ConnectionState>) {
         match self {
             // This fails only if the MQTT front is gone, and the server with it.
-            Self::Mqtt(sockets, forwarded) => {
+            Self::Mqtt(MqttUpgrade { sockets, forwarded, grants }) => {
                 let (principal, address) = client_of(&state, forwarded);
-                let certificate = state.certificate().cloned();
-                drop(sockets.send(MqttSocket { io, state, principal, certificate, address }).await);
+                drop(sockets.send(MqttSocket { io, state, principal, grants, address }).await);
             }
             Self::WebSocket(socket) => socket.serve(io).await,
         }
@@ -149,7 +157,9 @@ impl Gateway {
             return Err(Error::Subprotocol);
         }
         let answer = A::from(handshake.response(Some("mqtt")));
-        Ok(Reply { answer, upgrade: Some(Upgrade::Mqtt(self.mqtt_sockets.clone(), handshake.forwarded)) })
+        let (forwarded, grants) = (handshake.forwarded, handshake.mqtt_grants.clone());
+        let upgrade = MqttUpgrade { sockets: self.mqtt_sockets.clone(), forwarded, grants };
+        Ok(Reply { answer, upgrade: Some(Upgrade::Mqtt(upgrade)) })
     }
 
     /// Switches to a WebSocket over one stream or many.

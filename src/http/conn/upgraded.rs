@@ -31,8 +31,8 @@ pub struct MqttSocket {
     pub state: Arc<ConnectionState>,
     /// The principal of the client's address.
     pub principal: Principal,
-    /// The rights of the client's certificate.
-    pub certificate: Option<Arc<Grants>>,
+    /// The rights of the credentials in the handshake, such as a cookie or a client certificate.
+    pub grants: Option<Arc<Grants>>,
     /// Where the client, or its proxy, is, if a log shows it.
     pub address: Option<LoggedAddress>,
 }

@@ -10,7 +10,7 @@ use crate::auth::issue::{Patterns, generate_key, sign};
 use crate::clock::in_time;
 use crate::mqtt::{Broker, Peer, WebSocketBytes};
 use crate::store::Memory;
-use crate::stream::Principal;
+use crate::stream::{Principal, StreamName};
 
 const HOUR: Duration = Duration::from_secs(3600);
 const SECOND: Duration = Duration::from_secs(1);
@@ -23,6 +23,7 @@ struct World {
     folder: tempfile::TempDir,
     auth: Arc<Authenticator>,
     clock: Clock,
+    hub: Arc<Hub>,
     broker: Arc<Broker>,
 }
 
@@ -44,19 +45,25 @@ impl World {
         let limits = Arc::new(Limits { mqtt_keep_alive_max: "48h".parse().unwrap(), ..Limits::default() });
         let (metrics, clock) = (Arc::new(Metrics::new()), Clock::start());
         let hub = Arc::new(Hub::new(Arc::new(Memory::default()), limits.clone(), metrics.clone(), clock));
-        let broker = Arc::new(Broker::new(hub, limits, &metrics, clock).with_auth(auth.clone()));
+        let broker = Arc::new(Broker::new(hub.clone(), limits, &metrics, clock).with_auth(auth.clone()));
         tokio::spawn(watch_keys(auth.clone(), None, clock));
-        Self { folder, auth, clock, broker }
+        Self { folder, auth, clock, hub, broker }
     }
 
     fn token(&self) -> String {
-        sign(&self.folder.path().join("key"), "anna", None, &Patterns::default(), HOUR).unwrap()
+        let all = || vec!["#".to_owned()];
+        let patterns = Patterns { append: all(), create: all(), ..Patterns::default() };
+        sign(&self.folder.path().join("key"), "anna", None, &patterns, HOUR).unwrap()
     }
 
     /// Connects a client, in the frames of a WebSocket or without.
     async fn connect(&self, in_frames: bool) -> DuplexStream {
+        self.connect_with(in_frames, &connect(&self.token())).await
+    }
+
+    async fn connect_with(&self, in_frames: bool, connect: &[u8]) -> DuplexStream {
         let (mut client, server) = duplex(64 * 1024);
-        let peer = Peer { principal: Principal(1), certificate: None, address: None };
+        let peer = Peer { principal: Principal(1), grants: None, address: None };
         let broker = self.broker.clone();
         if in_frames {
             let server = WebSocketBytes::new(server, 64 * 1024, 64 * 1024);
@@ -64,14 +71,13 @@ impl World {
         } else {
             tokio::spawn(broker.serve(server, peer, false));
         }
-        let connect = connect(&self.token());
         let length = u16::try_from(connect.len()).unwrap();
         if in_frames {
             // A binary frame whose mask changes nothing.
             client.write_all(&[0x82, 0x80 | 126]).await.unwrap();
             client.write_all(&[&length.to_be_bytes()[..], &[0; 4]].concat()).await.unwrap();
         }
-        client.write_all(&connect).await.unwrap();
+        client.write_all(connect).await.unwrap();
         // CONNACK of success.
         received(&mut client, |begin| matches!(begin, [0x20, _, 0, 0, ..])).await;
         client
@@ -93,10 +99,25 @@ impl World {
     }
 }
 
+fn text(text: &str) -> Vec<u8> {
+    [&u16::try_from(text.len()).unwrap().to_be_bytes()[..], text.as_bytes()].concat()
+}
+
 /// CONNECT of MQTT 5 with a user name and a password, a clean start and no keep alive.
 fn connect(password: &str) -> Vec<u8> {
-    let text = |text: &str| [&u16::try_from(text.len()).unwrap().to_be_bytes()[..], text.as_bytes()].concat();
-    let body = [&text("MQTT")[..], &[5, 0xc2, 0, 0, 0], &text("a"), &text("any"), &text(password)].concat();
+    packet([&text("MQTT")[..], &[5, 0xc2, 0, 0, 0], &text("a"), &text("any"), &text(password)].concat())
+}
+
+/// The same with a will on `gone` that is published after `delay`, and a session that is kept for a day.
+fn connect_with_will(password: &str, delay: Duration) -> Vec<u8> {
+    let seconds = |time: Duration| u32::try_from(time.as_secs()).unwrap().to_be_bytes();
+    let expiry = [&[5, 0x11][..], &seconds(24 * HOUR)].concat();
+    let will = [&[5, 0x18][..], &seconds(delay), &text("gone"), &text("will")].concat();
+    let begin = [&text("MQTT")[..], &[5, 0xc6, 0, 0]].concat();
+    packet([begin, expiry, text("a"), will, text("any"), text(password)].concat())
+}
+
+fn packet(body: Vec<u8>) -> Vec<u8> {
     let length = u8::try_from(body.len() % 128).unwrap() | 0x80;
     [&[0x10, length, u8::try_from(body.len() / 128).unwrap()], &body[..]].concat()
 }
@@ -131,5 +152,22 @@ async fn mqtt_connections_end_within_a_second_of_expiry_revocation_and_removal_o
             let mut rest = Vec::new();
             in_time("the connection ends", client.read_to_end(&mut rest)).await.unwrap();
         }
+    }
+}
+
+/// As after a restart: what a token allowed ends with it.
+#[tokio::test(start_paused = true)]
+async fn a_delayed_will_is_published_only_if_the_token_of_its_client_is_still_valid() {
+    for (delay, is_published) in [(HOUR / 2, true), (2 * HOUR, false)] {
+        let world = World::start();
+        let broker = world.broker.clone();
+        tokio::spawn(async move { broker.sweep().await });
+        let client = world.connect_with(false, &connect_with_will(&world.token(), delay)).await;
+        drop(client);
+        sleep(delay - SECOND).await;
+        let gone = StreamName::parse("gone").unwrap();
+        assert!(world.hub.describe(&gone).await.is_err(), "too early");
+        sleep(3 * SECOND).await;
+        assert_eq!(world.hub.describe(&gone).await.is_ok(), is_published, "{delay:?}");
     }
 }

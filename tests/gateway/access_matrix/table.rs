@@ -14,13 +14,15 @@ pub(super) enum Front {
     Mqtt3Subscribe,
     Mqtt5Subscribe,
     Mqtt5Publish,
+    /// MQTT over a WebSocket of a page that has the token in its cookie.
+    MqttWithCookie,
     Ticket,
     Device,
     Subscription,
     Admin,
 }
 
-pub(super) const FRONTS: [Front; 16] = {
+pub(super) const FRONTS: [Front; 17] = {
     use Front::*;
     [
         ShortPoll,
@@ -35,6 +37,7 @@ pub(super) const FRONTS: [Front; 16] = {
         Mqtt3Subscribe,
         Mqtt5Subscribe,
         Mqtt5Publish,
+        MqttWithCookie,
         Ticket,
         Device,
         Subscription,
@@ -43,6 +46,7 @@ pub(super) const FRONTS: [Front; 16] = {
 };
 
 impl Front {
+    /// Whether clients connect to the listener for MQTT.
     pub(super) fn is_mqtt(self) -> bool {
         matches!(self, Self::Mqtt3Subscribe | Self::Mqtt5Subscribe | Self::Mqtt5Publish)
     }
@@ -174,7 +178,8 @@ pub(super) fn expected(front: Front, credentials: Credentials) -> Outcome {
             | Front::Subscription
             | Front::Mqtt3Subscribe
             | Front::Mqtt5Subscribe
-            | Front::Mqtt5Publish,
+            | Front::Mqtt5Publish
+            | Front::MqttWithCookie,
             Credentials::OtherTenant,
         ) => Outcome::Allowed,
         (_, Credentials::OtherTenant) => Outcome::Missing,
