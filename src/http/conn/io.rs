@@ -39,7 +39,7 @@ pub struct GuardedStream {
     /// Bytes that were read and returned; they are read again before the socket is.
     read_ahead: Bytes,
     /// Number of received bytes still to discard: the rest of an unneeded request body.
-    skipped: u64,
+    skipped: u32,
     /// The kernel may have bytes although tokio's readiness says otherwise, because `poll_left` has cleared it.
     has_hidden_bytes: bool,
     /// The client has ended its TLS session.
@@ -50,7 +50,7 @@ pub struct GuardedStream {
     write_timer: Timer,
     /// Copy of `ConnectionState::unsent` that can be compared without touching shared memory.
     unsent: bool,
-    stalled_checks: u32,
+    stalled_checks: u8,
     linger_timer: Timer,
 }
 
@@ -168,10 +168,10 @@ impl GuardedStream {
             buffer.clear();
             ready!(self.poll_receive(context, buffer))?;
             let read = buffer.filled().len();
-            let skipped = usize::try_from(self.skipped).unwrap_or(usize::MAX).min(read);
-            self.skipped -= skipped as u64;
-            if skipped < read || read == 0 {
-                return Poll::Ready(Ok(buffer.filled().get(skipped..).unwrap_or_default()));
+            let skipped = self.skipped.min(u32::try_from(read).unwrap_or(u32::MAX));
+            self.skipped -= skipped;
+            if (skipped as usize) < read || read == 0 {
+                return Poll::Ready(Ok(buffer.filled().get(skipped as usize..).unwrap_or_default()));
             }
         }
     }
@@ -183,11 +183,11 @@ impl GuardedStream {
         }
     }
 
-    /// Skips the next `count` bytes that the client sends.
+    /// Skips the next `count` bytes that the client sends, which are a short rest of a body: the connection closes after a longer one.
     pub(super) fn skip(&mut self, count: u64) {
         let ahead = self.read_ahead.len().min(usize::try_from(count).unwrap_or(usize::MAX));
         self.take_read_ahead(ahead);
-        self.skipped = count - ahead as u64;
+        self.skipped = u32::try_from(count - ahead as u64).unwrap_or(u32::MAX);
     }
 
     /// Reads from the socket, also bytes whose readiness `poll_left` has cleared.

@@ -34,16 +34,22 @@ const READ_BYTES: usize = 4 * 1024;
 pub(super) struct TlsStream {
     tcp: TcpStream,
     session: Session,
-    /// Received bytes: the rest of an opened record, and records that are not opened yet. Freed when empty.
-    incoming: BytesMut,
-    /// How many bytes at the beginning of `incoming` are opened data.
+    /// Received bytes. Boxed, because there are none most of the time.
+    incoming: Option<Box<Incoming>>,
+    /// How many bytes of the current write are in records that the kernel has not accepted yet. Such a write is pending, and has to
+    /// be continued with the same bytes.
+    sealed: u16,
+    state: State,
+}
+
+/// The rest of an opened record, and records that are not opened yet.
+#[derive(Default)]
+struct Incoming {
+    bytes: BytesMut,
+    /// How many bytes at the beginning are opened data.
     opened: usize,
     /// How many bytes follow `opened` that belong to the same record and are no data.
     padding: usize,
-    /// How many bytes of the current write are in records that the kernel has not accepted yet. Such a write is pending, and has to
-    /// be continued with the same bytes.
-    sealed: usize,
-    state: State,
 }
 
 /// What the client may still send.
@@ -64,8 +70,9 @@ impl TlsStream {
     ) -> io::Result<(Self, Option<CertificateDer<'static>>)> {
         // Boxed, so that rustls' connection takes no room in the future of the connection.
         let (session, incoming, certificate) = Box::pin(handshake::accept(&mut tcp, config)).await?;
-        let state = State::Open;
-        Ok((Self { tcp, session, incoming, opened: 0, padding: 0, sealed: 0, state }, certificate))
+        let incoming =
+            (!incoming.is_empty()).then(|| Box::new(Incoming { bytes: incoming, ..Incoming::default() }));
+        Ok((Self { tcp, session, incoming, sealed: 0, state: State::Open }, certificate))
     }
 
     /// The TCP connection.
@@ -82,8 +89,11 @@ impl TlsStream {
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         loop {
-            if self.opened > 0 {
-                self.take_opened(buffer);
+            if let Some(incoming) = self.incoming.as_mut().filter(|incoming| incoming.opened > 0) {
+                incoming.take_opened(buffer);
+                if incoming.bytes.is_empty() {
+                    self.incoming = None;
+                }
                 return Poll::Ready(Ok(()));
             }
             match self.state {
@@ -104,25 +114,6 @@ impl TlsStream {
         }
     }
 
-    fn take_opened(&mut self, buffer: &mut ReadBuf<'_>) {
-        let taken = self.opened.min(buffer.remaining());
-        buffer.put_slice(self.incoming.get(..taken).unwrap_or_default());
-        self.incoming.advance(taken);
-        self.opened -= taken;
-        if self.opened == 0 {
-            let padding = std::mem::take(&mut self.padding);
-            self.drop_front(padding);
-        }
-    }
-
-    /// Drops bytes of `incoming`, and its memory with the last one.
-    fn drop_front(&mut self, bytes: usize) {
-        self.incoming.advance(bytes);
-        if self.incoming.is_empty() {
-            self.incoming = BytesMut::new();
-        }
-    }
-
     /// Opens the next record. False: it is not complete.
     fn open_next(&mut self) -> Result<bool, SessionError> {
         let outcome = self.try_open_next();
@@ -134,18 +125,19 @@ impl TlsStream {
     }
 
     fn try_open_next(&mut self) -> Result<bool, SessionError> {
-        let Some(size) = self.session.record_bytes(&self.incoming)? else { return Ok(false) };
-        let Some(record) = self.incoming.get_mut(..size) else { return Ok(false) };
+        let Some(incoming) = &mut self.incoming else { return Ok(false) };
+        let Some(size) = self.session.record_bytes(&incoming.bytes)? else { return Ok(false) };
+        let Some(record) = incoming.bytes.get_mut(..size) else { return Ok(false) };
         match self.session.open(record)? {
             Received::Data(bytes) => {
-                self.incoming.advance(records::HEADER_BYTES);
-                self.opened = bytes;
-                self.padding = size - records::HEADER_BYTES - bytes;
+                incoming.bytes.advance(records::HEADER_BYTES);
+                incoming.opened = bytes;
+                incoming.padding = size - records::HEADER_BYTES - bytes;
             }
-            Received::Control => self.drop_front(size),
+            Received::Control => incoming.bytes.advance(size),
             Received::Close => {
                 // What follows is ignored (RFC 8446, section 6.1).
-                self.incoming = BytesMut::new();
+                self.incoming = None;
                 self.state = State::Ended;
             }
         }
@@ -159,11 +151,12 @@ impl TlsStream {
             self.release_spare();
             return Poll::Pending;
         }
-        let received = self.incoming.len();
-        let size = self.session.record_bytes(&self.incoming).ok().flatten().unwrap_or_default();
+        let bytes = &mut self.incoming.get_or_insert_default().bytes;
+        let received = bytes.len();
+        let size = self.session.record_bytes(bytes).ok().flatten().unwrap_or_default();
         // The length of a record is a mere claim of the client until it has sent the first part of the record.
-        self.incoming.reserve(if received < READ_BYTES { READ_BYTES } else { size.saturating_sub(received) });
-        let read = pin!(self.tcp.read_buf(&mut self.incoming)).poll(context);
+        bytes.reserve(if received < READ_BYTES { READ_BYTES } else { size.saturating_sub(received) });
+        let read = pin!(self.tcp.read_buf(bytes)).poll(context);
         if read.is_pending() {
             self.release_spare();
         }
@@ -175,8 +168,11 @@ impl TlsStream {
 
     /// Frees the buffer, except for the bytes of a client that waits after the first part of a record.
     fn release_spare(&mut self) {
-        if self.incoming.len() < READ_BYTES && self.incoming.capacity() > self.incoming.len() {
-            self.incoming = BytesMut::from(&*self.incoming);
+        let Some(Incoming { bytes, .. }) = self.incoming.as_deref_mut() else { return };
+        if bytes.is_empty() {
+            self.incoming = None;
+        } else if bytes.len() < READ_BYTES && bytes.capacity() > bytes.len() {
+            *bytes = BytesMut::from(&**bytes);
         }
     }
 
@@ -192,10 +188,11 @@ impl TlsStream {
         if self.sealed == 0 {
             let record = bytes.get(..RECORD_BYTES_MAX).unwrap_or(bytes);
             self.session.send(record)?;
-            self.sealed = record.len();
+            // A record has at most RECORD_BYTES_MAX.
+            self.sealed = u16::try_from(record.len()).unwrap_or(u16::MAX);
         }
         ready!(self.poll_flush(context))?;
-        let written = std::mem::take(&mut self.sealed);
+        let written = usize::from(std::mem::take(&mut self.sealed));
         if written > bytes.len() {
             return Poll::Ready(Err(io::Error::other("a write was continued with other bytes")));
         }
@@ -227,6 +224,19 @@ impl TlsStream {
     pub(super) fn answer_end(&mut self) {
         if self.state == State::Ended && self.session.unsent().is_empty() && self.session.close().is_ok() {
             let _ = self.tcp.try_write(self.session.unsent());
+        }
+    }
+}
+
+impl Incoming {
+    /// Moves opened data into `buffer`.
+    fn take_opened(&mut self, buffer: &mut ReadBuf<'_>) {
+        let taken = self.opened.min(buffer.remaining());
+        buffer.put_slice(self.bytes.get(..taken).unwrap_or_default());
+        self.bytes.advance(taken);
+        self.opened -= taken;
+        if self.opened == 0 {
+            self.bytes.advance(std::mem::take(&mut self.padding));
         }
     }
 }

@@ -15,7 +15,7 @@ use super::GuardedStream;
 use crate::http::conn::state::Phase;
 
 /// How often a stalled write is retried within the write timeout. The timeout is accurate to one of these intervals.
-const STALLED_CHECKS_MAX: u32 = 20;
+const STALLED_CHECKS_MAX: u8 = 20;
 
 /// How long a connection lingers while the server closes, so that clients that stay connected do not delay the drain.
 const LINGER_WHILE_CLOSING: Duration = Duration::from_secs(1);
@@ -75,7 +75,8 @@ impl GuardedStream {
         }
         self.set_unsent(true);
         loop {
-            let next_check = || Instant::now() + self.limits.write_timeout.get() / STALLED_CHECKS_MAX;
+            let next_check =
+                || Instant::now() + self.limits.write_timeout.get() / u32::from(STALLED_CHECKS_MAX);
             ready!(self.write_timer.poll(context, next_check));
             self.write_timer.stop();
             // With TLS, the kernel is not asked: a client that takes no third of the send buffer within the timeout counts as stalled.

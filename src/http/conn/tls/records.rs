@@ -1,7 +1,8 @@
 //! Seals and opens TLS records with the ciphers of the cryptography provider.
 //!
 //! [`Sealer`] and [`Opener`] keep a key, its IV and a sequence number for one direction. A cipher is larger than its key (a
-//! schedule of round keys), so it is made for each record and dropped; this costs less than a microsecond.
+//! schedule of round keys), so it is made for each record and dropped; this costs less than a microsecond. The caller keeps the cipher
+//! suite, which is that of both directions.
 
 use tokio_rustls::rustls::crypto::cipher::{
     AeadKey, InboundOpaqueMessage, InboundPlainMessage, Iv, MessageDecrypter, MessageEncrypter, NONCE_LEN,
@@ -19,7 +20,6 @@ const RECORDS_MAX: u64 = 1 << 48;
 
 /// Seals the records of one direction.
 pub(super) struct Sealer {
-    suite: SupportedCipherSuite,
     cipher: Cipher<dyn MessageEncrypter>,
     /// The number of the next record.
     pub(super) sequence: u64,
@@ -27,7 +27,6 @@ pub(super) struct Sealer {
 
 /// Opens the records of one direction.
 pub(super) struct Opener {
-    suite: SupportedCipherSuite,
     cipher: Cipher<dyn MessageDecrypter>,
     /// The number of the next record.
     pub(super) sequence: u64,
@@ -62,12 +61,12 @@ impl Sealer {
         (sequence, secrets): (u64, ConnectionTrafficSecrets),
     ) -> Result<Self, Error> {
         let cipher = Cipher::new(secrets, |key, iv| encrypter(suite, key, iv))?;
-        Ok(Self { suite, cipher, sequence })
+        Ok(Self { cipher, sequence })
     }
 
     /// Whether the key has sealed as many records as it may.
-    pub(super) fn is_exhausted(&self) -> bool {
-        let common = match self.suite {
+    pub(super) fn is_exhausted(&self, suite: SupportedCipherSuite) -> bool {
+        let common = match &suite {
             SupportedCipherSuite::Tls12(suite) => &suite.common,
             SupportedCipherSuite::Tls13(suite) => &suite.common,
         };
@@ -75,13 +74,18 @@ impl Sealer {
     }
 
     /// Returns the record, with its header.
-    pub(super) fn seal(&mut self, typ: ContentType, payload: &[u8]) -> Result<Vec<u8>, Error> {
+    pub(super) fn seal(
+        &mut self,
+        suite: SupportedCipherSuite,
+        typ: ContentType,
+        payload: &[u8],
+    ) -> Result<Vec<u8>, Error> {
         let version = ProtocolVersion::TLSv1_2;
         let message = OutboundPlainMessage { typ, version, payload: payload.into() };
         let sealed = match &mut self.cipher {
             Cipher::Key(key, iv) => {
                 let key = copied(key).ok_or(Error::EncryptError)?;
-                encrypter(self.suite, key, *iv).encrypt(message, self.sequence)?
+                encrypter(suite, key, *iv).encrypt(message, self.sequence)?
             }
             Cipher::Made(cipher) => cipher.encrypt(message, self.sequence)?,
         };
@@ -97,11 +101,15 @@ impl Opener {
         (sequence, secrets): (u64, ConnectionTrafficSecrets),
     ) -> Result<Self, Error> {
         let cipher = Cipher::new(secrets, |key, iv| decrypter(suite, key, iv))?;
-        Ok(Self { suite, cipher, sequence })
+        Ok(Self { cipher, sequence })
     }
 
     /// Opens a whole record in place. The payload begins where the body of the record begins.
-    pub(super) fn open<'a>(&mut self, record: &'a mut [u8]) -> Result<InboundPlainMessage<'a>, Error> {
+    pub(super) fn open<'a>(
+        &mut self,
+        suite: SupportedCipherSuite,
+        record: &'a mut [u8],
+    ) -> Result<InboundPlainMessage<'a>, Error> {
         let Some((&mut [typ, major, minor, _, _], body)) = record.split_first_chunk_mut() else {
             return Err(Error::DecryptError);
         };
@@ -110,7 +118,7 @@ impl Opener {
         let opened = match &mut self.cipher {
             Cipher::Key(key, iv) => {
                 let key = copied(key).ok_or(Error::DecryptError)?;
-                decrypter(self.suite, key, *iv).decrypt(message, self.sequence)?
+                decrypter(suite, key, *iv).decrypt(message, self.sequence)?
             }
             Cipher::Made(cipher) => cipher.decrypt(message, self.sequence)?,
         };

@@ -7,6 +7,7 @@ use tokio_rustls::rustls::kernel::KernelConnection;
 use tokio_rustls::rustls::server::ServerConnectionData;
 use tokio_rustls::rustls::{
     AlertDescription, ContentType, Error, ExtractedSecrets, PeerMisbehaved, ProtocolVersion,
+    SupportedCipherSuite,
 };
 
 use super::records::{HEADER_BYTES, Opener, Sealer};
@@ -29,16 +30,21 @@ pub(super) struct Session<Data = ServerConnectionData> {
     schedule: KernelConnection<Data>,
     sealer: Sealer,
     opener: Opener,
-    /// Sealed records.
-    outgoing: Vec<u8>,
-    /// How many bytes of `outgoing` have been sent.
-    sent: usize,
+    /// Sealed records. Boxed, because there are none most of the time.
+    outgoing: Option<Box<Outgoing>>,
     /// Our last KeyUpdate is in `outgoing`. It answers further requests, too.
     has_unsent_update: bool,
     /// How many bytes of a KeyUpdate message the last record ended with.
     begun_update: u8,
     without_data: u8,
     has_said_close: bool,
+}
+
+/// Sealed records that wait to be sent.
+struct Outgoing {
+    bytes: Vec<u8>,
+    /// How many of the bytes have been sent.
+    sent: usize,
 }
 
 /// The content of a record.
@@ -100,13 +106,16 @@ impl<Data> Session<Data> {
             sealer: Sealer::new(suite, secrets.tx)?,
             opener: Opener::new(suite, secrets.rx)?,
             schedule,
-            outgoing: Vec::new(),
-            sent: 0,
+            outgoing: None,
             has_unsent_update: false,
             begun_update: 0,
             without_data: 0,
             has_said_close: false,
         })
+    }
+
+    fn suite(&self) -> SupportedCipherSuite {
+        self.schedule.negotiated_cipher_suite()
     }
 
     fn has_key_updates(&self) -> bool {
@@ -138,7 +147,10 @@ impl<Data> Session<Data> {
 
     /// Opens a whole record in place.
     pub(super) fn open(&mut self, record: &mut [u8]) -> Result<Received, SessionError> {
-        let opened = self.opener.open(record).map_err(|error| SessionError::of(&error))?;
+        let opened = self
+            .opener
+            .open(self.schedule.negotiated_cipher_suite(), record)
+            .map_err(|error| SessionError::of(&error))?;
         let (typ, content) = (opened.typ, opened.payload);
         if typ != ContentType::Handshake && self.begun_update > 0 {
             return Err(SessionError::UNEXPECTED);
@@ -199,8 +211,7 @@ impl<Data> Session<Data> {
             1 => true,
             _ => return Err(SessionError::Breach(AlertDescription::IllegalParameter)),
         };
-        self.opener =
-            Opener::new(self.schedule.negotiated_cipher_suite(), self.schedule.update_rx_secret()?)?;
+        self.opener = Opener::new(self.suite(), self.schedule.update_rx_secret()?)?;
         if is_requested && !self.has_unsent_update {
             self.update_sealer()?;
         }
@@ -212,14 +223,13 @@ impl<Data> Session<Data> {
         let [typ, high, middle, low] = KEY_UPDATE;
         self.queue(ContentType::Handshake, &[typ, high, middle, low, 0])?;
         self.has_unsent_update = true;
-        self.sealer =
-            Sealer::new(self.schedule.negotiated_cipher_suite(), self.schedule.update_tx_secret()?)?;
+        self.sealer = Sealer::new(self.suite(), self.schedule.update_tx_secret()?)?;
         Ok(())
     }
 
     /// Seals `data`, which has to fit into a record, and queues it.
     pub(super) fn send(&mut self, data: &[u8]) -> Result<(), SessionError> {
-        if self.sealer.is_exhausted() {
+        if self.sealer.is_exhausted(self.suite()) {
             if !self.has_key_updates() {
                 return Err(Error::EncryptError.into());
             }
@@ -248,25 +258,26 @@ impl<Data> Session<Data> {
     }
 
     fn queue(&mut self, typ: ContentType, content: &[u8]) -> Result<(), Error> {
-        let record = self.sealer.seal(typ, content)?;
-        if self.outgoing.is_empty() {
-            self.outgoing = record;
-        } else {
-            self.outgoing.extend_from_slice(&record);
+        let record = self.sealer.seal(self.suite(), typ, content)?;
+        match &mut self.outgoing {
+            Some(outgoing) => outgoing.bytes.extend_from_slice(&record),
+            None => self.outgoing = Some(Box::new(Outgoing { bytes: record, sent: 0 })),
         }
         Ok(())
     }
 
     /// The queued records that have not been sent.
     pub(super) fn unsent(&self) -> &[u8] {
-        self.outgoing.get(self.sent..).unwrap_or_default()
+        let unsent = self.outgoing.as_ref().and_then(|outgoing| outgoing.bytes.get(outgoing.sent..));
+        unsent.unwrap_or_default()
     }
 
     /// Notes that `bytes` more of the queued records have been sent. Frees them with the last one.
     pub(super) fn sent(&mut self, bytes: usize) {
-        self.sent += bytes;
-        if self.sent >= self.outgoing.len() {
-            (self.outgoing, self.sent, self.has_unsent_update) = (Vec::new(), 0, false);
+        let Some(outgoing) = &mut self.outgoing else { return };
+        outgoing.sent += bytes;
+        if outgoing.sent >= outgoing.bytes.len() {
+            (self.outgoing, self.has_unsent_update) = (None, false);
         }
     }
 }
