@@ -1,12 +1,14 @@
-//! WebSockets end within a second of the end of their rights. The clock is paused, so what is measured is what timers wait for.
+//! WebSockets end within a second of the end of their rights, and idle connections while memory is critical. The clock is paused, so
+//! what is measured is what timers wait for.
 
 use bytes::Bytes;
 use http_body_util::Empty;
 use hyper::ext::Protocol;
 use hyper_util::rt::TokioExecutor;
-use tokio::io::{AsyncReadExt, duplex};
-use tokio::sync::mpsc;
-use tokio::time::{Duration, Instant};
+use tokio::io::{AsyncReadExt, AsyncWriteExt, duplex};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{mpsc, watch};
+use tokio::time::{Duration, Instant, timeout_at};
 
 use super::super::state::OpenConnection;
 use super::*;
@@ -86,6 +88,65 @@ impl World {
         assert_eq!(response.status(), 200, "{response:?}");
         TokioIo::new(hyper::upgrade::on(response).await.unwrap())
     }
+
+    /// Opens a connection without requests. Also returns the phase of the server.
+    async fn connect(&self) -> (FrameClient, watch::Sender<Phase>) {
+        let (change, phase) = watch::channel(Phase::Serving);
+        let state = Arc::new(ConnectionState::new(Nothing, &Budget::unlimited().owner(Principal(1))));
+        let (service, limits) = (self.service.clone(), self.limits.clone());
+        let context = ConnectionContext { service, limits, state, phase, refuse: false };
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let (client, accepted) =
+            tokio::join!(TcpStream::connect(listener.local_addr().unwrap()), listener.accept());
+        tokio::spawn(serve(Transport::plain(accepted.unwrap().0), Bytes::new(), context));
+        let mut client = FrameClient(client.unwrap());
+        client.0.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n").await.unwrap();
+        client.send(SETTINGS, 0, &[]).await;
+        (client, change)
+    }
+}
+
+/// Types of frames (RFC 9113, section 6), and the flag of an acknowledgement.
+const SETTINGS: u8 = 4;
+const PING: u8 = 6;
+const GOAWAY: u8 = 7;
+const ACK: u8 = 1;
+
+/// A client that reads the frames of the connection itself.
+struct FrameClient(TcpStream);
+
+impl FrameClient {
+    async fn send(&mut self, kind: u8, flags: u8, payload: &[u8]) {
+        let length = u8::try_from(payload.len()).unwrap();
+        let head = [0, 0, length, kind, flags, 0, 0, 0, 0];
+        self.0.write_all(&[&head, payload].concat()).await.unwrap();
+    }
+
+    /// Returns the type and the payload of the next frame, and answers a PING. `None`: the gateway has closed the connection.
+    async fn next(&mut self) -> Option<(u8, Vec<u8>)> {
+        let mut head = [0; 9];
+        self.0.read_exact(&mut head).await.ok()?;
+        let [high, middle, low, kind, flags, ..] = head;
+        let mut payload = vec![0; u32::from_be_bytes([0, high, middle, low]) as usize];
+        self.0.read_exact(&mut payload).await.unwrap();
+        if kind == PING && flags & ACK == 0 {
+            self.send(PING, ACK, &payload).await;
+        }
+        Some((kind, payload))
+    }
+
+    /// Returns the payload of the GOAWAY that comes within a time, if one does.
+    async fn goes_away_within(&mut self, time: Duration) -> Option<Vec<u8>> {
+        let until = Instant::now() + time;
+        loop {
+            match timeout_at(until, self.next()).await {
+                Ok(Some((GOAWAY, payload))) => return Some(payload),
+                Ok(Some(_)) => {}
+                Ok(None) => panic!("it closes without GOAWAY"),
+                Err(_) => return None,
+            }
+        }
+    }
 }
 
 /// Reads until the close frame, whose code is 4401, and checks what the last envelope says.
@@ -123,4 +184,24 @@ async fn a_websocket_ends_within_a_second_of_expiry_revocation_and_removal_of_th
     world.auth.reload().unwrap();
     closed(socket, "revoked").await;
     assert!(since.elapsed() < SECOND, "{:?}", since.elapsed());
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_idle_connection_gets_goaway_and_closes_while_memory_is_critical() {
+    let world = World::start().await;
+    in_time("the connections close", async {
+        for phase in [Phase::Serving, Phase::Shedding] {
+            let (mut client, change) = world.connect().await;
+            assert_eq!(client.goes_away_within(Duration::from_secs(60)).await, None);
+            change.send_replace(phase);
+            let goaway = client.goes_away_within(Duration::from_millis(100)).await;
+            assert_eq!(goaway.is_some(), phase == Phase::Shedding, "{phase:?}");
+            let Some(goaway) = goaway else { continue };
+            assert_eq!(goaway[4..8], [0; 4], "no error");
+            let closing = Instant::now();
+            while client.next().await.is_some() {}
+            assert!(closing.elapsed() < SECOND, "{:?}", closing.elapsed());
+        }
+    })
+    .await;
 }
