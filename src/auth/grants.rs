@@ -79,6 +79,12 @@ impl GrantList {
         Action::ALL.iter().map(|action| self.of(*action).len()).sum()
     }
 
+    /// Memory of the filters, in bytes. A filter has its text, and the name of the stream if it is exact.
+    fn bytes(&self) -> usize {
+        let filters = Action::ALL.iter().flat_map(|action| self.of(*action));
+        filters.map(|filter| size_of::<Filter>() + 2 * filter.as_str().len()).sum()
+    }
+
     pub(super) fn extend(&mut self, other: &Self) {
         for action in Action::ALL {
             self.of_mut(action).extend_from_slice(other.of(action));
@@ -153,6 +159,15 @@ impl Grants {
     /// The rights of every client of a gateway without authorization.
     pub fn everything() -> Self {
         Self::without_credentials(Scope::Everything)
+    }
+
+    /// Memory of the rights, in bytes.
+    pub(super) fn bytes(&self) -> usize {
+        let filters = match &self.scope {
+            Scope::Everything => 0,
+            Scope::Listed(list) => list.bytes(),
+        };
+        size_of::<Self>() + self.subject().map_or(0, str::len) + filters
     }
 
     /// The rights of clients without credentials.

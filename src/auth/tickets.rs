@@ -26,6 +26,9 @@ pub const TICKET_LIFE: Duration = Duration::from_secs(30);
 /// For how long after its first use a ticket can be used again: an `EventSource` repeats its URL when its connection breaks.
 const REUSE_TIME: Duration = Duration::from_secs(60);
 
+/// Memory of the grants that the tickets stand for. Those of one token may have 16 KiB.
+const GRANTS_BYTES_MAX: usize = 16 * 1024 * 1024;
+
 /// How often a ticket can be used.
 const USES_MAX: u32 = 16;
 
@@ -51,6 +54,8 @@ struct State {
     ends: BTreeSet<(Instant, Digest)>,
     /// Tickets of each subject.
     subjects: HashMap<Arc<str>, usize>,
+    /// Memory of the grants, each counted once a ticket.
+    grants_bytes: usize,
 }
 
 #[derive(Debug)]
@@ -110,12 +115,14 @@ impl Tickets {
         let mut state = self.state.lock();
         state.drop_ended(now);
         let of_subject = state.subjects.get(&subject).copied().unwrap_or_default();
-        if state.by_digest.len() >= self.max || of_subject >= self.max_of_subject {
+        let is_full = state.by_digest.len() >= self.max || state.grants_bytes >= GRANTS_BYTES_MAX;
+        if is_full || of_subject >= self.max_of_subject {
             return Err(TicketRefused::TooMany);
         }
         let (id, ends) = (digest_of(&text), now + TICKET_LIFE);
         state.subjects.insert(subject.clone(), of_subject + 1);
         state.ends.insert((ends, id));
+        state.grants_bytes += grants.bytes();
         state.by_digest.insert(id, Ticket { scope, grants: grants.clone(), subject, ends, uses: 0 });
         Ok(text)
     }
@@ -145,7 +152,8 @@ impl State {
     fn drop_ended(&mut self, now: Instant) {
         while let Some((_, id)) = self.ends.first().copied().filter(|(ends, _)| *ends <= now) {
             self.ends.pop_first();
-            let Some(Ticket { subject, .. }) = self.by_digest.remove(&id) else { continue };
+            let Some(Ticket { subject, grants, .. }) = self.by_digest.remove(&id) else { continue };
+            self.grants_bytes -= grants.bytes();
             if let Some(count) = self.subjects.get_mut(&subject) {
                 *count -= 1;
                 if *count == 0 {
@@ -229,9 +237,20 @@ mod tests {
         assert!(issue("a", begin + TICKET_LIFE).is_ok());
         let state = tickets.state.lock();
         assert_eq!((state.by_digest.len(), state.ends.len(), state.subjects.len()), (1, 1, 1));
+        assert_eq!(state.grants_bytes, grants("a").bytes());
         drop(state);
         let anonymous = Arc::new(Grants::anonymous(GrantList::default()));
         assert_eq!(tickets.issue(&anonymous, scope, begin), Err(TicketRefused::Anonymous));
+    }
+
+    #[test]
+    fn tickets_of_large_grants_are_bounded_by_their_memory() {
+        let (tickets, now) = (Tickets::new(usize::MAX, usize::MAX), Instant::now());
+        let subject = "x".repeat(100_000);
+        let issued =
+            (0..1000).take_while(|_| tickets.issue(&grants(&subject), scope("sse", &["x"]), now).is_ok());
+        let issued = issued.count();
+        assert_eq!(issued, GRANTS_BYTES_MAX.div_ceil(grants(&subject).bytes()));
     }
 
     #[test]

@@ -14,11 +14,17 @@ use super::grants::Grants;
 /// Tokens that are remembered, of about 500 bytes each.
 const TOKENS_MAX: usize = 10_000;
 
+/// Memory of their grants. Those of one token may have 16 KiB.
+const BYTES_MAX: usize = 16 * 1024 * 1024;
+
 /// Parts with locks of their own.
 const SHARDS: usize = 16;
 
 /// Tokens of one generation of one shard.
 const GENERATION_MAX: usize = TOKENS_MAX / SHARDS / 2;
+
+/// Memory of the grants of one generation of one shard, which the last token may exceed.
+const GENERATION_BYTES_MAX: usize = BYTES_MAX / SHARDS / 2;
 
 /// The digest of a token. Tokens themselves are not kept.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -42,6 +48,8 @@ pub(super) struct VerifiedTokens {
 struct Generations {
     current: HashMap<TokenDigest, VerifiedToken>,
     older: HashMap<TokenDigest, VerifiedToken>,
+    /// Memory of the grants of `current`.
+    bytes: usize,
 }
 
 impl TokenDigest {
@@ -88,16 +96,21 @@ impl VerifiedTokens {
 
 impl Generations {
     fn insert(&mut self, token: TokenDigest, verified: VerifiedToken) {
-        if self.current.len() >= GENERATION_MAX {
-            self.older = std::mem::take(&mut self.current);
+        if self.current.len() >= GENERATION_MAX || self.bytes >= GENERATION_BYTES_MAX {
+            (self.older, self.bytes) = (std::mem::take(&mut self.current), 0);
         }
-        self.current.insert(token, verified);
+        self.bytes += verified.grants.bytes();
+        if let Some(replaced) = self.current.insert(token, verified) {
+            self.bytes -= replaced.grants.bytes();
+        }
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::auth::grants::GrantList;
+    use crate::stream::Filter;
 
     fn digest_of(number: u64) -> TokenDigest {
         TokenDigest::of(&number.to_be_bytes())
@@ -119,6 +132,25 @@ mod tests {
         assert!((19_000..20_000).all(|number| is_known(&number)));
         let known = (0..20_000).filter(is_known).count();
         assert!((1001..=TOKENS_MAX).contains(&known), "{known}");
+    }
+
+    #[test]
+    fn large_grants_are_bounded_by_their_memory() {
+        let tokens = VerifiedTokens::default();
+        let filters: Vec<_> =
+            (0..60).map(|number| Filter::parse(&format!("{number}/{}", "x".repeat(100))).unwrap()).collect();
+        let list = GrantList { read: filters, ..GrantList::default() };
+        let grants = || Arc::new(Grants::anonymous(list.clone()));
+        for number in 0..5000 {
+            tokens.insert(digest_of(number), VerifiedToken { changes: 0, grants: grants() });
+        }
+        let bytes: usize = (0..5000)
+            .filter_map(|number| tokens.get(&digest_of(number)))
+            .map(|token| token.grants.bytes())
+            .sum();
+        let of_one = grants().bytes();
+        assert!(of_one > 60 * 100);
+        assert!((BYTES_MAX / 4..=BYTES_MAX + 2 * SHARDS * of_one).contains(&bytes), "{bytes}");
     }
 
     #[test]
