@@ -35,7 +35,7 @@ pub(super) struct TlsStream {
     tcp: TcpStream,
     session: Session,
     /// Received bytes. Boxed, because there are none most of the time.
-    incoming: Option<Box<Incoming>>,
+    incoming: Option<Box<ReceivedRecords>>,
     /// How many bytes of the current write are in records that the kernel has not accepted yet. Such a write is pending, and has to
     /// be continued with the same bytes.
     sealed: u16,
@@ -44,7 +44,7 @@ pub(super) struct TlsStream {
 
 /// The rest of an opened record, and records that are not opened yet.
 #[derive(Default)]
-struct Incoming {
+struct ReceivedRecords {
     bytes: BytesMut,
     /// How many bytes at the beginning are opened data.
     opened: usize,
@@ -70,8 +70,8 @@ impl TlsStream {
     ) -> io::Result<(Self, Option<CertificateDer<'static>>)> {
         // Boxed, so that rustls' connection takes no room in the future of the connection.
         let (session, incoming, certificate) = Box::pin(handshake::accept(&mut tcp, config)).await?;
-        let incoming =
-            (!incoming.is_empty()).then(|| Box::new(Incoming { bytes: incoming, ..Incoming::default() }));
+        let incoming = (!incoming.is_empty())
+            .then(|| Box::new(ReceivedRecords { bytes: incoming, ..ReceivedRecords::default() }));
         Ok((Self { tcp, session, incoming, sealed: 0, state: State::Open }, certificate))
     }
 
@@ -168,7 +168,7 @@ impl TlsStream {
 
     /// Frees the buffer, except for the bytes of a client that waits after the first part of a record.
     fn release_spare(&mut self) {
-        let Some(Incoming { bytes, .. }) = self.incoming.as_deref_mut() else { return };
+        let Some(ReceivedRecords { bytes, .. }) = self.incoming.as_deref_mut() else { return };
         if bytes.is_empty() {
             self.incoming = None;
         } else if bytes.len() < READ_BYTES && bytes.capacity() > bytes.len() {
@@ -228,7 +228,7 @@ impl TlsStream {
     }
 }
 
-impl Incoming {
+impl ReceivedRecords {
     /// Moves opened data into `buffer`.
     fn take_opened(&mut self, buffer: &mut ReadBuf<'_>) {
         let taken = self.opened.min(buffer.remaining());

@@ -31,7 +31,7 @@ pub(super) struct Session<Data = ServerConnectionData> {
     sealer: Sealer,
     opener: Opener,
     /// Sealed records. Boxed, because there are none most of the time.
-    outgoing: Option<Box<Outgoing>>,
+    outgoing: Option<Box<SealedRecords>>,
     /// Our last KeyUpdate is in `outgoing`. It answers further requests, too.
     has_unsent_update: bool,
     /// How many bytes of a KeyUpdate message the last record ended with.
@@ -41,7 +41,7 @@ pub(super) struct Session<Data = ServerConnectionData> {
 }
 
 /// Sealed records that wait to be sent.
-struct Outgoing {
+struct SealedRecords {
     bytes: Vec<u8>,
     /// How many of the bytes have been sent.
     sent: usize,
@@ -261,7 +261,7 @@ impl<Data> Session<Data> {
         let record = self.sealer.seal(self.suite(), typ, content)?;
         match &mut self.outgoing {
             Some(outgoing) => outgoing.bytes.extend_from_slice(&record),
-            None => self.outgoing = Some(Box::new(Outgoing { bytes: record, sent: 0 })),
+            None => self.outgoing = Some(Box::new(SealedRecords { bytes: record, sent: 0 })),
         }
         Ok(())
     }
