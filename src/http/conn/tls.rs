@@ -161,7 +161,7 @@ impl TlsStream {
             self.release_spare();
         }
         if ready!(read)? == 0 {
-            self.state = State::Ended;
+            (self.state, self.incoming) = (State::Ended, None);
         }
         Poll::Ready(Ok(()))
     }
