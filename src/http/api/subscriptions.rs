@@ -383,6 +383,7 @@ fn refusal(error: &SubscriptionError) -> Response<Body> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::stream::Shortage;
 
     #[test]
     fn paths_name_a_resource_with_decoded_parts() {
@@ -417,6 +418,21 @@ mod tests {
             assert_eq!(at(path), None, "{path}");
         }
         assert!(!is_reserved("/v1/stream/__dsx/a") && !is_reserved("/v1/stream/a/__ds/b"));
+    }
+
+    #[test]
+    fn a_full_memory_budget_is_answered_like_that_of_an_append() {
+        for (shortage, status) in [
+            (Shortage::Memory, StatusCode::INSUFFICIENT_STORAGE),
+            (Shortage::Share, StatusCode::INSUFFICIENT_STORAGE),
+            (Shortage::Passing, StatusCode::SERVICE_UNAVAILABLE),
+        ] {
+            let refused = Refused::from(SubscriptionError::Store(shortage.into()));
+            let Refused::Gateway(error) = refused else { panic!("{shortage:?}") };
+            let answer = error.into_answer();
+            assert_eq!(answer.status(), status, "{shortage:?}");
+            assert!(answer.headers().contains_key(RETRY_AFTER), "{shortage:?}");
+        }
     }
 
     #[test]
