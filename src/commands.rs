@@ -87,6 +87,13 @@ fn banner(server: &Server, settings: &Settings) -> io::Result<()> {
             };
             writeln!(out, "messages are stored in {}; {survives}. Try it:", directory.display())?;
         }
+        StorePlace::Engine(url) => {
+            let survives = "what they survive is in the log once the engine has answered";
+            writeln!(
+                out,
+                "messages are stored in {url}, which other gateways may share; {survives}. Try it:"
+            )?;
+        }
     }
     let certificate = settings.tls_certificate.iter().map(PathBuf::as_path).next();
     examples(gateway, certificate, settings.auth.is_some())

@@ -22,7 +22,7 @@ use serde::{Deserialize, Serialize};
 pub use crate::stream::SyncPolicy;
 pub use command_line::{Cli, Task};
 pub use commands::{StoreCommand, TokenCommand};
-pub use places::{AccessLogPlace, InvalidSync, MqttAddress, StorePlace};
+pub use places::{AccessLogPlace, EngineUrl, InvalidSync, MqttAddress, StorePlace};
 pub use size::{InvalidSize, MemorySize};
 pub use variables::InvalidVariable;
 pub use wake::{WakeKind, WakeSettings};
@@ -48,6 +48,8 @@ pub struct Settings {
     pub mqtt_refuse_filter: Vec<String>,
     /// Where messages are stored.
     pub store: StorePlace,
+    /// Name of this gateway among those that share a store. `None`: the name of the machine and the port.
+    pub gateway_name: Option<String>,
     /// When appends to a store on disk are synced.
     pub sync: SyncPolicy,
     /// Opens a store on disk although records are damaged, and serves the rest.
@@ -154,6 +156,7 @@ impl Default for Settings {
             mqtt_refused: MqttRefused::Drop,
             mqtt_refuse_filter: Vec::new(),
             store: StorePlace::Directory("pollgate-data".into()),
+            gateway_name: None,
             sync: SyncPolicy::Always,
             accept_damage: false,
             memory_max: None,

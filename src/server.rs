@@ -41,7 +41,7 @@ use accept::Acceptor;
 use connection::Front;
 use logs::Logs;
 use outbound::Outbound;
-use store::open_store;
+use store::OpenStore;
 use tls::Certificates;
 use wakes::WakeApps;
 
@@ -54,7 +54,7 @@ pub struct Server {
     mqtt: Option<(TcpListener, SocketAddr)>,
     gateway_address: SocketAddr,
     admin_address: SocketAddr,
-    store: Arc<dyn Store>,
+    store: OpenStore,
     metrics: Arc<Metrics>,
     clock: Clock,
     /// Keeps the clock of a store on disk across restarts.
@@ -131,7 +131,7 @@ impl Server {
         let proxies = TrustedProxies::new(&settings.behind_proxy)?;
         let clock_file = match &settings.store {
             StorePlace::Directory(directory) => Some(ClockFile::read(directory)),
-            StorePlace::Memory => None,
+            StorePlace::Memory | StorePlace::Engine(_) => None,
         };
         let clock = clock_file.as_ref().map_or_else(Clock::start, ClockFile::clock);
         let metrics = Arc::new(authorization::metrics(&auth, &tenants, &settings.limits));
@@ -163,8 +163,7 @@ impl Server {
             gateway,
             admin,
             mqtt,
-            store: open_store(settings, &metrics, &budget, clock)
-                .map_err(|(directory, error)| BindError::Store { directory, error })?,
+            store: OpenStore::open(settings, &metrics, &budget, clock, gateway_address)?,
             // The store makes its directory.
             outbound: Outbound::read(settings, gateway_address)?,
             budget,
@@ -211,7 +210,8 @@ impl Server {
 
     /// Reads the stored revocations of tokens, and starts to serve in tasks of the current tokio runtime.
     pub async fn start(self) -> Result<Running, BindError> {
-        let (clock, metrics, store) = (self.clock, self.metrics, self.store);
+        let (clock, metrics) = (self.clock, self.metrics);
+        let store = self.store.ready().await?;
         let hub = Hub::new(store.clone(), self.limits.clone(), metrics.clone(), clock);
         let hub = Arc::new(hub.within(self.budget.clone()));
         hub.devices().offer(self.wake_apps.policies);

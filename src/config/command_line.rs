@@ -91,9 +91,14 @@ pub(super) struct ServeArgs {
     /// (repeatable) [default: none]
     #[arg(long, value_name = "FILTER")]
     mqtt_refuse_filter: Vec<String>,
-    /// Where messages are stored: a directory, or `memory` (lost when the process ends) [default: pollgate-data]
-    #[arg(long, value_name = "DIRECTORY")]
+    /// Where messages are stored: a directory, `memory` (lost when the process ends), or `redis://[USER:PASSWORD@]HOST:PORT`, a Redis
+    /// or Valkey that several gateways share [default: pollgate-data]
+    #[arg(long, value_name = "PLACE")]
     store: Option<String>,
+    /// Name of this gateway among those that share a store, which keeps its sessions under it; it must stay the same over restarts
+    /// [default: the name of the machine and the port of --listen]
+    #[arg(long, value_name = "NAME")]
+    gateway_name: Option<String>,
     /// When appends are synced to disk: `always` (before they are acknowledged, so that they survive a power cut),
     /// `interval:100ms` (at most this much later, which is what a power cut loses), or `never` (left to the system; a power cut
     /// loses some seconds). Acknowledged appends always survive a kill of the process [default: always]
@@ -233,6 +238,7 @@ impl ServeArgs {
             ("mqtt", self.mqtt),
             ("mqtt_refused", self.mqtt_refused),
             ("store", self.store),
+            ("gateway_name", self.gateway_name),
             ("sync", self.sync),
             ("memory_max", self.memory_max),
             ("hold", self.hold),

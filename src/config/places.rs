@@ -20,13 +20,50 @@ pub enum MqttAddress {
     At(SocketAddr),
 }
 
-/// Where messages are stored: `memory`, or a directory.
+/// Where messages are stored: `memory`, a directory, or the URL of an engine.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum StorePlace {
     /// In memory, for the lifetime of the process.
     Memory,
     /// In a directory, which is created if it does not exist.
     Directory(PathBuf),
+    /// In Redis or Valkey, which other gateways may share.
+    Engine(EngineUrl),
+}
+
+/// The URL of an engine, which may contain a password.
+#[derive(Clone, PartialEq, Eq)]
+pub struct EngineUrl(String);
+
+/// What the URLs of engines begin with.
+const ENGINE_SCHEMES: [&str; 3] = ["redis://", "valkey://", "redis+unix://"];
+
+impl EngineUrl {
+    /// The text of the URL if it is one of an engine.
+    fn parse(text: &str) -> Option<Self> {
+        let is_engine = ENGINE_SCHEMES.iter().any(|scheme| text.starts_with(scheme));
+        is_engine.then(|| Self(text.to_owned()))
+    }
+
+    /// The whole URL, with the password.
+    pub fn secret(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for EngineUrl {
+    /// Writes the URL without user and password.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (scheme, rest) = self.0.split_once("://").unwrap_or_default();
+        let shown = rest.rsplit_once('@').map_or(rest, |(_, shown)| shown);
+        write!(f, "{scheme}://{shown}")
+    }
+}
+
+impl fmt::Debug for EngineUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
 }
 
 /// Where the access log is written: `off`, `-`, or a file.
@@ -79,6 +116,7 @@ impl Serialize for StorePlace {
         match self {
             Self::Memory => serializer.serialize_str("memory"),
             Self::Directory(path) => serializer.collect_str(&path.display()),
+            Self::Engine(url) => serializer.serialize_str(url.secret()),
         }
     }
 }
@@ -86,9 +124,18 @@ impl Serialize for StorePlace {
 impl<'de> Deserialize<'de> for StorePlace {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         match String::deserialize(deserializer)?.as_str() {
-            "" => Err(serde::de::Error::custom("the store must be a directory or memory")),
+            "" => Err(serde::de::Error::custom("the store must be a directory, memory, or a URL")),
             "memory" => Ok(Self::Memory),
-            path => Ok(Self::Directory(path.into())),
+            text => Ok(match EngineUrl::parse(text) {
+                Some(url) => Self::Engine(url),
+                None if text.contains("://") => {
+                    let schemes = ENGINE_SCHEMES.join(", ");
+                    let why =
+                        format!("the store is a directory, memory, or a URL that begins with {schemes}");
+                    return Err(serde::de::Error::custom(why));
+                }
+                None => Self::Directory(text.into()),
+            }),
         }
     }
 }

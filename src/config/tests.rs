@@ -23,6 +23,7 @@ fn other_value(option: &str) -> &'static str {
     match option {
         "listen" | "admin" | "mqtt" => "127.0.0.1:1",
         "store" => "memory",
+        "gateway-name" => "east-1",
         "sync" => "never",
         "accept-damage" | "open" | "poll-origins" | "proxy-protocol" | "tls-client-required" => "true",
         "behind-proxy" => "10.0.0.0/8,192.0.2.1",

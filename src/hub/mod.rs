@@ -15,6 +15,7 @@ mod devices;
 mod held_poll;
 mod listing;
 mod multi_reader;
+mod news;
 mod polled_origins;
 mod signal;
 mod source;
@@ -90,7 +91,7 @@ pub struct Hub {
     store: Arc<dyn Store>,
     waiters: Arc<waiters::WaiterRegistry>,
     clients: Arc<clients::Clients>,
-    subscribers: subscriber::Subscribers,
+    subscribers: Arc<subscriber::Subscribers>,
     devices: Arc<Devices>,
     origins: Arc<polled_origins::PolledOrigins>,
     limits: Arc<Limits>,
@@ -164,11 +165,13 @@ impl Hub {
     /// Creates a hub over `store`, with an unlimited memory budget until [`within`](Self::within) is called.
     pub fn new(store: Arc<dyn Store>, limits: Arc<Limits>, metrics: Arc<Metrics>, clock: Clock) -> Self {
         store.follow_wall(clock.now(), clock.wall());
-        let subscribers = subscriber::Subscribers::default();
+        let subscribers = Arc::<subscriber::Subscribers>::default();
         let devices = Devices::new(metrics.wakes().clone(), subscribers.unlisted(), limits.wakes_at_once_max);
         let origins = Arc::<polled_origins::PolledOrigins>::default();
+        let waiters = Arc::new(waiters::WaiterRegistry::new(store.clone(), clock, origins.clone()));
+        store.tell(Arc::new(news::Followed::new(&waiters, subscribers.clone())));
         Self {
-            waiters: Arc::new(waiters::WaiterRegistry::new(store.clone(), clock, origins.clone())),
+            waiters,
             clients: Arc::new(clients::Clients::new(&limits, &metrics, clock)),
             subscribers,
             devices: Arc::new(devices),

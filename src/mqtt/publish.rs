@@ -146,9 +146,11 @@ fn refusal(error: &AppendError) -> Refusal {
 
 fn failed(failure: Failure) -> Reason {
     match failure {
-        Failure::Full | Failure::Short | Failure::OverBudget(_) | Failure::TooFast(_) => {
-            Reason::QuotaExceeded
-        }
+        Failure::Full
+        | Failure::Short
+        | Failure::Unreachable
+        | Failure::OverBudget(_)
+        | Failure::TooFast(_) => Reason::QuotaExceeded,
         Failure::Broken | Failure::Unreadable => Reason::UnspecifiedError,
     }
 }

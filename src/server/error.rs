@@ -10,7 +10,7 @@ use super::tls_files::TlsError;
 use super::wakes::WakeError;
 use crate::auth::AuthError;
 use crate::http::{InvalidAccess, InvalidNetwork, RevocationLogError};
-use crate::store::OpenError;
+use crate::store::{EngineError, OpenError};
 use crate::stream::{Failure, InvalidFilter};
 
 /// Why a server cannot start. The texts are for the operator.
@@ -58,6 +58,9 @@ pub enum BindError {
         /// Why it cannot be opened.
         error: OpenError,
     },
+    /// The engine of the store cannot be used.
+    #[error("--store: {0}")]
+    Engine(#[from] EngineError),
     /// The stored sessions cannot be read.
     #[error("cannot read the stored sessions: {0}")]
     Sessions(#[from] Failure),

@@ -138,7 +138,8 @@ fn keys(settings: &Settings) -> Result<WebhookKeys, OutboundSettingsError> {
         |path: &Path| std::fs::read(path).map_err(|error| AuthError::Read { path: path.to_owned(), error });
     let files = match &settings.store {
         _ if !settings.webhook_key.is_empty() => settings.webhook_key.clone(),
-        StorePlace::Memory => return Ok(WebhookKeys::random()?),
+        // Gateways that share an engine share their keys with --webhook-key.
+        StorePlace::Memory | StorePlace::Engine(_) => return Ok(WebhookKeys::random()?),
         StorePlace::Directory(directory) => {
             let file = directory.join(KEY_FILE);
             if !file.exists() {

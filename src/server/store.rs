@@ -1,35 +1,86 @@
-//! Opens the store, in memory or on disk, and counts what a store on disk does.
+//! Opens the store, in memory, on disk or in an engine, and counts what a store on disk does.
 
-use std::path::PathBuf;
+use std::net::SocketAddr;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::runtime::Handle;
+
+use super::error::BindError;
 use crate::budget::Budget;
 use crate::clock::Clock;
 use crate::config::{Settings, StorePlace};
 use crate::metrics::{Metrics, StoreMetrics};
-use crate::store::{Disk, DiskOptions, Memory, OpenError};
+use crate::store::{Disk, DiskOptions, EngineError, Memory, OpenError, Redis, RedisOptions};
 use crate::stream::{Observer, Store};
 
 /// The cache of a store on disk takes at most the memory budget divided by this.
 const CACHE_DIVISOR: u64 = 8;
 
-/// Opens the store. A store on disk reads its log first; the error has its directory.
-pub(super) fn open_store(
+/// A store that is open, or will be once its engine has answered.
+pub(super) enum OpenStore {
+    /// In memory or on disk.
+    Local(Arc<dyn Store>),
+    /// In an engine, which is asked for the first time when the gateway starts.
+    Shared(Redis),
+}
+
+impl OpenStore {
+    /// Opens the store. A store on disk reads its log first.
+    pub(super) fn open(
+        settings: &Settings,
+        metrics: &Metrics,
+        budget: &Arc<Budget>,
+        clock: Clock,
+        address: SocketAddr,
+    ) -> Result<Self, BindError> {
+        match &settings.store {
+            StorePlace::Memory => Ok(Self::Local(Arc::new(Memory::within(budget.clone())))),
+            StorePlace::Directory(directory) => {
+                let opened = open_disk(directory, settings, metrics, budget, clock);
+                opened
+                    .map(Self::Local)
+                    .map_err(|error| BindError::Store { directory: directory.clone(), error })
+            }
+            StorePlace::Engine(url) => {
+                let gateway = settings.gateway_name.clone().unwrap_or_else(|| gateway_name(address));
+                let options = RedisOptions { url: url.secret().into(), gateway, follows_engine_clock: true };
+                Ok(Self::Shared(Redis::new(options, Handle::current())?))
+            }
+        }
+    }
+
+    /// The store, after its engine has answered and promised to keep what it acknowledges.
+    pub(super) async fn ready(self) -> Result<Arc<dyn Store>, EngineError> {
+        match self {
+            Self::Local(store) => Ok(store),
+            Self::Shared(redis) => {
+                let promise = redis.check().await?;
+                tracing::info!("{promise}");
+                Ok(Arc::new(redis))
+            }
+        }
+    }
+}
+
+/// Tells gateways apart that share an engine, also on one machine.
+fn gateway_name(address: SocketAddr) -> String {
+    format!("{}:{}", rustix::system::uname().nodename().to_string_lossy(), address.port())
+}
+
+fn open_disk(
+    directory: &Path,
     settings: &Settings,
     metrics: &Metrics,
     budget: &Arc<Budget>,
     clock: Clock,
-) -> Result<Arc<dyn Store>, (PathBuf, OpenError)> {
-    let StorePlace::Directory(directory) = &settings.store else {
-        return Ok(Arc::new(Memory::within(budget.clone())));
-    };
+) -> Result<Arc<dyn Store>, OpenError> {
     let observer = Arc::new(Counting(metrics.store().clone()));
     let options = DiskOptions::new(settings.sync);
     let cache_bytes = settings.limits.store_cache_bytes.min(budget.max() / CACHE_DIVISOR);
     let options = DiskOptions { cache_bytes, accept_damage: settings.accept_damage, ..options };
-    let opened = Disk::open_within(directory, options, observer, budget, clock.now());
-    let (disk, opened) = opened.map_err(|error| (directory.clone(), error))?;
+    let (disk, opened) = Disk::open_within(directory, options, observer, budget, clock.now())?;
     let (streams, records, took) = (opened.streams, opened.records, opened.took);
     tracing::info!(directory = %directory.display(), streams, records, ?took, "opened the store");
     if opened.may_lack_end {

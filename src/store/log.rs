@@ -13,7 +13,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use crate::budget::{Charges, Owner};
-use crate::stream::{Position, Principal, Retention, Shortage};
+use crate::stream::{MessageLimit, Position, Principal, Retention, Shortage};
 
 pub(super) use part::Part;
 pub(super) use record::{Content, Extent, LogSlice, Placed, Record, Sealed};
@@ -199,6 +199,27 @@ impl<C: Content> Log<C> {
         })
     }
 
+    /// The messages from `from` on that fit into `limit`, but at least one, and the position after the last of them.
+    pub(super) fn messages_within(
+        &self,
+        from: Position,
+        limit: MessageLimit,
+    ) -> (Vec<Placed<C::Piece>>, Position) {
+        let (mut messages, mut next, mut bytes) = (Vec::new(), from, 0);
+        for placed in self.messages(from) {
+            if placed.start > next {
+                break;
+            }
+            bytes += placed.length.max(1);
+            if !messages.is_empty() && (bytes > limit.bytes_max || messages.len() >= limit.count_max) {
+                break;
+            }
+            next = placed.next;
+            messages.push(placed);
+        }
+        (messages, next)
+    }
+
     /// The newest append; `None` if there is none since the last run was sealed.
     pub(super) fn last(&self) -> Option<&Record<C>> {
         self.open.last()
@@ -380,7 +401,7 @@ impl<C: Content> Log<C> {
     }
 
     /// The record that contains `from`, and all records after it.
-    fn records_from(&self, from: Position) -> impl Iterator<Item = Cow<'_, Record<C>>> {
+    pub(super) fn records_from(&self, from: Position) -> impl Iterator<Item = Cow<'_, Record<C>>> {
         let sealed = self.parts_from(from).flat_map(move |part| part.records_from(from));
         let open = self.open.partition_point(|record| record.end() <= from);
         sealed.chain(self.open.iter().skip(open).map(Cow::Borrowed))

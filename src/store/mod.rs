@@ -1,12 +1,15 @@
-//! Stores: implementations of the contract [`Store`](crate::stream::Store), in memory and on disk.
+//! Stores: implementations of the contract [`Store`](crate::stream::Store), in memory, on disk, and in Redis or Valkey.
 
 mod disk;
 mod entry;
 mod log;
 mod memory;
+mod note;
+mod redis;
 mod sessions;
 mod streams;
 mod view;
 
 pub use disk::{Checked, ClockFile, Disk, DiskOptions, OpenError, Opened, check};
 pub use memory::Memory;
+pub use redis::{EngineError, EnginePromise, Redis, RedisOptions};

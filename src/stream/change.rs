@@ -40,6 +40,9 @@ pub enum Failure {
     /// change then is unknown.
     #[error("the store failed to write and accepts nothing more until the gateway restarts")]
     Broken,
+    /// The engine that keeps the streams, such as Redis, does not answer. Whether it has made the change is unknown.
+    #[error("the engine that stores the streams does not answer")]
+    Unreachable,
     /// Stored content has been damaged since it was written. It is never served.
     #[error("the stored messages are damaged and cannot be read")]
     Unreadable,

@@ -52,5 +52,5 @@ pub use payload::{Payload, Shape};
 pub use producer::{PRODUCER_ID_BYTES_MAX, PRODUCERS_MAX, Producer, ProducerId, ProducerRefusal, Producers};
 pub use quota::{Principal, Shortage};
 pub use read::{Batch, Gap, GapReason, ReadError, ReadLimit, StreamPage};
-pub use store::{Observer, PAGE_SESSIONS_MAX, PAGE_STREAMS_MAX, Store, SyncPolicy, Work};
+pub use store::{NewsListener, Observer, PAGE_SESSIONS_MAX, PAGE_STREAMS_MAX, Store, SyncPolicy, Work};
 pub use tenant::{InvalidTenant, TENANTS, Tenant, is_literal_level, split_tenant};

@@ -6,12 +6,13 @@
 
 use std::future::Future;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use super::{
     Append, AppendError, Appended, Batch, ChangeError, Create, CreateError, Created, Description, Epoch,
-    Failure, Message, MessageLimit, Messages, ReadError, ReadLimit, SessionChange, SessionNames, SessionPage,
-    Snapshot, Start, StreamName, StreamPage,
+    Failure, Message, MessageLimit, Messages, Position, ReadError, ReadLimit, SessionChange, SessionNames,
+    SessionPage, Snapshot, Start, StreamName, StreamPage,
 };
 
 /// The future of a store operation. If it is dropped before it completes, the operation is done completely or not at all.
@@ -145,6 +146,10 @@ pub trait Store: Send + Sync + 'static {
     /// Number of streams.
     fn streams(&self) -> usize;
 
+    /// Tells `listener` from now on what others have changed in a store that several gateways share. The other stores have nothing
+    /// to tell.
+    fn tell(&self, _listener: Arc<dyn NewsListener>) {}
+
     /// Whether the store accepts nothing more ([`Failure::Broken`]).
     fn has_failed(&self) -> bool;
 
@@ -153,6 +158,18 @@ pub trait Store: Send + Sync + 'static {
 
     /// Makes everything durable that was acknowledged, whatever the [`SyncPolicy`]. No other call may follow.
     fn close<'a>(&'a self) -> Work<'a, ()>;
+}
+
+/// Is told about changes of streams that this process has not made. Changes of its own may be told, too.
+pub trait NewsListener: Send + Sync + 'static {
+    /// A stream was created, appended to or closed.
+    fn moved(&self, name: &StreamName, epoch: Epoch, tail: Position, closed: bool);
+
+    /// A stream has ended.
+    fn ended(&self, name: &StreamName);
+
+    /// News may have been missed, of any stream. The streams that are [attached](Store::attach) are told again.
+    fn missed(&self);
 }
 
 /// Receives measurements of a store that writes, for metrics. Called by the thread that does the work.

@@ -48,6 +48,8 @@ documents! {
     /// Requires Python.
     origins: "docs/origins.md", IsStarted;
     protocol: "docs/protocol.md", Runs;
+    /// Requires Redis and nginx.
+    scaling: "docs/scaling.md", IsStarted;
     security: "docs/security.md", IsStarted;
     wake_ups: "docs/wake-ups.md", IsStarted;
     subscriptions: "docs/subscriptions.md", Runs;

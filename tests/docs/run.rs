@@ -8,8 +8,8 @@ use tempfile::TempDir;
 
 use crate::blocks::{Block, Language};
 
-/// Ports in the documents: HTTP, admin and MQTT by default, those of a second gateway, and that of SMPP.
-const NAMED: [&str; 7] = ["4437", "4438", "1883", "5437", "5438", "2883", "2775"];
+/// Ports in the documents: HTTP, admin and MQTT by default, those of a second gateway, and those of SMPP, of an engine and of a proxy.
+const NAMED: [&str; 9] = ["4437", "4438", "1883", "5437", "5438", "2883", "2775", "6379", "8080"];
 
 /// Marks the end of a block's output. No document prints it.
 const END: &str = "\u{1e}end of block ";

@@ -21,7 +21,7 @@ pub fn directory() -> TempDir {
 /// Creates an empty store in a new directory, which is removed with it.
 pub fn make() -> Made {
     let directory = directory();
-    Made { store: Box::new(open(directory.path()).0), directory: Some(directory) }
+    Made { store: Box::new(open(directory.path()).0), needs: Some(Box::new(directory)) }
 }
 
 /// Opens the store in a directory.

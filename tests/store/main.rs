@@ -11,6 +11,7 @@
 
 mod damage;
 mod directory;
+mod engine;
 mod fixture;
 mod flips;
 mod index;
@@ -28,8 +29,6 @@ mod syncs;
 #[global_allocator]
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
-store_suite!(memory, || crate::suite::Made {
-    store: Box::new(pollgate::store::Memory::new()),
-    directory: None
-});
+store_suite!(memory, || crate::suite::Made { store: Box::new(pollgate::store::Memory::new()), needs: None });
 store_suite!(disk, crate::directory::make);
+store_suite!(redis, crate::engine::make);

@@ -113,6 +113,11 @@ impl Marks {
         self.order.push_back(name.clone());
     }
 
+    /// Notes that any stream may have changed.
+    pub(super) fn overflow(&mut self) {
+        self.overflow = true;
+    }
+
     pub(super) fn take_overflow(&mut self) -> bool {
         std::mem::take(&mut self.overflow)
     }

@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering;
 
 use parking_lot::Mutex;
 
-use super::members::Member;
+use super::members::{Marks, Member};
 use crate::clock::Clock;
 use crate::hub::SubscribedView;
 
@@ -41,6 +41,14 @@ impl Subscribers {
 
     pub(super) fn leave(&self, member: &Member) {
         self.table.lock().by_client.remove(&(member.client.clone(), member.number));
+    }
+
+    /// Notes for all listed subscribers that any stream may have changed.
+    pub(in crate::hub) fn missed(&self) {
+        let members: Vec<_> = self.table.lock().by_client.values().cloned().collect();
+        for member in members {
+            member.marks.update(Marks::overflow);
+        }
     }
 
     /// Returns the number of listed subscribers.

@@ -10,9 +10,10 @@ use serde::{Deserialize, Serialize};
 use crate::budget::Owner;
 use crate::store::entry::{CreationRequest, Entry, State};
 use crate::store::log::{Content, Log};
+pub(super) use crate::store::note::{Note, UnixMillis, moment, time};
 use crate::stream::{
-    Annotation, Append, ContentType, Create, Epoch, EpochHistory, Fork, Lifetime, Offset, Position, Producer,
-    QoS, Retention, Shape, Start, StreamName, Writers,
+    Append, ContentType, Create, Epoch, EpochHistory, Fork, Lifetime, Offset, Position, Producer, Retention,
+    Shape, Start, StreamName, Writers,
 };
 
 /// The id of a stream, which is the epoch of its creation, or of a session.
@@ -64,9 +65,6 @@ impl LogRecord {
     }
 }
 
-/// Milliseconds since 1970.
-pub(super) type UnixMillis = i64;
-
 /// How the messages of an append are divided.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) enum Ends {
@@ -104,20 +102,6 @@ pub(super) struct Author {
     pub(super) id: Box<str>,
     pub(super) epoch: u64,
     pub(super) sequence: u64,
-}
-
-/// An [`Annotation`].
-#[derive(Debug, Clone, Serialize, Deserialize)]
-pub(super) struct Note {
-    publisher: Box<str>,
-    quality: u8,
-    pub(super) retain: bool,
-    expires_at: Option<UnixMillis>,
-    is_text: bool,
-    content_type: Option<Box<str>>,
-    response_topic: Option<Box<str>>,
-    correlation: Option<Box<[u8]>>,
-    user_properties: Vec<(Box<str>, Box<str>)>,
 }
 
 /// The state of a stream: everything except its messages.
@@ -170,17 +154,6 @@ struct ForkPoint {
     sub_offset: u64,
 }
 
-/// A time as it is written; times before 1970 become 0.
-pub(super) fn moment(time: SystemTime) -> UnixMillis {
-    let after = time.duration_since(SystemTime::UNIX_EPOCH).map(|after| after.as_millis());
-    after.ok().and_then(|after| i64::try_from(after).ok()).unwrap_or_default()
-}
-
-/// A time that was written with [`moment`].
-pub(super) fn time(moment: UnixMillis) -> SystemTime {
-    SystemTime::UNIX_EPOCH + Duration::from_millis(u64::try_from(moment).unwrap_or_default())
-}
-
 impl Ends {
     pub(super) fn of(shape: &Shape) -> Self {
         match (shape.is_json(), shape.ends()) {
@@ -229,40 +202,6 @@ impl Author {
 
     pub(super) fn into_producer(self) -> Producer {
         Producer { id: Arc::from(self.id), epoch: self.epoch, sequence: self.sequence }
-    }
-}
-
-impl Note {
-    pub(super) fn of(annotation: &Annotation) -> Self {
-        Self {
-            publisher: annotation.publisher.clone(),
-            quality: annotation.qos as u8,
-            retain: annotation.retain,
-            expires_at: annotation.expires_at.map(moment),
-            is_text: annotation.is_text,
-            content_type: annotation.content_type.clone(),
-            response_topic: annotation.response_topic.clone(),
-            correlation: annotation.correlation.as_deref().map(Into::into),
-            user_properties: annotation.user_properties.clone(),
-        }
-    }
-
-    pub(super) fn into_annotation(self) -> Annotation {
-        Annotation {
-            publisher: self.publisher,
-            qos: match self.quality {
-                0 => QoS::AtMostOnce,
-                1 => QoS::AtLeastOnce,
-                _ => QoS::ExactlyOnce,
-            },
-            retain: self.retain,
-            expires_at: self.expires_at.map(time),
-            is_text: self.is_text,
-            content_type: self.content_type,
-            response_topic: self.response_topic,
-            correlation: self.correlation.map(|bytes| bytes.into_vec().into()),
-            user_properties: self.user_properties,
-        }
     }
 }
 

@@ -86,18 +86,7 @@ impl<C: Content> Entry<C> {
     ) -> Result<MessagesView<C::Piece>, ReadError> {
         self.trim(now);
         let from = self.locate(start)?;
-        let (mut messages, mut next, mut bytes) = (Vec::new(), from, 0);
-        for placed in self.log.messages(from) {
-            if placed.start > next {
-                break;
-            }
-            bytes += placed.length.max(1);
-            if !messages.is_empty() && (bytes > limit.bytes_max || messages.len() >= limit.count_max) {
-                break;
-            }
-            next = placed.next;
-            messages.push(placed);
-        }
+        let (messages, next) = self.log.messages_within(from, limit);
         Ok(MessagesView {
             content_type: self.content_type.clone(),
             epoch_history: self.epoch_history.clone(),

@@ -164,7 +164,7 @@ pub async fn concurrent_appends_are_each_stored_once(make: MakeStore<'_>) {
         .map(|writer| {
             let world = world.clone();
             std::thread::spawn(move || {
-                let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+                let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
                 let appends = async {
                     for n in 0..250 {
                         world.push("s", [writer * 1000 + n]).await;

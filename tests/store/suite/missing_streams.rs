@@ -110,7 +110,7 @@ const APPENDS: usize = 8;
 
 /// Each of many concurrent appends may create the stream, half of them with another content type.
 pub async fn one_of_many_concurrent_appends_creates_the_stream(make: MakeStore<'_>) {
-    let Made { store, directory: _directory } = make();
+    let Made { store, needs: _needs } = make();
     let start = Barrier::new(APPENDS);
     for round in 0..20 {
         let stream = name(&format!("race/{round}"));
@@ -118,7 +118,7 @@ pub async fn one_of_many_concurrent_appends_creates_the_stream(make: MakeStore<'
             let or = if number.is_multiple_of(2) { json() } else { text() };
             let append = of_any_type("1", or).or_create();
             start.wait();
-            let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
             runtime.block_on(store.append(&stream, append.into(), noon())).unwrap()
         };
         let appended: Vec<_> = std::thread::scope(|scope| {

@@ -11,10 +11,10 @@ use pollgate::stream::{
 /// Creates an empty store.
 pub type MakeStore<'a> = &'a (dyn Fn() -> Made + Sync);
 
-/// A store, and the directory that it needs until it is dropped.
+/// A store, and what it needs until it is dropped: a directory, or an engine.
 pub struct Made {
     pub store: Box<dyn Store>,
-    pub directory: Option<tempfile::TempDir>,
+    pub needs: Option<Box<dyn Send + Sync>>,
 }
 
 /// Returns the time at which every test begins.
@@ -26,7 +26,7 @@ pub fn noon() -> SystemTime {
 pub struct World {
     pub store: Box<dyn Store>,
     pub now: SystemTime,
-    _directory: Option<tempfile::TempDir>,
+    _needs: Option<Box<dyn Send + Sync>>,
 }
 
 pub fn name(text: &str) -> StreamName {
@@ -80,13 +80,13 @@ pub fn content(batch: &Batch) -> String {
 
 impl World {
     pub fn new(make: MakeStore<'_>) -> Self {
-        let Made { store, directory } = make();
-        Self { store, now: noon(), _directory: directory }
+        let Made { store, needs } = make();
+        Self { store, now: noon(), _needs: needs }
     }
 
     /// Uses an existing store.
     pub fn with(store: Box<dyn Store>) -> Self {
-        Self { store, now: noon(), _directory: None }
+        Self { store, now: noon(), _needs: None }
     }
 
     pub fn later(&mut self, seconds: u64) {

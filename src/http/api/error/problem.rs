@@ -271,6 +271,10 @@ fn map_failure(failure: Failure, fields: &mut HeaderMap) -> (StatusCode, &'stati
             fields.insert(RETRY_AFTER, fields::retry_after());
             (StatusCode::INSUFFICIENT_STORAGE, "store-full")
         }
+        Failure::Unreachable => {
+            fields.insert(RETRY_AFTER, fields::retry_after());
+            (StatusCode::SERVICE_UNAVAILABLE, "store-unreachable")
+        }
         Failure::Short => {
             fields.insert(RETRY_AFTER, fields::retry_after());
             (StatusCode::SERVICE_UNAVAILABLE, "store-short")

@@ -1,0 +1,218 @@
+//! The store in Redis or Valkey, which several gateways share (docs/scaling.md).
+//!
+//! Each step of the contract is one function of `library.lua`, which the engine runs as a whole: it decides, writes, and publishes the
+//! news. The gateway keeps nothing of a stream but a guess of its content type. All keys of a stream begin with its partition,
+//! `pollgate:{NUMBER}:`, and so are in one hash slot:
+//!
+//! | key | |
+//! |---|---|
+//! | `meta:NAME` | a hash: epoch and earlier epochs, tail, earliest position, settings, producers `p:ID`, last call of a gateway `g:ID` |
+//! | `log:NAME` | a Redis stream: one entry an append, whose id is `0-` and its position plus one |
+//! | `retained:NAME` | the retained message |
+//! | `forks:NAME` | a set: forks for which the name stays taken |
+//! | `waiters:NAME` | a hash: until when each gateway has readers, which stops an idle lifetime |
+//! | `names`, `due`, `dated` | sorted sets of the partition: all streams, and when the sweep has to visit them |
+//! | `news` | a sharded pub/sub channel |
+//!
+//! Sessions of clients belong to the gateway that has them, and are under `pollgate:{gateway NAME}:`.
+//!
+//! A promoted replica may lack the last appends. Its replication id differs from that in the metadata, so the next append continues in a
+//! new epoch, and offsets that were lost are refused for ever.
+
+mod append_queue;
+mod appends;
+mod argument;
+mod attached;
+mod engine;
+mod forks;
+mod news;
+mod promise;
+mod reads;
+mod reply;
+mod shared;
+mod sweep;
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::SystemTime;
+
+use tokio::runtime::Handle;
+
+use crate::stream::{
+    Append, AppendError, Appended, Batch, ChangeError, Create, CreateError, Created, Description, Epoch,
+    Failure, Message, MessageLimit, Messages, NewsListener, ReadError, ReadLimit, SessionChange,
+    SessionNames, SessionPage, Snapshot, Start, Store, StreamName, StreamPage, Work,
+};
+use shared::{SharedStore, difference};
+
+pub use engine::EngineError;
+pub use promise::EnginePromise;
+pub use shared::RedisOptions;
+
+/// A store in an engine that other gateways use, too.
+#[derive(Debug)]
+pub struct Redis {
+    shared: Arc<SharedStore>,
+}
+
+impl Redis {
+    /// A store that connects when it is first used. Its tasks run on `runtime`.
+    pub fn new(options: RedisOptions, runtime: Handle) -> Result<Self, EngineError> {
+        Ok(Self { shared: Arc::new(SharedStore::new(options, runtime)?) })
+    }
+
+    /// Connects, and checks the settings of the engine. Fails if it may delete streams by itself.
+    pub async fn check(&self) -> Result<EnginePromise, EngineError> {
+        self.shared.engine.check().await
+    }
+}
+
+impl Store for Redis {
+    fn create<'a>(
+        &'a self,
+        name: &'a StreamName,
+        create: Create,
+        now: SystemTime,
+    ) -> Work<'a, Result<Created, CreateError>> {
+        Box::pin(self.shared.create(name, create, now))
+    }
+
+    fn append<'a>(
+        &'a self,
+        name: &'a StreamName,
+        append: Box<Append>,
+        now: SystemTime,
+    ) -> Work<'a, Result<Appended, AppendError>> {
+        Box::pin(self.shared.append_split(name, append, now))
+    }
+
+    fn read<'a>(
+        &'a self,
+        name: &'a StreamName,
+        start: Start,
+        limit: ReadLimit,
+        now: SystemTime,
+    ) -> Work<'a, Result<Batch, ReadError>> {
+        Box::pin(self.shared.read(name, start, limit, now))
+    }
+
+    fn messages<'a>(
+        &'a self,
+        name: &'a StreamName,
+        start: Start,
+        limit: MessageLimit,
+        now: SystemTime,
+    ) -> Work<'a, Result<Messages, ReadError>> {
+        Box::pin(self.shared.messages(name, start, limit, now, true))
+    }
+
+    fn peek<'a>(
+        &'a self,
+        name: &'a StreamName,
+        start: Start,
+        limit: MessageLimit,
+        now: SystemTime,
+    ) -> Work<'a, Result<Messages, ReadError>> {
+        Box::pin(self.shared.messages(name, start, limit, now, false))
+    }
+
+    fn retained<'a>(
+        &'a self,
+        name: &'a StreamName,
+        now: SystemTime,
+    ) -> Work<'a, Result<Option<Message>, ReadError>> {
+        Box::pin(self.shared.retained(name, now))
+    }
+
+    fn clear_retained<'a>(
+        &'a self,
+        name: &'a StreamName,
+        now: SystemTime,
+    ) -> Work<'a, Result<(), ChangeError>> {
+        Box::pin(async move {
+            self.shared.ask(name, &self.shared.call("retained", name, now).with("1")).await.map(drop)
+        })
+    }
+
+    fn describe<'a>(
+        &'a self,
+        name: &'a StreamName,
+        now: SystemTime,
+    ) -> Work<'a, Result<Description, ChangeError>> {
+        Box::pin(self.shared.describe(name, now))
+    }
+
+    fn snapshot<'a>(
+        &'a self,
+        name: &'a StreamName,
+        now: SystemTime,
+    ) -> Work<'a, Result<Snapshot, ReadError>> {
+        Box::pin(self.shared.snapshot(name, now))
+    }
+
+    fn delete<'a>(&'a self, name: &'a StreamName, now: SystemTime) -> Work<'a, Result<(), ChangeError>> {
+        Box::pin(self.shared.delete(name, now))
+    }
+
+    fn change_session(&self, change: SessionChange) -> Work<'_, Result<(), Failure>> {
+        Box::pin(self.shared.change_session(change))
+    }
+
+    fn session_page<'a>(
+        &'a self,
+        names: SessionNames<'a>,
+        after: Option<&'a str>,
+    ) -> Work<'a, Result<SessionPage, Failure>> {
+        Box::pin(self.shared.session_page(names, after))
+    }
+
+    fn outlives_process(&self) -> bool {
+        true
+    }
+
+    fn attach(&self, name: &StreamName) -> Option<Epoch> {
+        Some(self.shared.attached.attach(name))
+    }
+
+    fn detach(&self, name: &StreamName, epoch: Epoch, now: SystemTime) {
+        self.shared.attached.detach(name, epoch, now);
+    }
+
+    fn follow_wall(&self, now: SystemTime, wall: SystemTime) {
+        self.shared.wall_ahead.store(difference(wall, now), Ordering::Relaxed);
+    }
+
+    fn sweep(&self, now: SystemTime) -> Work<'_, Result<Vec<StreamName>, Failure>> {
+        Box::pin(self.shared.sweep(now))
+    }
+
+    fn page<'a>(
+        &'a self,
+        prefix: &'a str,
+        after: Option<&'a StreamName>,
+        now: SystemTime,
+    ) -> Work<'a, Result<StreamPage, Failure>> {
+        Box::pin(self.shared.page(prefix, after, now))
+    }
+
+    fn streams(&self) -> usize {
+        self.shared.streams.load(Ordering::Relaxed)
+    }
+
+    fn tell(&self, listener: Arc<dyn NewsListener>) {
+        self.shared.engine.runtime().spawn(news::follow(Arc::downgrade(&self.shared), listener));
+    }
+
+    fn has_failed(&self) -> bool {
+        false
+    }
+
+    fn is_damaged(&self) -> bool {
+        false
+    }
+
+    fn close<'a>(&'a self) -> Work<'a, ()> {
+        // What was acknowledged is in the engine.
+        Box::pin(std::future::ready(()))
+    }
+}

@@ -1,0 +1,198 @@
+//! Appends of one stream share calls: while a call is under way, further appends of the stream wait, and the next call takes all of
+//! them. So a stream is never appended to out of order, and a busy stream costs fewer calls than appends.
+//!
+//! Each call has a number. A call without an answer is sent again with the same number, and the engine does nothing if it had done it.
+
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use redis::Value;
+use tokio::sync::oneshot;
+use tokio::time::sleep;
+
+use super::append_queue::QueuedAppend;
+use super::argument::{millis, partition_of};
+use super::engine::EngineCall;
+use super::reply::{EngineReply, items};
+use super::shared::SharedStore;
+use crate::stream::{
+    Append, AppendError, AppendRefusal, AppendType, Appended, ChangeError, ContentType, Failure, Missing,
+    ProducerRefusal, StreamName,
+};
+
+/// An append whose stream changes its content type this often meanwhile is refused.
+const SPLITS_MAX: usize = 3;
+
+/// A call without an answer is sent again this often, each time after a delay.
+const ATTEMPTS: u32 = 3;
+const AGAIN: Duration = Duration::from_millis(100);
+
+impl SharedStore {
+    /// Appends, together with other appends of the same stream.
+    async fn append(
+        self: &Arc<Self>,
+        name: &StreamName,
+        append: Box<Append>,
+        now: SystemTime,
+    ) -> Result<(Box<Append>, EngineReply), Failure> {
+        let (verdict, answer) = oneshot::channel();
+        if self.appends.push(name, QueuedAppend { append, now, verdict }) {
+            let (shared, name) = (self.clone(), name.clone());
+            self.engine.runtime().spawn(async move { shared.append_waiting(&name).await });
+        }
+        let (append, reply) = answer.await.map_err(|_| Failure::Unreachable)?;
+        Ok((append, reply?))
+    }
+
+    /// Makes calls until no append of the stream waits.
+    async fn append_waiting(&self, name: &StreamName) {
+        while let Some(batch) = self.appends.next(name) {
+            let answers = self.append_all(name, &batch).await;
+            let mut answers = answers.map(Vec::into_iter);
+            for QueuedAppend { append, verdict, .. } in batch {
+                let reply = match &mut answers {
+                    Ok(answers) => answers.next().and_then(EngineReply::of).ok_or(Failure::Unreadable),
+                    Err(failure) => Err(*failure),
+                };
+                // A publisher that has disconnected does not wait for its verdict.
+                let _gone = verdict.send((append, reply));
+            }
+        }
+    }
+
+    async fn append_all(&self, name: &StreamName, batch: &[QueuedAppend]) -> Result<Vec<Value>, Failure> {
+        let now = batch.iter().map(|waiting| waiting.now).max().unwrap_or(SystemTime::UNIX_EPOCH);
+        let (now, wall) = self.moment(now);
+        let call = EngineCall::of("append", &partition_of(name)).with(name.as_str());
+        let call = call.number(millis(now)).number(millis(wall)).with(&self.gateway).number(self.next_call());
+        let call = batch.iter().fold(call, |call, waiting| call.append(&waiting.append));
+        let mut attempt = 0;
+        loop {
+            attempt += 1;
+            match self.engine.call(&call).await {
+                Ok(answer) => return items(answer).ok_or(Failure::Unreadable),
+                Err(Failure::Unreachable) if attempt < ATTEMPTS => sleep(AGAIN).await,
+                Err(failure) => return Err(failure),
+            }
+        }
+    }
+
+    /// Appends messages that are split by the content type of the stream.
+    pub(super) async fn append_split(
+        self: &Arc<Self>,
+        name: &StreamName,
+        mut append: Box<Append>,
+        now: SystemTime,
+    ) -> Result<Appended, AppendError> {
+        let session = append.session.take();
+        for _ in 0..SPLITS_MAX {
+            if matches!(append.content_type, AppendType::OfStream { .. }) {
+                let content_type = self.content_type_for(name, &append, now).await?;
+                append.split_for(&content_type)?;
+            }
+            let (returned, mut reply) = self.append(name, append, now).await?;
+            append = returned;
+            match &*reply.verdict {
+                "split" => self.content_types.invalidate(name),
+                _ => {
+                    let appended = self.appended(name, &append, &mut reply).await?;
+                    if let Some(change) = session.filter(|_| !appended.duplicate) {
+                        self.change_session(change).await?;
+                    }
+                    return Ok(appended);
+                }
+            }
+        }
+        Err(Failure::Unreachable.into())
+    }
+
+    /// The content type by which an append to a stream of any type is split.
+    async fn content_type_for(
+        &self,
+        name: &StreamName,
+        append: &Append,
+        now: SystemTime,
+    ) -> Result<ContentType, AppendError> {
+        if let Some(known) = self.content_types.get(name) {
+            return Ok(known);
+        }
+        match (self.describe(name, now).await, append.creation()) {
+            (Ok(description), _) => {
+                self.content_types.insert(name.clone(), description.content_type.clone());
+                Ok(description.content_type)
+            }
+            (Err(ChangeError::Missing(Missing::NotFound)), Some(create)) => Ok(create.content_type),
+            (Err(ChangeError::Missing(missing)), _) => Err(missing.into()),
+            (Err(ChangeError::Failed(failure)), _) => Err(failure.into()),
+        }
+    }
+
+    /// The result of an append by the verdict of the engine.
+    async fn appended(
+        &self,
+        name: &StreamName,
+        append: &Append,
+        reply: &mut EngineReply,
+    ) -> Result<Appended, AppendError> {
+        match &*reply.verdict {
+            "missing" => {
+                self.has_gone(name, reply).await;
+                return Err(Missing::NotFound.into());
+            }
+            "deleted" => return Err(Missing::Deleted.into()),
+            _ => {}
+        }
+        let head = reply.head().ok_or(Failure::Unreadable)?;
+        let (first, second) = (reply.text(1), reply.text(2));
+        // A refused append may have found the former stream expired.
+        let (source, ended) = (reply.text(3), reply.text(4));
+        self.has_ended(name, source, &ended).await;
+        let number = |text: &str| text.parse().ok();
+        let tail = head.tail_offset();
+        let refused = |refusal| Err(AppendError::Refused { refusal, tail });
+        let by_producer = |refusal| refused(AppendRefusal::Producer(refusal));
+        let created = match &*reply.verdict {
+            "new" => false,
+            "created" => {
+                self.has_ended(name, first, &second).await;
+                true
+            }
+            "duplicate" => {
+                return Ok(Appended {
+                    tail,
+                    closed: head.closed,
+                    duplicate: true,
+                    created: false,
+                    messages: 0,
+                    bytes: 0,
+                    highest: number(&first),
+                    epoch: head.history.own(),
+                });
+            }
+            "closed" => return refused(AppendRefusal::Closed),
+            "content_type" => return refused(AppendRefusal::ContentType),
+            "sequence" => return refused(AppendRefusal::SequenceRegression),
+            "stale" => {
+                let current = number(&first).ok_or(Failure::Unreadable)?;
+                return by_producer(ProducerRefusal::StaleEpoch { current });
+            }
+            "not_from_zero" => return by_producer(ProducerRefusal::EpochNotFromZero),
+            "gap" => {
+                let (expected, received) = number(&first).zip(number(&second)).ok_or(Failure::Unreadable)?;
+                return by_producer(ProducerRefusal::SequenceGap { expected, received });
+            }
+            "too_many_producers" => return by_producer(ProducerRefusal::TooMany),
+            _ => return Err(Failure::Unreadable.into()),
+        };
+        Ok(Appended {
+            tail,
+            closed: head.closed,
+            duplicate: false,
+            created,
+            messages: append.payload.messages(),
+            bytes: append.payload.len(),
+            highest: append.producer.as_ref().map(|producer| producer.sequence),
+            epoch: head.history.own(),
+        })
+    }
+}

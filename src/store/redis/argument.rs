@@ -1,0 +1,149 @@
+//! Values of the store contract as arguments of the function library, and the names of its keys.
+
+use std::time::SystemTime;
+
+use super::engine::EngineCall;
+use crate::store::note::{Note, moment};
+use crate::stream::{
+    Annotation, Append, AppendType, ContentType, Create, Fork, Lifetime, Offset, Payload, Producer,
+    Retention, Start, StreamName,
+};
+
+/// Number of partitions. All keys of a partition are in one hash slot, so a cluster has at most as many nodes with streams. It is part
+/// of the format: another number would look for streams elsewhere.
+pub(super) const PARTITIONS: u64 = 128;
+
+/// Begins the names of all keys.
+const KEYS: &str = "pollgate:";
+
+/// What the keys of the stream's partition begin with.
+pub(super) fn partition_of(name: &StreamName) -> String {
+    partition(fnv1a(name.as_str()) % PARTITIONS)
+}
+
+/// What the keys of a partition begin with.
+pub(super) fn partition(number: u64) -> String {
+    format!("{KEYS}{{{number}}}:")
+}
+
+/// The channel of the news of a partition.
+pub(super) fn news_channel(number: u64) -> String {
+    format!("{}news", partition(number))
+}
+
+/// What the keys of a gateway's sessions begin with.
+pub(super) fn sessions_of(gateway: &str) -> String {
+    format!("{KEYS}{{gateway {gateway}}}:")
+}
+
+/// The 64-bit FNV-1a hash (draft-eastlake-fnv), which is part of the format like the number of partitions.
+fn fnv1a(text: &str) -> u64 {
+    text.bytes().fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
+        (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3)
+    })
+}
+
+/// Type and subtype, by which content types are compared.
+fn essence(content_type: &ContentType) -> String {
+    content_type.as_str().split(';').next().unwrap_or_default().trim().to_ascii_lowercase()
+}
+
+pub(super) fn millis(time: SystemTime) -> u64 {
+    u64::try_from(moment(time)).unwrap_or_default()
+}
+
+pub(super) fn lifetime(lifetime: Lifetime) -> String {
+    match lifetime {
+        Lifetime::Unlimited => "u".to_owned(),
+        Lifetime::Idle(idle) => format!("i{}", idle.as_millis()),
+        Lifetime::Until(end) => format!("d{}", millis(end)),
+    }
+}
+
+pub(super) fn retention(Retention { messages_max, bytes_max, age_max }: Retention) -> String {
+    let limit = |max: Option<u64>| max.map(|max| max.to_string()).unwrap_or_default();
+    let age_max = age_max.map(|age| u64::try_from(age.as_millis()).unwrap_or(u64::MAX));
+    [messages_max, bytes_max, age_max].map(limit).join(",")
+}
+
+/// The settings that a creator asked for, which distinguish a repeated creation from a different one.
+fn asked(create: &Create) -> String {
+    let lifetime = create.lifetime.map_or("-".to_owned(), lifetime);
+    let retention = create.retention.map_or("-".to_owned(), retention);
+    let fork = create.fork.as_ref().map_or("-".to_owned(), fork);
+    format!("{lifetime} {retention} {fork}")
+}
+
+fn fork(Fork { source, offset, sub_offset }: &Fork) -> String {
+    let offset = match offset {
+        None | Some(Start::Tail) => "tail".to_owned(),
+        Some(Start::Earliest) => "earliest".to_owned(),
+        Some(Start::At(offset)) => Offset::to_string(offset),
+    };
+    format!("{offset}+{sub_offset} {source}")
+}
+
+impl EngineCall {
+    /// Adds the messages of an append: content, kind, positions, messages, ends of the values, annotation, and what becomes of the
+    /// retained message.
+    pub(super) fn messages(self, payload: &Payload, annotation: Option<&Annotation>) -> Self {
+        let shape = payload.shape();
+        let ends: Vec<u8> = shape.ends().iter().flat_map(|end| end.to_le_bytes()).collect();
+        let retain = match annotation {
+            Some(annotation) if annotation.retain && shape.is_empty_message() => "clear",
+            Some(annotation) if annotation.retain => "keep",
+            _ => "",
+        };
+        let note = annotation.map(|annotation| postcard::to_allocvec(&Note::of(annotation)));
+        // A value in memory can be written.
+        let note = note.and_then(Result::ok).unwrap_or_default();
+        self.with(payload.bytes())
+            .with(if shape.is_json() { "j" } else { "m" })
+            .number(payload.positions())
+            .number(payload.messages())
+            .with(ends)
+            .with(note)
+            .with(retain)
+    }
+
+    fn producer(self, producer: Option<&Producer>) -> Self {
+        match producer {
+            Some(Producer { id, epoch, sequence }) => {
+                self.with(id.as_bytes()).number(*epoch).number(*sequence)
+            }
+            None => self.with("").with("0").with("0"),
+        }
+    }
+
+    /// Adds the content type, the lifetime, the retention, and what was asked for. A fork inherits the lifetime and the retention that
+    /// were not asked for.
+    pub(super) fn creation(self, create: &Create, inherited: Option<(Lifetime, Retention)>) -> Self {
+        let (or_lifetime, or_retention) =
+            inherited.unwrap_or((Lifetime::default(), create.default_retention));
+        self.with(create.content_type.as_str())
+            .with(essence(&create.content_type))
+            .with(lifetime(create.lifetime.unwrap_or(or_lifetime)))
+            .with(retention(create.retention.unwrap_or(or_retention)))
+            .with(asked(create))
+    }
+
+    /// Adds an append.
+    pub(super) fn append(self, append: &Append) -> Self {
+        let (mode, declared) = match &append.content_type {
+            AppendType::Undeclared => ("none", String::new()),
+            AppendType::Declared(content_type) => ("declared", essence(content_type)),
+            AppendType::OfStream { .. } => ("stream", String::new()),
+        };
+        let call = self
+            .with(mode)
+            .with(declared)
+            .messages(&append.payload, append.annotation.as_deref())
+            .producer(append.producer.as_ref())
+            .with(append.sequence.as_deref().unwrap_or_default())
+            .with(if append.close { "1" } else { "0" });
+        match append.creation() {
+            Some(create) => call.with("1").creation(&create, None),
+            None => call.with("0").with("").with("").with("").with("").with(""),
+        }
+    }
+}

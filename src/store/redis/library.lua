@@ -1,0 +1,605 @@
+#!lua name=pollgate_1
+-- The steps of the store contract in Redis and Valkey. Each function is one step on one stream, and is done completely or not at all.
+-- src/store/redis/mod.rs describes the keys; all keys of a call are in one hash slot, as they begin with the partition KEYS[1].
+--
+-- Times are milliseconds since 1970. Epochs are 16 hexadecimal digits, because a number of Lua has only 53 bits.
+
+-- Fields of the metadata of a stream that every step needs.
+local FIELDS = {
+  'epoch', 'ancestors', 'tail', 'earliest', 'messages', 'bytes', 'closed', 'closed_by', 'content_type', 'essence', 'lifetime',
+  'retention', 'asked', 'used', 'sequence', 'deleted', 'depth', 'retained', 'replication', 'producers', 'source', 'branch',
+}
+local NUMBERS = { 'tail', 'earliest', 'messages', 'bytes', 'used', 'depth', 'producers', 'branch' }
+
+-- Bounds of the work of one call.
+local TRIM_MAX = 1000
+local READ_MAX = 4096
+local SWEEP_MAX = 100
+
+-- A producer that was idle this long is forgotten: a week.
+local PRODUCER_IDLE_MAX = 7 * 24 * 3600 * 1000
+local PRODUCERS_MAX = 10000
+
+-- A stream remembers this many earlier epochs.
+local ANCESTORS_MAX = 256
+
+local function keys_of(partition, name)
+  return {
+    name = name,
+    meta = partition .. 'meta:' .. name,
+    log = partition .. 'log:' .. name,
+    retained = partition .. 'retained:' .. name,
+    waiters = partition .. 'waiters:' .. name,
+    forks = partition .. 'forks:' .. name,
+    names = partition .. 'names',
+    due = partition .. 'due',
+    dated = partition .. 'dated',
+    news = partition .. 'news',
+  }
+end
+
+local function load(keys)
+  local values = redis.call('HMGET', keys.meta, unpack(FIELDS))
+  if not values[1] then return nil end
+  local stream = {}
+  for i, field in ipairs(FIELDS) do stream[field] = values[i] or '' end
+  for _, field in ipairs(NUMBERS) do stream[field] = tonumber(stream[field]) or 0 end
+  return stream
+end
+
+local function integer(number) return string.format('%.0f', number) end
+
+local function store(keys, stream, ...)
+  local changed = {}
+  for _, field in ipairs({ ... }) do
+    local value = stream[field]
+    changed[#changed + 1] = field
+    changed[#changed + 1] = type(value) == 'number' and integer(value) or value
+  end
+  redis.call('HSET', keys.meta, unpack(changed))
+end
+
+-- Identifies one history of the engine: it changes when a replica is promoted, which may lack the last appends.
+local function replication() return string.match(redis.call('INFO', 'replication'), 'master_replid:(%x+)') or '' end
+
+-- A new epoch: the time in microseconds, and 12 bits of the history, as two histories may count the same time. It is greater than all
+-- earlier ones, as a call takes longer than a microsecond.
+local function new_epoch()
+  local time = redis.call('TIME')
+  local micros = tonumber(time[1]) * 1000000 + tonumber(time[2])
+  return string.format('%013x', micros) .. string.sub(replication() .. '000', 1, 3)
+end
+
+local function head(stream)
+  return {
+    stream.epoch, stream.ancestors, integer(stream.tail), integer(stream.earliest), stream.closed, stream.content_type,
+    stream.lifetime, stream.retention,
+  }
+end
+
+-- Tells all gateways that the tail has moved: lines with the epoch, the positions before and after, whether the stream is closed, and
+-- the name. The news of a removed stream has an empty epoch.
+local function announce(keys, stream, before)
+  local news = table.concat({ stream.epoch, integer(before), integer(stream.tail), stream.closed, keys.name }, '\n')
+  redis.call('SPUBLISH', keys.news, news)
+end
+
+local function has_ended(keys, stream, now, wall)
+  local kind, time = string.sub(stream.lifetime, 1, 1), tonumber(string.sub(stream.lifetime, 2))
+  if kind == 'd' then return time <= wall end
+  if kind ~= 'i' or stream.used + time > now then return false end
+  for _, until_time in ipairs(redis.call('HVALS', keys.waiters)) do
+    if tonumber(until_time) > now then return false end
+  end
+  return true
+end
+
+-- Removes a stream. While it has forks, its name stays taken. Returns the source to release, or ''.
+local function remove(keys, stream)
+  redis.call('DEL', keys.log, keys.retained)
+  redis.call('ZREM', keys.names, keys.name)
+  redis.call('ZREM', keys.due, keys.name)
+  redis.call('ZREM', keys.dated, keys.name)
+  redis.call('SPUBLISH', keys.news, '\n0\n0\n\n' .. keys.name)
+  if redis.call('SCARD', keys.forks) > 0 then
+    redis.call('DEL', keys.meta)
+    redis.call('HSET', keys.meta, 'epoch', stream.epoch, 'deleted', '1', 'tail', integer(stream.tail), 'source', stream.source)
+    return ''
+  end
+  redis.call('DEL', keys.meta, keys.forks)
+  return stream.source
+end
+
+-- Continues in a new epoch if the engine may have lost appends since the last one: offsets beyond the tail are then refused for ever.
+local function follow_replication(keys, stream)
+  local current = replication()
+  if stream.replication == current then return end
+  -- The tail has the epoch of the appends before it, not that of a run without appends.
+  local ancestors, epoch_of_tail = {}, nil
+  for epoch, position in string.gmatch(stream.ancestors, '(%x+):(%d+)') do
+    if tonumber(position) < stream.tail then
+      ancestors[#ancestors + 1] = epoch .. ':' .. position
+    else
+      epoch_of_tail = epoch_of_tail or epoch
+    end
+  end
+  ancestors[#ancestors + 1] = (epoch_of_tail or stream.epoch) .. ':' .. integer(stream.tail)
+  while #ancestors > ANCESTORS_MAX do table.remove(ancestors, 1) end
+  stream.ancestors, stream.epoch, stream.replication = table.concat(ancestors, ','), new_epoch(), current
+  store(keys, stream, 'ancestors', 'epoch', 'replication')
+end
+
+-- Finds a live stream. Returns it, or nil with the reason and the source that the caller has to release.
+local function find(keys, now, wall)
+  local stream = load(keys)
+  if not stream then return nil, { 'missing' } end
+  if stream.deleted == '1' then return nil, { 'deleted' } end
+  if has_ended(keys, stream, now, wall) then return nil, { 'missing', remove(keys, stream), 'ended' } end
+  follow_replication(keys, stream)
+  return stream
+end
+
+-- One record of the log. `kind` is j for JSON values and m for one message.
+local function record_of(entry)
+  local record = { id = entry[1], start = tonumber(string.match(entry[1], '%-(%d+)')) - 1 }
+  local fields = entry[2]
+  for i = 1, #fields, 2 do record[fields[i]] = fields[i + 1] end
+  local kind, positions, at = string.match(record.h, '(%a):(%d+):(%d+)')
+  record.kind, record.positions, record.at = kind, tonumber(positions), tonumber(at)
+  return record
+end
+
+-- The bytes before the position `from` of a record.
+local function start_of(record, from)
+  local length = #record.d
+  if from == 0 then return 0 end
+  if record.kind ~= 'j' then return math.min(from, length) end
+  if not record.x or from * 4 > #record.x then return length end
+  return math.min(struct.unpack('<I4', record.x, 4 * from - 3) + 1, length)
+end
+
+-- Removes the oldest messages until the retention holds. Returns whether there were any.
+local function trim(keys, stream, now)
+  local messages_max, bytes_max, age_max = string.match(stream.retention, '^(%d*),(%d*),(%d*)$')
+  messages_max, bytes_max, age_max = tonumber(messages_max), tonumber(bytes_max), tonumber(age_max)
+  local trimmed = false
+  for _ = 1, TRIM_MAX do
+    local messages_over = messages_max and stream.messages - messages_max or 0
+    local bytes_over = bytes_max and stream.bytes > bytes_max
+    if messages_over <= 0 and not bytes_over and not age_max then break end
+    local entry = redis.call('XRANGE', keys.log, '-', '+', 'COUNT', 1)[1]
+    if not entry then break end
+    local record = record_of(entry)
+    local skipped = stream.earliest - record.start
+    local rest = record.positions - skipped
+    local is_last = record.start + record.positions == stream.tail
+    local one_by_one = record.kind == 'j'
+    local step
+    if (age_max and now - record.at > age_max) or (bytes_over and not is_last) then step = rest
+    elseif messages_over > 0 and one_by_one then step = math.min(rest, messages_over)
+    elseif messages_over > 0 and not is_last then step = rest
+    else break end
+    stream.bytes = stream.bytes - (start_of(record, skipped + step) - start_of(record, skipped))
+    stream.messages = stream.messages - (one_by_one and step or 1)
+    stream.earliest = stream.earliest + step
+    if step == rest then redis.call('XDEL', keys.log, record.id) end
+    trimmed = true
+  end
+  if trimmed then store(keys, stream, 'bytes', 'messages', 'earliest') end
+  return trimmed
+end
+
+-- When the sweep has to visit the stream, in the time of ages and in the time of day; nil if never.
+local function schedule(keys, stream, now)
+  local age_max = tonumber(string.match(stream.retention, ',(%d*)$'))
+  local kind, time = string.sub(stream.lifetime, 1, 1), tonumber(string.sub(stream.lifetime, 2))
+  local due = kind == 'i' and stream.used + time or nil
+  if age_max then
+    local entry = redis.call('XRANGE', keys.log, '-', '+', 'COUNT', 1)[1]
+    local aged = (entry and record_of(entry).at or now) + age_max + 1
+    due = due and math.min(due, aged) or aged
+  end
+  if due then redis.call('ZADD', keys.due, integer(math.max(due, now)), keys.name) end
+  if kind == 'd' then redis.call('ZADD', keys.dated, integer(time), keys.name) end
+end
+
+-- Adds a record at the tail. Fields: data, kind, positions, messages, ends, annotation, and how it changes the retained message.
+local function push(keys, stream, record, now)
+  if record.positions == 0 then return end
+  local entry = { 'd', record.data, 'h', record.kind .. ':' .. integer(record.positions) .. ':' .. integer(now) }
+  if record.ends ~= '' then entry[#entry + 1] = 'x'; entry[#entry + 1] = record.ends end
+  if record.annotation ~= '' then entry[#entry + 1] = 'a'; entry[#entry + 1] = record.annotation end
+  redis.call('XADD', keys.log, '0-' .. integer(stream.tail + 1), unpack(entry))
+  if record.retain == 'keep' then
+    redis.call('DEL', keys.retained)
+    redis.call('HSET', keys.retained, 'start', integer(stream.tail), unpack(entry))
+    stream.retained = '1'
+  elseif record.retain == 'clear' then
+    redis.call('DEL', keys.retained)
+    stream.retained = ''
+  end
+  stream.tail = stream.tail + record.positions
+  stream.messages = stream.messages + record.messages
+  stream.bytes = stream.bytes + #record.data
+end
+
+local function record_from(args, at)
+  return {
+    data = args[at], kind = args[at + 1], positions = tonumber(args[at + 2]), messages = tonumber(args[at + 3]),
+    ends = args[at + 4], annotation = args[at + 5], retain = args[at + 6],
+  }
+end
+
+-- Checks the producer of an append. Returns 'new', 'duplicate' with the highest sequence, or the refusal.
+local function check_producer(keys, append, now)
+  local known = redis.call('HGET', keys.meta, 'p:' .. append.producer)
+  local epoch, last, seen
+  if known then epoch, last, seen = string.match(known, '^(%d+):(%d+):(%d+)') end
+  if not known or now - tonumber(seen) >= PRODUCER_IDLE_MAX then
+    if append.producer_sequence ~= 0 then return { 'gap', '0', integer(append.producer_sequence) } end
+    return nil, known and 0 or 1
+  end
+  epoch, last = tonumber(epoch), tonumber(last)
+  if append.producer_epoch < epoch then return { 'stale', integer(epoch) } end
+  if append.producer_epoch > epoch then
+    if append.producer_sequence == 0 then return nil, 0 end
+    return { 'not_from_zero' }
+  end
+  if append.producer_sequence <= last then return { 'duplicate', integer(last) } end
+  if append.producer_sequence == last + 1 then return nil, 0 end
+  return { 'gap', integer(last + 1), integer(append.producer_sequence) }
+end
+
+-- The rules of stream::Writers::admit, in their order. Returns nil for a new append, and how many producers it adds.
+local function admit(keys, stream, append, now)
+  if stream.closed == '1' then
+    local author = append.producer ~= '' and append.author or ''
+    local is_retry = author ~= '' and author == stream.closed_by
+    if is_retry or (append.closes and append.record.positions == 0 and append.producer == '') then
+      return { 'duplicate', append.producer ~= '' and integer(append.producer_sequence) or '' }
+    end
+    return { 'closed' }
+  end
+  if append.record.positions > 0 then
+    local is_json = stream.essence == 'application/json'
+    local fits = append.mode == 'declared' and append.essence == stream.essence
+      or append.mode == 'stream' and (append.record.kind == 'j') == is_json
+    if not fits then return { append.mode == 'stream' and 'split' or 'content_type' } end
+  end
+  local added = 0
+  if append.producer ~= '' then
+    local answer, new = check_producer(keys, append, now)
+    if answer then return answer end
+    if new > 0 and stream.producers >= PRODUCERS_MAX then return { 'too_many_producers' } end
+    added = new
+  end
+  if append.sequence ~= '' and stream.sequence ~= '' and append.sequence <= stream.sequence then return { 'sequence' } end
+  return nil, added
+end
+
+local function new_stream(epoch, args, now)
+  return {
+    epoch = epoch, ancestors = '', tail = 0, earliest = 0, messages = 0, bytes = 0, closed = '', closed_by = '',
+    content_type = args.content_type, essence = args.essence, lifetime = args.lifetime, retention = args.retention,
+    asked = args.asked, used = now, sequence = '', deleted = '', depth = 0, retained = '', replication = replication(),
+    producers = 0, source = '', branch = 0,
+  }
+end
+
+local function insert(keys, stream, now)
+  store(keys, stream, unpack(FIELDS))
+  redis.call('ZADD', keys.names, 0, keys.name)
+  schedule(keys, stream, now)
+end
+
+local APPEND_FIELDS = 20
+
+local function append_from(args, at)
+  local append = {
+    mode = args[at], essence = args[at + 1], record = record_from(args, at + 2), producer = args[at + 9],
+    producer_epoch = tonumber(args[at + 10]), producer_sequence = tonumber(args[at + 11]), sequence = args[at + 12],
+    closes = args[at + 13] == '1', creates = args[at + 14] == '1',
+    create = {
+      content_type = args[at + 15], essence = args[at + 16], lifetime = args[at + 17], retention = args[at + 18],
+      asked = args[at + 19],
+    },
+  }
+  append.author = append.producer .. ':' .. args[at + 10] .. ':' .. args[at + 11]
+  return append
+end
+
+-- Does one append. Returns its verdict.
+local function append_one(keys, append, now, wall)
+  local stream, missing = find(keys, now, wall)
+  local created = false
+  if not stream then
+    if not append.creates or missing[1] ~= 'missing' then return missing end
+    stream, created = new_stream(new_epoch(), append.create, now), true
+  end
+  local refusal, added = admit(keys, stream, append, now)
+  if refusal then
+    local verdict = { refusal[1], head(stream), refusal[2] or '', refusal[3] or '' }
+    if refusal[1] == 'duplicate' and not created then stream.used = now; store(keys, stream, 'used') end
+    if missing and missing[3] then verdict[5], verdict[6] = missing[2], missing[3] end
+    return verdict
+  end
+  local before = stream.tail
+  push(keys, stream, append.record, now)
+  if append.closes then
+    stream.closed = '1'
+    stream.closed_by = append.producer ~= '' and append.author or ''
+  end
+  if append.sequence ~= '' then stream.sequence = append.sequence end
+  stream.producers = stream.producers + added
+  stream.used = now
+  if created then
+    insert(keys, stream, now)
+  else
+    store(keys, stream, 'tail', 'messages', 'bytes', 'closed', 'closed_by', 'sequence', 'producers', 'used', 'retained')
+  end
+  if append.producer ~= '' then
+    redis.call('HSET', keys.meta, 'p:' .. append.producer,
+      integer(append.producer_epoch) .. ':' .. integer(append.producer_sequence) .. ':' .. integer(now))
+  end
+  trim(keys, stream, now)
+  announce(keys, stream, before)
+  return { created and 'created' or 'new', head(stream), missing and missing[2] or '', missing and missing[3] or '' }
+end
+
+-- Appends of one gateway to one stream. A call whose answer was lost is sent again with the same id, and does nothing then. ARGV: name,
+-- now, wall, gateway, id, then the fields of each append.
+local function append(partition, args)
+  local keys = keys_of(partition[1], args[1])
+  local now, wall, last_call = tonumber(args[2]), tonumber(args[3]), 'g:' .. args[4]
+  local done = redis.call('HGET', keys.meta, last_call)
+  if done then
+    local id, verdicts = string.match(done, '^(%d+) (.*)$')
+    if id == args[5] then return cmsgpack.unpack(verdicts) end
+  end
+  local verdicts, is_changed = {}, false
+  for at = 6, #args, APPEND_FIELDS do
+    local verdict = append_one(keys, append_from(args, at), now, wall)
+    is_changed = is_changed or verdict[1] == 'new' or verdict[1] == 'created'
+    verdicts[#verdicts + 1] = verdict
+  end
+  if is_changed and redis.call('EXISTS', keys.meta) == 1 then
+    redis.call('HSET', keys.meta, last_call, args[5] .. ' ' .. cmsgpack.pack(verdicts))
+  end
+  return verdicts
+end
+
+-- Creates a stream, or finds that it exists. ARGV: name, now, wall, content type, essence, lifetime, retention, asked, closed,
+-- sequence, depth, source and branch of a fork, ancestors, start of the log, number of records, then 8 fields for each record and two
+-- for each producer.
+local function create(partition, args)
+  local keys = keys_of(partition[1], args[1])
+  local now, wall = tonumber(args[2]), tonumber(args[3])
+  local asked = { content_type = args[4], essence = args[5], lifetime = args[6], retention = args[7], asked = args[8] }
+  local closes = args[9] == '1'
+  local stream, missing = find(keys, now, wall)
+  if stream then
+    local is_same = stream.essence == asked.essence and stream.asked == asked.asked and (stream.closed == '1') == closes
+    if not is_same then return { 'differs' } end
+    stream.used = now
+    store(keys, stream, 'used')
+    return { 'exists', head(stream) }
+  end
+  if missing[1] == 'deleted' then return { 'taken' } end
+  stream = new_stream(new_epoch(), asked, now)
+  stream.sequence, stream.depth, stream.source, stream.branch = args[10], tonumber(args[11]), args[12], tonumber(args[13])
+  stream.ancestors, stream.tail = args[14], tonumber(args[15])
+  stream.earliest = stream.tail
+  local at = 17
+  for _ = 1, tonumber(args[16]) do
+    push(keys, stream, record_from(args, at), tonumber(args[at + 7]))
+    at = at + 8
+  end
+  for index = at, #args, 2 do
+    redis.call('HSET', keys.meta, 'p:' .. args[index], args[index + 1])
+    stream.producers = stream.producers + 1
+  end
+  if closes then stream.closed = '1' end
+  insert(keys, stream, now)
+  trim(keys, stream, now)
+  announce(keys, stream, stream.tail)
+  return { 'fresh', head(stream), missing[2] or '', missing[3] or '' }
+end
+
+-- Reads records from a position on. ARGV: name, now, wall, start ('earliest', 'tail' or a position), bytes at most, whether this is a
+-- use of the stream.
+local function read(partition, args)
+  local keys = keys_of(partition[1], args[1])
+  local now, wall = tonumber(args[2]), tonumber(args[3])
+  local stream, missing = find(keys, now, wall)
+  if not stream then return missing end
+  trim(keys, stream, now)
+  if args[6] == '1' and string.sub(stream.lifetime, 1, 1) == 'i' then
+    stream.used = now
+    store(keys, stream, 'used')
+  end
+  local from = args[4] == 'earliest' and stream.earliest or args[4] == 'tail' and stream.tail or tonumber(args[4])
+  local records = {}
+  if from >= stream.earliest and from < stream.tail then
+    local first = redis.call('XREVRANGE', keys.log, '0-' .. integer(from + 1), '-', 'COUNT', 1)[1]
+    local next_id, bytes, bytes_max = first and first[1] or '0-' .. integer(from + 1), 0, tonumber(args[5])
+    while bytes <= bytes_max and #records < READ_MAX do
+      local page = redis.call('XRANGE', keys.log, next_id, '+', 'COUNT', 16)
+      for _, entry in ipairs(page) do
+        if bytes > bytes_max then break end
+        records[#records + 1] = entry
+        bytes = bytes + math.max(#record_of(entry).d, 1)
+      end
+      if #page < 16 then break end
+      next_id = '(' .. page[#page][1]
+    end
+  end
+  return { 'found', head(stream), records }
+end
+
+-- Describes a stream. ARGV: name, now, wall, whether the writers are wanted.
+local function describe(partition, args)
+  local keys = keys_of(partition[1], args[1])
+  local now, wall = tonumber(args[2]), tonumber(args[3])
+  local stream, missing = find(keys, now, wall)
+  if not stream then return missing end
+  trim(keys, stream, now)
+  local producers = {}
+  if args[4] == '1' then
+    local fields = redis.call('HGETALL', keys.meta)
+    for i = 1, #fields, 2 do
+      if string.sub(fields[i], 1, 2) == 'p:' then
+        producers[#producers + 1] = string.sub(fields[i], 3)
+        producers[#producers + 1] = fields[i + 1]
+      end
+    end
+  end
+  return {
+    'found', head(stream), stream.source, integer(stream.branch), integer(stream.depth), redis.call('SCARD', keys.forks),
+    stream.sequence, stream.closed_by, producers,
+  }
+end
+
+-- The retained message. ARGV: name, now, wall, whether it is cleared.
+local function retained(partition, args)
+  local keys = keys_of(partition[1], args[1])
+  local now, wall = tonumber(args[2]), tonumber(args[3])
+  local stream, missing = find(keys, now, wall)
+  if not stream then return missing end
+  stream.used = now
+  store(keys, stream, 'used')
+  if args[4] == '1' then redis.call('DEL', keys.retained) end
+  return { 'found', head(stream), redis.call('HGETALL', keys.retained) }
+end
+
+-- Deletes a stream. ARGV: name, now, wall.
+local function delete(partition, args)
+  local keys = keys_of(partition[1], args[1])
+  local stream, missing = find(keys, tonumber(args[2]), tonumber(args[3]))
+  if not stream then return missing end
+  return { 'found', remove(keys, stream) }
+end
+
+-- Counts a fork of a stream, so that its name stays taken, or forgets it. ARGV: name, fork, 'add' or 'remove', now, wall.
+local function fork(partition, args)
+  local keys = keys_of(partition[1], args[1])
+  if args[3] == 'add' then
+    local stream, missing = find(keys, tonumber(args[4]), tonumber(args[5]))
+    if not stream then return missing end
+    redis.call('SADD', keys.forks, args[2])
+    stream.used = tonumber(args[4])
+    store(keys, stream, 'used')
+    return { 'found', head(stream), integer(stream.depth) }
+  end
+  redis.call('SREM', keys.forks, args[2])
+  local stream = load(keys)
+  if stream and stream.deleted == '1' and redis.call('SCARD', keys.forks) == 0 then
+    redis.call('DEL', keys.meta, keys.forks)
+    return { 'removed', stream.source }
+  end
+  return { 'kept', '' }
+end
+
+-- Keeps idle streams alive while a gateway has readers of them. ARGV: gateway, until, or 0 to end that at `now`, now, names.
+local function wait(partition, args)
+  local until_time = tonumber(args[2])
+  for i = 4, #args do
+    local keys = keys_of(partition[1], args[i])
+    local lifetime = redis.call('HGET', keys.meta, 'lifetime')
+    if lifetime and string.sub(lifetime, 1, 1) == 'i' then
+      if until_time > 0 then
+        redis.call('HSET', keys.waiters, args[1], args[2])
+      else
+        redis.call('HDEL', keys.waiters, args[1])
+        redis.call('HSET', keys.meta, 'used', args[3])
+      end
+    end
+  end
+  return #args - 3
+end
+
+-- The streams of a partition whose names begin with a prefix, from a name on. ARGV: the least name, which is excluded if it begins
+-- with '(', the prefix, how many at most, now, wall.
+local function list(partition, args)
+  local names_key = partition[1] .. 'names'
+  local max = tonumber(args[3])
+  local names = redis.call('ZRANGEBYLEX', names_key, args[1], '+', 'LIMIT', 0, max)
+  local found, last = {}, ''
+  for _, name in ipairs(names) do
+    if string.sub(name, 1, #args[2]) ~= args[2] then return { found, '' } end
+    local keys = keys_of(partition[1], name)
+    local stream = load(keys)
+    if stream and stream.deleted ~= '1' and not has_ended(keys, stream, tonumber(args[4]), tonumber(args[5])) then
+      found[#found + 1] = { name, head(stream) }
+    else
+      found[#found + 1] = { name }
+    end
+    last = name
+  end
+  if #names < max then last = '' end
+  return { found, last }
+end
+
+-- Removes streams of a partition that have expired, and messages that are too old. Returns how many streams are left, whether there is
+-- more to do, and the ended streams, each with the source that it releases. ARGV: now, wall.
+local function sweep(partition, args)
+  local now, wall = tonumber(args[1]), tonumber(args[2])
+  local ended, more = {}, 0
+  for _, agenda in ipairs({ { partition[1] .. 'due', now }, { partition[1] .. 'dated', wall } }) do
+    local names = redis.call('ZRANGEBYSCORE', agenda[1], '-inf', integer(agenda[2]), 'LIMIT', 0, SWEEP_MAX)
+    if #names == SWEEP_MAX then more = 1 end
+    for _, name in ipairs(names) do
+      local keys = keys_of(partition[1], name)
+      local stream = load(keys)
+      redis.call('ZREM', agenda[1], name)
+      if stream and stream.deleted ~= '1' then
+        if has_ended(keys, stream, now, wall) then
+          ended[#ended + 1] = name
+          ended[#ended + 1] = remove(keys, stream)
+        else
+          trim(keys, stream, now)
+          schedule(keys, stream, now + 1000)
+        end
+      end
+    end
+  end
+  return { redis.call('ZCARD', partition[1] .. 'names'), more, ended }
+end
+
+-- Changes a session. KEYS[1] is the namespace of the gateway's sessions. ARGV: client, whether it begins anew, then key, '1' with a
+-- value or '0' with '' for each entry.
+local function change_session(namespace, args)
+  local key = namespace[1] .. 'session:' .. args[1]
+  if args[2] == '1' then redis.call('DEL', key) end
+  for i = 3, #args, 3 do
+    if args[i + 1] == '1' then redis.call('HSET', key, args[i], args[i + 2]) else redis.call('HDEL', key, args[i]) end
+  end
+  if redis.call('EXISTS', key) == 1 then
+    redis.call('ZADD', namespace[1] .. 'sessions', 0, args[1])
+  else
+    redis.call('ZREM', namespace[1] .. 'sessions', args[1])
+  end
+  return 1
+end
+
+-- Sessions in the order of their names. ARGV: the least name, how many at most.
+local function sessions(namespace, args)
+  local names = redis.call('ZRANGEBYLEX', namespace[1] .. 'sessions', args[1], '+', 'LIMIT', 0, tonumber(args[2]))
+  local found = {}
+  for _, name in ipairs(names) do
+    found[#found + 1] = { name, redis.call('HGETALL', namespace[1] .. 'session:' .. name) }
+  end
+  return found
+end
+
+redis.register_function('pollgate_1_append', append)
+redis.register_function('pollgate_1_create', create)
+redis.register_function('pollgate_1_read', read)
+redis.register_function('pollgate_1_describe', describe)
+redis.register_function('pollgate_1_retained', retained)
+redis.register_function('pollgate_1_delete', delete)
+redis.register_function('pollgate_1_fork', fork)
+redis.register_function('pollgate_1_wait', wait)
+redis.register_function('pollgate_1_list', list)
+redis.register_function('pollgate_1_sweep', sweep)
+redis.register_function('pollgate_1_change_session', change_session)
+redis.register_function('pollgate_1_sessions', sessions)

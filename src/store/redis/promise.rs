@@ -1,0 +1,131 @@
+//! What an engine promises by its settings, in one line for operators.
+
+use std::collections::HashMap;
+use std::fmt;
+
+use redis::aio::MultiplexedConnection;
+use redis::{RedisError, cmd};
+
+/// The settings of an engine that decide what an acknowledged append survives.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct EnginePromise {
+    server: String,
+    /// `appendfsync` if the engine writes an append-only file.
+    syncs: Option<String>,
+    has_snapshots: bool,
+    replicas: u32,
+    /// Replicas that must be connected for a write.
+    replicas_min: u32,
+    eviction: Option<String>,
+}
+
+impl EnginePromise {
+    pub(super) async fn read(connection: &mut MultiplexedConnection) -> Result<Self, RedisError> {
+        let mut info = HashMap::new();
+        for section in ["server", "persistence", "replication"] {
+            let text: String = cmd("INFO").arg(section).query_async(connection).await?;
+            let lines = text.lines().filter_map(|line| line.split_once(':'));
+            info.extend(lines.map(|(key, value)| (key.to_owned(), value.trim().to_owned())));
+        }
+        // A managed engine may not tell its settings.
+        let mut settings = HashMap::new();
+        for name in ["maxmemory-policy", "appendfsync", "save", "min-replicas-to-write"] {
+            let answer: Result<Vec<String>, _> =
+                cmd("CONFIG").arg("GET").arg(name).query_async(connection).await;
+            if let Ok([_, value]) = answer.as_deref() {
+                settings.insert(name, value.clone());
+            }
+        }
+        Ok(Self::of(&info, &settings))
+    }
+
+    fn of(info: &HashMap<String, String>, settings: &HashMap<&str, String>) -> Self {
+        let info = |key: &str| info.get(key).map(String::as_str).unwrap_or_default();
+        let setting = |key: &str| settings.get(key).map(String::as_str);
+        let number = |text: &str| text.parse().unwrap_or_default();
+        let (name, version) = match info("valkey_version") {
+            "" => ("Redis", info("redis_version")),
+            version => ("Valkey", version),
+        };
+        Self {
+            server: format!("{name} {version}"),
+            syncs: (info("aof_enabled") == "1")
+                .then(|| setting("appendfsync").unwrap_or("unknown").to_owned()),
+            has_snapshots: setting("save").is_some_and(|save| !save.is_empty()),
+            replicas: number(info("connected_slaves")),
+            replicas_min: number(setting("min-replicas-to-write").unwrap_or_default()),
+            eviction: setting("maxmemory-policy").filter(|policy| *policy != "noeviction").map(str::to_owned),
+        }
+    }
+
+    /// The policy by which the engine may delete streams; `None` if it deletes nothing.
+    pub(super) fn eviction(&self) -> Option<&str> {
+        self.eviction.as_deref()
+    }
+}
+
+impl fmt::Display for EnginePromise {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: acknowledged appends survive the gateways", self.server)?;
+        match self.syncs.as_deref() {
+            Some("always") => f.write_str(", a kill and a power cut of the engine")?,
+            Some("everysec") => {
+                f.write_str(", and a kill of the engine; a power cut loses up to two seconds")?
+            }
+            Some(_) => {
+                f.write_str(", and a kill of the engine; a power cut loses what its system had not written")?
+            }
+            None if self.has_snapshots => {
+                f.write_str("; a kill of the engine loses those since its last snapshot")?
+            }
+            None => f.write_str("; a restart of the engine loses everything (appendonly no, save \"\")")?,
+        }
+        match (self.replicas, self.replicas_min) {
+            (0, 0) => f.write_str("; it has no replica"),
+            (replicas, 0) => {
+                write!(f, "; {replicas} replicas, and a failover loses what they had not received")
+            }
+            (replicas, min) => {
+                write!(
+                    f,
+                    "; {replicas} replicas, of which {min} must be connected; a failover loses what they had not received"
+                )
+            }
+        }?;
+        f.write_str("; readers are told of a loss")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn promise(info: &str, settings: &[(&'static str, &str)]) -> EnginePromise {
+        let info = info.lines().filter_map(|line| line.trim().split_once(':'));
+        let info = info.map(|(key, value)| (key.to_owned(), value.to_owned())).collect();
+        let settings = settings.iter().map(|(key, value)| (*key, (*value).to_owned())).collect();
+        EnginePromise::of(&info, &settings)
+    }
+
+    #[test]
+    fn the_line_says_what_the_settings_promise() {
+        let volatile = promise("redis_version:7.0.15\naof_enabled:0\nconnected_slaves:0", &[("save", "")]);
+        assert_eq!(
+            volatile.to_string(),
+            "Redis 7.0.15: acknowledged appends survive the gateways; a restart of the engine loses everything \
+             (appendonly no, save \"\"); it has no replica; readers are told of a loss"
+        );
+        let durable = promise(
+            "redis_version:7.2.4\nvalkey_version:8.1.8\naof_enabled:1\nconnected_slaves:2",
+            &[("appendfsync", "always"), ("min-replicas-to-write", "1")],
+        );
+        assert_eq!(
+            durable.to_string(),
+            "Valkey 8.1.8: acknowledged appends survive the gateways, a kill and a power cut of the engine; 2 replicas, \
+             of which 1 must be connected; a failover loses what they had not received; readers are told of a loss"
+        );
+        assert_eq!((durable.eviction(), volatile.eviction()), (None, None));
+        let evicting = promise("redis_version:7.0.15", &[("maxmemory-policy", "allkeys-lru")]);
+        assert_eq!(evicting.eviction(), Some("allkeys-lru"));
+    }
+}

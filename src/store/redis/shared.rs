@@ -1,0 +1,173 @@
+//! [`SharedStore`]: the state of a store in an engine, and the steps that are one call.
+
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, AtomicU64, AtomicUsize, Ordering};
+use std::time::{Duration, SystemTime};
+
+use moka::sync::Cache;
+use parking_lot::Mutex;
+use tokio::runtime::Handle;
+
+use super::append_queue::AppendQueue;
+use super::argument::{millis, partition_of, sessions_of};
+use super::attached::AttachedStreams;
+use super::engine::{Engine, EngineCall, EngineError};
+use super::reply::EngineReply;
+use crate::budget::{Budget, Owner};
+use crate::stream::{
+    ChangeError, ContentType, Description, Failure, Missing, Principal, SessionChange, StreamName, Tenant,
+};
+
+/// Number of streams whose content type is remembered, so that an append of any type is split before the call.
+const CONTENT_TYPES_MAX: u64 = 100_000;
+
+/// Settings of the store.
+#[derive(Debug, Clone)]
+pub struct RedisOptions {
+    /// `redis://[USER:PASSWORD@]HOST:PORT[/DATABASE]`.
+    pub url: String,
+    /// Name of this gateway among those that share the engine. Its sessions are stored under it.
+    pub gateway: String,
+    /// Whether times are those of the engine, whatever the clock of this machine says. Off, they are those that the caller gives.
+    pub follows_engine_clock: bool,
+}
+
+/// The state that the tasks of a store share.
+pub(super) struct SharedStore {
+    pub(super) engine: Engine,
+    pub(super) gateway: String,
+    pub(super) follows_engine_clock: bool,
+    /// The difference of the engine's clock to that of this machine, in milliseconds.
+    pub(super) engine_ahead: AtomicI64,
+    /// The difference of the time of day to the time that measures ages, in milliseconds.
+    pub(super) wall_ahead: AtomicI64,
+    /// The number of the next call that appends, unique among the runs of this gateway.
+    pub(super) calls: AtomicU64,
+    pub(super) appends: AppendQueue,
+    pub(super) content_types: Cache<StreamName, ContentType>,
+    /// Streams with readers here.
+    pub(super) attached: AttachedStreams,
+    /// Streams that ended by themselves and that no sweep has returned yet.
+    pub(super) ended: Mutex<Vec<StreamName>>,
+    pub(super) streams: AtomicUsize,
+    /// Memory that a read takes for a moment is charged to nobody.
+    pub(super) owner: Arc<Owner>,
+}
+
+impl fmt::Debug for SharedStore {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SharedStore")
+            .field("engine", &self.engine)
+            .field("gateway", &self.gateway)
+            .finish_non_exhaustive()
+    }
+}
+
+impl SharedStore {
+    /// The state of a store that connects when it is first used.
+    pub(super) fn new(options: RedisOptions, runtime: Handle) -> Result<Self, EngineError> {
+        let RedisOptions { url, gateway, follows_engine_clock } = options;
+        Ok(Self {
+            engine: Engine::new(&url, runtime)?,
+            gateway,
+            follows_engine_clock,
+            engine_ahead: AtomicI64::new(0),
+            wall_ahead: AtomicI64::new(0),
+            calls: AtomicU64::new(fastrand::u64(1 << 32..1 << 52)),
+            appends: AppendQueue::default(),
+            content_types: Cache::new(CONTENT_TYPES_MAX),
+            attached: AttachedStreams::default(),
+            ended: Mutex::default(),
+            streams: AtomicUsize::new(0),
+            owner: Budget::unlimited().owner_in(Tenant::default(), Principal::GATEWAY),
+        })
+    }
+
+    pub(super) fn next_call(&self) -> u64 {
+        self.calls.fetch_add(1, Ordering::Relaxed)
+    }
+
+    /// The time that measures ages, and the time of day, by the clock that all gateways share.
+    pub(super) fn moment(&self, now: SystemTime) -> (SystemTime, SystemTime) {
+        let now = shifted(now, self.engine_ahead.load(Ordering::Relaxed));
+        (now, shifted(now, self.wall_ahead.load(Ordering::Relaxed)))
+    }
+
+    /// Begins a call on a stream with its name and the time.
+    pub(super) fn call(&self, function: &str, name: &StreamName, now: SystemTime) -> EngineCall {
+        let (now, wall) = self.moment(now);
+        let call = EngineCall::of(function, &partition_of(name)).with(name.as_str());
+        call.number(millis(now)).number(millis(wall))
+    }
+
+    /// Makes a call on a live stream. The answer has the verdict `found`, or one that the caller handles.
+    pub(super) async fn ask(&self, name: &StreamName, call: &EngineCall) -> Result<EngineReply, ChangeError> {
+        self.tell_left(name).await?;
+        let mut reply = EngineReply::of(self.engine.call(call).await?).ok_or(Failure::Unreadable)?;
+        match &*reply.verdict {
+            "missing" => {
+                self.has_gone(name, &mut reply).await;
+                Err(Missing::NotFound.into())
+            }
+            "deleted" => Err(Missing::Deleted.into()),
+            _ => Ok(reply),
+        }
+    }
+
+    /// Notes that a stream is missing, and that the call has found it expired if the answer says so.
+    pub(super) async fn has_gone(&self, name: &StreamName, reply: &mut EngineReply) {
+        self.content_types.invalidate(name);
+        let (source, ended) = (reply.text(0), reply.text(1));
+        self.has_ended(name, source, &ended).await;
+    }
+
+    /// Notes that a call has found a stream expired, if `ended` says so, and releases its `source` if it was a fork.
+    pub(super) async fn has_ended(&self, name: &StreamName, source: String, ended: &str) {
+        if ended == "ended" {
+            self.ended.lock().push(name.clone());
+        }
+        self.release(name.clone(), source).await;
+    }
+
+    pub(super) async fn describe(
+        &self,
+        name: &StreamName,
+        now: SystemTime,
+    ) -> Result<Description, ChangeError> {
+        let mut reply = self.ask(name, &self.call("describe", name, now).with("0")).await?;
+        Ok(reply.head().ok_or(Failure::Unreadable)?.description())
+    }
+
+    pub(super) async fn delete(&self, name: &StreamName, now: SystemTime) -> Result<(), ChangeError> {
+        let mut reply = self.ask(name, &self.call("delete", name, now)).await?;
+        self.content_types.invalidate(name);
+        let source = reply.text(0);
+        self.release(name.clone(), source).await;
+        Ok(())
+    }
+
+    pub(super) async fn change_session(&self, change: SessionChange) -> Result<(), Failure> {
+        let call = EngineCall::of("change_session", &sessions_of(&self.gateway)).with(&*change.client);
+        let call = call.with(if change.anew { "1" } else { "0" });
+        let call = change.entries.iter().fold(call, |call, (key, value)| match value {
+            Some(value) => call.with(key).with("1").with(value),
+            None => call.with(key).with("0").with(""),
+        });
+        self.engine.call(&call).await.map(drop)
+    }
+}
+
+pub(super) fn shifted(time: SystemTime, millis: i64) -> SystemTime {
+    let by = Duration::from_millis(millis.unsigned_abs());
+    let shifted = if millis < 0 { time.checked_sub(by) } else { time.checked_add(by) };
+    shifted.unwrap_or(time)
+}
+
+pub(super) fn difference(later: SystemTime, earlier: SystemTime) -> i64 {
+    let millis = |time: Duration| i64::try_from(time.as_millis()).unwrap_or(i64::MAX);
+    match later.duration_since(earlier) {
+        Ok(ahead) => millis(ahead),
+        Err(behind) => -millis(behind.duration()),
+    }
+}

@@ -1,0 +1,160 @@
+//! The sweep, and the list of all streams. Both visit all partitions.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, SystemTime};
+
+use redis::{Value, cmd};
+
+use super::argument::{PARTITIONS, millis, partition};
+use super::engine::EngineCall;
+use super::reply::{EngineReply, StreamHead, items, text};
+use super::shared::{SharedStore, difference};
+use crate::stream::{Failure, Offset, PAGE_STREAMS_MAX, StreamName, StreamPage};
+
+/// Names that one call lists. A page of all partitions is merged from such parts.
+const LISTED_AT_ONCE: u64 = 16;
+
+/// Only the gateway that holds this key sweeps; another one takes over soon after it was killed.
+const SWEEPER: &str = "pollgate:sweeper";
+const SWEEPER_FOR: Duration = Duration::from_millis(2500);
+
+/// The streams of one partition, as far as they have been listed.
+#[derive(Default)]
+struct Listed {
+    /// The least name of the next part; `None` if there is no further one.
+    next: Option<String>,
+    /// The last name of the listed part, up to which the partition is known.
+    known_to: Option<String>,
+}
+
+impl SharedStore {
+    pub(super) async fn sweep(&self, now: SystemTime) -> Result<Vec<StreamName>, Failure> {
+        if self.follows_engine_clock {
+            self.compare_clocks(now).await?;
+        }
+        self.tell_waiters(now).await?;
+        let mut ended = std::mem::take(&mut *self.ended.lock());
+        if self.is_sweeper().await? {
+            ended.extend(self.sweep_all(now).await?);
+        }
+        Ok(ended)
+    }
+
+    async fn compare_clocks(&self, now: SystemTime) -> Result<(), Failure> {
+        let answer = items(self.engine.command(&cmd("TIME")).await?).ok_or(Failure::Unreadable)?;
+        let numbers: Option<Vec<u64>> = answer.into_iter().map(|number| text(number)?.parse().ok()).collect();
+        let [seconds, micros] =
+            numbers.and_then(|numbers| numbers.try_into().ok()).ok_or(Failure::Unreadable)?;
+        let time = SystemTime::UNIX_EPOCH + Duration::from_secs(seconds) + Duration::from_micros(micros);
+        self.engine_ahead.store(difference(time, now), Ordering::Relaxed);
+        Ok(())
+    }
+
+    async fn is_sweeper(&self) -> Result<bool, Failure> {
+        let mut take = cmd("SET");
+        let millis = u64::try_from(SWEEPER_FOR.as_millis()).unwrap_or_default();
+        take.arg(SWEEPER).arg(&self.gateway).arg("NX").arg("GET").arg("PX").arg(millis);
+        match self.engine.command(&take).await? {
+            Value::Nil => Ok(true),
+            holder if text(holder.clone()).is_some_and(|holder| holder == self.gateway) => {
+                let mut keep = cmd("PEXPIRE");
+                keep.arg(SWEEPER).arg(millis);
+                self.engine.command(&keep).await?;
+                Ok(true)
+            }
+            _ => Ok(false),
+        }
+    }
+
+    async fn sweep_all(&self, now: SystemTime) -> Result<Vec<StreamName>, Failure> {
+        let (now, wall) = self.moment(now);
+        let call =
+            |number| EngineCall::of("sweep", &partition(number)).number(millis(now)).number(millis(wall));
+        let calls: Vec<EngineCall> = (0..PARTITIONS).map(call).collect();
+        let (mut ended, mut streams) = (Vec::new(), 0);
+        for answer in self.engine.call_all(&calls).await? {
+            let [count, _more, names]: [Value; 3] =
+                items(answer).and_then(|parts| parts.try_into().ok()).ok_or(Failure::Unreadable)?;
+            streams += text(count).and_then(|count| count.parse::<usize>().ok()).unwrap_or_default();
+            let mut names = items(names).ok_or(Failure::Unreadable)?.into_iter().filter_map(text);
+            while let Some((name, source)) = names.next().zip(names.next()) {
+                let Ok(name) = StreamName::stored(&name) else { continue };
+                self.content_types.invalidate(&name);
+                self.release(name.clone(), source).await;
+                ended.push(name);
+            }
+        }
+        self.streams.store(streams, Ordering::Relaxed);
+        Ok(ended)
+    }
+
+    /// Merges the names of all partitions, part by part, until a page is full.
+    pub(super) async fn page(
+        &self,
+        prefix: &str,
+        after: Option<&StreamName>,
+        now: SystemTime,
+    ) -> Result<StreamPage, Failure> {
+        let from = after.map_or_else(|| format!("[{prefix}"), |after| format!("({after}"));
+        let begin = |_| Listed { next: Some(from.clone()), known_to: None };
+        let mut partitions: Vec<Listed> = (0..PARTITIONS).map(begin).collect();
+        let mut names: BTreeMap<StreamName, Option<Offset>> = BTreeMap::new();
+        loop {
+            self.list_further(prefix, &mut partitions, &mut names, now).await?;
+            // Up to this name, every partition is known. `None`: all of them are known to their ends.
+            let unfinished = partitions.iter().filter(|listed| listed.next.is_some());
+            let known_to = unfinished.filter_map(|listed| listed.known_to.as_deref()).min();
+            let known =
+                names.keys().take_while(|name| known_to.is_none_or(|end| name.as_str() <= end)).count();
+            if known >= PAGE_STREAMS_MAX || known_to.is_none() {
+                let is_full = known >= PAGE_STREAMS_MAX;
+                let page: Vec<_> = names.into_iter().take(PAGE_STREAMS_MAX).collect();
+                let next = page.last().filter(|_| is_full).map(|(name, _)| name.clone());
+                let streams = page.into_iter().filter_map(|(name, tail)| Some((name, tail?)));
+                return Ok(StreamPage { streams: streams.collect(), next });
+            }
+        }
+    }
+
+    /// Lists the next part of each partition that is not known to its end.
+    async fn list_further(
+        &self,
+        prefix: &str,
+        partitions: &mut [Listed],
+        names: &mut BTreeMap<StreamName, Option<Offset>>,
+        now: SystemTime,
+    ) -> Result<(), Failure> {
+        let (now, wall) = self.moment(now);
+        let least = partitions.iter().filter(|listed| listed.next.is_some());
+        let least = least.map(|listed| listed.known_to.clone()).min().flatten();
+        let (mut calls, mut asked) = (Vec::new(), Vec::new());
+        for (number, listed) in (0..).zip(partitions.iter_mut()) {
+            // Only the partitions that hold up the others.
+            if listed.known_to != least && listed.known_to.is_some() {
+                continue;
+            }
+            if let Some(from) = &listed.next {
+                let call =
+                    EngineCall::of("list", &partition(number)).with(from).with(prefix).number(LISTED_AT_ONCE);
+                calls.push(call.number(millis(now)).number(millis(wall)));
+                asked.push(listed);
+            }
+        }
+        for (listed, answer) in asked.into_iter().zip(self.engine.call_all(&calls).await?) {
+            let [found, last]: [Value; 2] =
+                items(answer).and_then(|parts| parts.try_into().ok()).ok_or(Failure::Unreadable)?;
+            for one in items(found).ok_or(Failure::Unreadable)? {
+                let mut one = EngineReply::of(one).ok_or(Failure::Unreadable)?;
+                let tail = one.take(0).and_then(StreamHead::of).map(|head| head.tail_offset());
+                if let Ok(name) = StreamName::stored(&one.verdict) {
+                    names.insert(name, tail);
+                }
+            }
+            let last = text(last).unwrap_or_default();
+            listed.next = (!last.is_empty()).then(|| format!("({last}"));
+            listed.known_to = (!last.is_empty()).then_some(last);
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,168 @@
+//! Publishers and a reader that move between two gateways, while gateways, the engine and their connections fail: every acknowledged
+//! message is delivered once and in order.
+//!
+//! `ENGINE_RUNS=200` runs each kind of failure that often; by default once.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use pollgate_client::{Client, Item, Start};
+use tokio::io::copy_bidirectional;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::task::JoinSet;
+use tokio::time::{sleep, timeout};
+
+use crate::server::Engine;
+use crate::world::{Gateway, PATIENCE};
+
+const PUBLISHERS: usize = 2;
+const MESSAGES: usize = 60;
+
+/// What fails during a run, again and again.
+#[derive(Debug, Clone, Copy)]
+enum Failure {
+    /// A gateway is killed and started again.
+    Gateway,
+    /// The engine is killed and started again on its log.
+    Engine,
+    /// The connections for news are cut.
+    News,
+    /// The engine answers nobody for a while.
+    Pause,
+}
+
+/// An address whose connections lead to the gateways in turn, each for a short time.
+struct Switch {
+    address: SocketAddr,
+    gateways: Arc<Mutex<Vec<SocketAddr>>>,
+}
+
+impl Switch {
+    async fn open(gateways: Vec<SocketAddr>) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let gateways = Arc::new(Mutex::new(gateways));
+        let (targets, next) = (gateways.clone(), AtomicUsize::new(0));
+        tokio::spawn(async move {
+            while let Ok((mut client, _)) = listener.accept().await {
+                let target = {
+                    let targets = targets.lock();
+                    targets[next.fetch_add(1, Ordering::Relaxed) % targets.len()]
+                };
+                let lives_for = Duration::from_millis(fastrand::u64(50..500));
+                tokio::spawn(async move {
+                    if let Ok(mut gateway) = TcpStream::connect(target).await {
+                        // The end of its life cuts the connection.
+                        let _cut = timeout(lives_for, copy_bidirectional(&mut client, &mut gateway)).await;
+                    }
+                });
+            }
+        });
+        Self { address, gateways }
+    }
+
+    fn client(&self) -> Client {
+        Client::new(&format!("http://{}", self.address)).unwrap()
+    }
+}
+
+async fn publish(client: Client, publisher: usize) {
+    let producer = client.producer("s", "application/json");
+    for number in 0..MESSAGES {
+        producer.publish(format!("[{publisher},{number}]")).await.unwrap();
+    }
+}
+
+/// Reads until everything has come, and checks that nothing comes twice or out of order.
+async fn read(client: Client) {
+    let mut subscription = client.subscribe(["s"], Start::earliest());
+    let mut next = [0; PUBLISHERS];
+    while next.iter().any(|count| *count < MESSAGES) {
+        match subscription.next().await.expect("the subscription goes on") {
+            Item::Message(message) => {
+                let [publisher, number]: [usize; 2] = serde_json::from_slice(message.data.bytes()).unwrap();
+                assert_eq!(number, next[publisher], "of publisher {publisher}; {next:?}");
+                next[publisher] += 1;
+            }
+            Item::Gap { reason, .. } => panic!("a gap: {reason}"),
+            _ => {}
+        }
+    }
+}
+
+async fn fail(failure: Failure, engine: &mut Engine, gateways: &mut [Gateway; 2], switch: &Switch) {
+    match failure {
+        Failure::Gateway => {
+            let (index, name) = if fastrand::bool() { (0, "one") } else { (1, "other") };
+            let started = engine.gateway(name).await;
+            switch.gateways.lock()[index] = started.address;
+            std::mem::replace(&mut gateways[index], started).kill().await;
+        }
+        Failure::Engine => {
+            engine.kill();
+            sleep(Duration::from_millis(fastrand::u64(..100))).await;
+            engine.restart().await;
+        }
+        Failure::News => drop(engine.command("CLIENT KILL TYPE pubsub")),
+        Failure::Pause => drop(engine.command("CLIENT PAUSE 300 ALL")),
+    }
+}
+
+async fn run(failure: Failure) {
+    let mut engine = Engine::durable().await;
+    let mut gateways = [engine.gateway("one").await, engine.gateway("other").await];
+    let switch = Switch::open(gateways.iter().map(|gateway| gateway.address).collect()).await;
+    let mut publishers = JoinSet::new();
+    for publisher in 0..PUBLISHERS {
+        publishers.spawn(publish(switch.client(), publisher));
+    }
+    let mut reader = tokio::spawn(read(switch.client()));
+    let mut failures = 0;
+    while !reader.is_finished() && !publishers.is_empty() {
+        fail(failure, &mut engine, &mut gateways, &switch).await;
+        failures += 1;
+        tokio::select! {
+            Some(published) = publishers.join_next() => published.unwrap(),
+            () = sleep(Duration::from_millis(fastrand::u64(200..600))) => {}
+        }
+    }
+    let read = timeout(PATIENCE, &mut reader).await;
+    read.unwrap_or_else(|_| panic!("{failure:?}: the reader waits in vain after {failures} failures"))
+        .unwrap();
+}
+
+async fn runs(failure: Failure) {
+    let runs: usize = std::env::var("ENGINE_RUNS").map_or(1, |runs| runs.parse().unwrap());
+    for number in 0..runs {
+        timeout(3 * PATIENCE, run(failure))
+            .await
+            .unwrap_or_else(|_| panic!("{failure:?}: run {number} hangs"));
+    }
+    println!(
+        "{failure:?}: {runs} runs of {} messages, none lost, doubled or out of order",
+        PUBLISHERS * MESSAGES
+    );
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn kills_of_gateways_lose_nothing() {
+    runs(Failure::Gateway).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn kills_of_an_engine_that_syncs_lose_nothing() {
+    runs(Failure::Engine).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn lost_connections_for_news_lose_nothing() {
+    runs(Failure::News).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_engine_that_pauses_loses_nothing() {
+    runs(Failure::Pause).await;
+}
