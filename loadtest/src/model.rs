@@ -4,6 +4,7 @@
 //! formulas. The marks grade a figure's certainty: V read in the source itself, S quoted by others, X
 //! from memory but it reproduces a published result, M from memory, D derived.
 
+pub mod asleep;
 pub mod candidate;
 pub mod energy;
 pub mod network;

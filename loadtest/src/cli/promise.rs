@@ -6,6 +6,7 @@ use clap::{Args, ValueEnum};
 
 use super::values::{message_bytes, networks, radios, rate, report, setting};
 use crate::data::Report;
+use crate::model::asleep::WakeDelays;
 use crate::model::candidate::Load;
 use crate::model::network::{Network, NetworkError, Networks};
 use crate::model::radio::Radios;
@@ -42,6 +43,12 @@ pub struct Promised {
     /// Round trip that 1 % exceed [default: ten times the usual one]
     #[arg(long, value_name = "DURATION", value_parser = setting)]
     pub round_trip_p99: Option<Duration>,
+    /// Time from a push to the phone's first packet that 5 % exceed
+    #[arg(long, value_name = "DURATION", value_parser = setting, default_value = "3s")]
+    pub push_delay: Duration,
+    /// Time from an SMS to the phone's first packet that 5 % exceed
+    #[arg(long, value_name = "DURATION", value_parser = setting, default_value = "15s")]
+    pub sms_delay: Duration,
     /// Maximum requests per client-hour
     #[arg(long, value_name = "N")]
     pub requests_max: Option<f64>,
@@ -90,6 +97,7 @@ impl Promised {
             network,
             requests_max: self.requests_max,
             energy_max: self.energy_max,
+            wake_delays: WakeDelays { push: self.push_delay, sms: self.sms_delay },
             cheapest_by: match self.cheapest_by {
                 CheapestBy::Energy => Cost::Energy(radio),
                 CheapestBy::Requests => Cost::Requests,

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::time::Duration;
 
+use super::asleep::WakeBy;
 use super::energy::per_client_hour;
 use super::prediction::{Predicted, long_poll, push, reconnecting_push, short_poll};
 use super::radio::Radios;
@@ -30,6 +31,13 @@ pub enum Candidate {
     WebSocket(Open),
     /// A subscription at an MQTT broker.
     Mqtt(Open),
+    /// A phone that sleeps until it is woken, and polls.
+    Asleep {
+        /// How it is woken.
+        by: WakeBy,
+        /// 95th percentile of the time from a wake to its first packet.
+        delay: Duration,
+    },
 }
 
 /// Settings of a connection that stays open; `None` means no such timer.
@@ -84,6 +92,8 @@ pub struct Figures {
     pub bytes_per_client_hour: f64,
     /// Energy, one entry per radio.
     pub energy: Vec<Energy>,
+    /// Wakes by push or SMS per client-hour; 0 for a client that does not sleep.
+    pub wakes_per_client_hour: f64,
 }
 
 impl Candidate {
@@ -100,6 +110,15 @@ impl Candidate {
             requests_per_client_hour: predicted.requests_per_client_hour,
             bytes_per_client_hour: up + down,
             energy: energy.collect(),
+            wakes_per_client_hour: self.wakes_per_second(load).map_or(0.0, |rate| 3600.0 * rate),
+        }
+    }
+
+    /// Wakes by push or SMS per second. `None`: the client does not sleep.
+    fn wakes_per_second(self, load: &Load) -> Option<f64> {
+        match self {
+            Self::Asleep { by, delay } => Some(by.wakes_per_second(delay, load.rate)),
+            _ => None,
         }
     }
 
@@ -110,6 +129,7 @@ impl Candidate {
             Self::LongPoll { hold } => long_poll(hold, rate, round_trip, round_trip),
             Self::Sse(open) | Self::Ndjson(open) => reopened(open, REOPEN_REQUEST, load),
             Self::WebSocket(open) | Self::Mqtt(open) => reopened(open, REOPEN_CONNECTION, load),
+            Self::Asleep { by, delay } => by.predicted(delay, rate, round_trip),
         }
     }
 
@@ -124,6 +144,8 @@ impl Candidate {
             Self::Sse(open) | Self::Ndjson(open) | Self::WebSocket(open) | Self::Mqtt(open) => {
                 Wakes::Beside { rate, timer: Timer::of(open.heartbeat, open.life) }
             }
+            // A push and its two polls are one burst.
+            Self::Asleep { .. } => Wakes::poisson(self.wakes_per_second(load).unwrap_or_default()),
         }
     }
 
@@ -134,6 +156,14 @@ impl Candidate {
         let down = requests * (overheads.answer + overheads.poll / 2.0) + messages * load.message_bytes;
         match self {
             Self::ShortPoll { .. } | Self::LongPoll { .. } => (up, down),
+            Self::Asleep { .. } => {
+                let wakes = 3600.0 * self.wakes_per_second(load).unwrap_or_default();
+                let packets = wakes * overheads.packet;
+                (
+                    up + packets * f64::from(WAKE_UP),
+                    down + packets * f64::from(WAKE_DOWN) + wakes * WAKE_BYTES,
+                )
+            }
             Self::Sse(open) | Self::Ndjson(open) | Self::WebSocket(open) | Self::Mqtt(open) => {
                 let heartbeat =
                     open.heartbeat.filter(|heartbeat| open.life.is_none_or(|life| *heartbeat < life));
@@ -145,6 +175,12 @@ impl Candidate {
         }
     }
 }
+
+/// Packets of a wake besides its requests: those that open and close a connection, and the push with its acknowledgement.
+const WAKE_UP: u32 = 4;
+const WAKE_DOWN: u32 = 4;
+/// Bytes of the push itself.
+const WAKE_BYTES: f64 = 200.0;
 
 /// Round trips until an ended response is reopened on the same connection.
 const REOPEN_REQUEST: u32 = 1;
@@ -167,6 +203,7 @@ impl fmt::Display for Candidate {
             Self::Ndjson(open) => open.write("ndjson", f),
             Self::WebSocket(open) => open.write("websocket", f),
             Self::Mqtt(open) => open.write("mqtt", f),
+            Self::Asleep { by, .. } => by.fmt(f),
         }
     }
 }

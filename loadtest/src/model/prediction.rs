@@ -101,12 +101,12 @@ pub fn silent_drop(heartbeat: Duration, nat: Duration, detect: Duration, reconne
 }
 
 /// Delay of messages, of which those in the first `gap` of each `cycle` wait until the gap ends.
-struct Late {
-    mean: Duration,
-    p95: Duration,
+pub(super) struct Late {
+    pub(super) mean: Duration,
+    pub(super) p95: Duration,
 }
 
-fn late(gap: Duration, cycle: Duration) -> Late {
+pub(super) fn late(gap: Duration, cycle: Duration) -> Late {
     if cycle.is_zero() {
         return Late { mean: Duration::ZERO, p95: Duration::ZERO };
     }

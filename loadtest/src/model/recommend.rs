@@ -4,6 +4,7 @@ use std::cmp::Ordering;
 use std::fmt;
 use std::time::Duration;
 
+use super::asleep::WakeDelays;
 use super::candidate::{Figures, Load, Overheads};
 use super::network::Network;
 use super::radio::Radios;
@@ -25,6 +26,8 @@ pub struct Promise {
     pub requests_max: Option<f64>,
     /// Maximum joules per client-hour, on the radio of `cheapest_by` or else the first one.
     pub energy_max: Option<f64>,
+    /// How long a wake by push or SMS takes.
+    pub wake_delays: WakeDelays,
     /// Cost to minimize.
     pub cheapest_by: Cost,
 }
@@ -93,8 +96,8 @@ pub fn recommend(
     let runs = fitting_runs(promise, measured);
     let mut choices = Vec::new();
     let mut rejected = Vec::new();
-    let Promise { network, load, p95, round_trip_p99, .. } = promise;
-    for proposal in proposals(network, load, *p95, *round_trip_p99, radios) {
+    let Promise { network, load, p95, round_trip_p99, wake_delays, .. } = promise;
+    for proposal in proposals(network, load, *p95, *round_trip_p99, radios, *wake_delays) {
         match proposal {
             Ok((candidate, reasons)) => {
                 let figures = candidate.figures(&promise.load, overheads, radios);
@@ -157,6 +160,7 @@ fn measured_figures(run: &Run) -> Figures {
         requests_per_client_hour: run.requests.per_client_hour,
         bytes_per_client_hour: run.bytes.up_with_packets + run.bytes.down_with_packets,
         energy: run.energy.clone(),
+        wakes_per_client_hour: run.wakes.as_ref().map_or(0.0, |wakes| wakes.per_client_hour),
     }
 }
 
@@ -241,7 +245,11 @@ impl fmt::Display for Figures {
         for energy in &self.energy {
             write!(f, ", {} {:.0} J/h", energy.radio, energy.joules_per_client_hour)?;
         }
-        Ok(())
+        if self.wakes_per_client_hour > 0.0 {
+            write!(f, ", {:.1} wakes/h", self.wakes_per_client_hour)?;
+        }
+        let battery = self.energy.iter().map(|energy| energy.battery_per_day).reduce(f64::max);
+        battery.map_or(Ok(()), |share| write!(f, ", battery at most {:.1} %/day", 100.0 * share))
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use super::asleep::{WakeBy, WakeDelays};
 use super::candidate::{Candidate, Load, Open, Setting};
 use super::network::Network;
 use super::radio::Radios;
@@ -28,22 +29,49 @@ pub struct Refusal {
     pub reason: String,
 }
 
-/// Returns one proposal per form. `round_trip_p99` is the slowest round trip that must not count as a failure.
+/// Returns one proposal per form, and one per way to wake a phone. `round_trip_p99` is the slowest round trip that must not count as a
+/// failure.
 pub fn proposals(
     network: &Network,
     load: &Load,
     p95: Duration,
     round_trip_p99: Duration,
     radios: &Radios,
+    delays: WakeDelays,
 ) -> Vec<Proposal> {
-    vec![
+    let forms = [
         short_poll(load, p95),
         long_poll(network, round_trip_p99, radios),
         answer("sse", Candidate::Sse, network, round_trip_p99),
         answer("ndjson", Candidate::Ndjson, network, round_trip_p99),
         connection("websocket", Candidate::WebSocket, network.websocket, network, round_trip_p99),
         connection("mqtt", Candidate::Mqtt, network.raw_tcp, network, round_trip_p99),
-    ]
+    ];
+    forms.into_iter().chain(WakeBy::ALL.map(|by| Ok(asleep(by, load, delays)))).collect()
+}
+
+fn asleep(by: WakeBy, load: &Load, delays: WakeDelays) -> (Candidate, Vec<String>) {
+    let delay = by.delay(delays);
+    let option = if by == WakeBy::Sms { "--sms-delay" } else { "--push-delay" };
+    let mut reasons = vec![format!(
+        "95 % of its wakes are assumed to arrive within {} ({option}); wake_to_poll_seconds of a gateway in use tells",
+        Setting(delay)
+    )];
+    let (pause, is_budget) = by.pause(load.rate, delay);
+    if is_budget {
+        reasons.push(format!("its default budget allows one wake in {}", Setting(pause)));
+    }
+    reasons.push(match by {
+        WakeBy::Sms => {
+            let daily = 24.0 * 3600.0 * by.wakes_per_second(delay, load.rate);
+            format!("it costs {daily:.1} SMS a day, and needs no data connection before")
+        }
+        WakeBy::Fcm | WakeBy::WebPush => {
+            "the phone's connection to the push service, which all of its apps share, is not counted"
+                .to_owned()
+        }
+    });
+    (Candidate::Asleep { by, delay }, reasons)
 }
 
 fn short_poll(load: &Load, p95: Duration) -> Proposal {
@@ -174,8 +202,14 @@ mod tests {
     fn proposed(network: &str) -> Vec<String> {
         let networks = Networks::default();
         let network = networks.get(network).unwrap();
-        let all =
-            proposals(network, &LOAD, Duration::from_secs(2), Duration::from_secs(1), &Radios::default());
+        let (p95, p99) = (Duration::from_secs(2), Duration::from_secs(1));
+        let all = proposals(network, &LOAD, p95, p99, &Radios::default(), WakeDelays::default());
+        let (forms, asleep) = all.split_at(6);
+        assert_eq!(
+            asleep.len(),
+            WakeBy::ALL.len(),
+            "the path to the gateway says nothing about that of a push"
+        );
         let text = |proposal: Proposal| match proposal {
             Ok((candidate, reasons)) => {
                 assert!(!reasons.is_empty());
@@ -183,7 +217,7 @@ mod tests {
             }
             Err(refusal) => format!("no {}", refusal.form),
         };
-        all.into_iter().map(text).collect()
+        forms.iter().cloned().map(text).collect()
     }
 
     #[test]
