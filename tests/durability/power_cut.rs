@@ -11,7 +11,7 @@ use crate::stored;
 use crate::world::{Gateway, alone};
 
 /// Larger than the data of the longest run.
-const MEBIBYTES: u64 = 256;
+pub(crate) const MEBIBYTES: u64 = 256;
 
 const INTERVAL: Duration = Duration::from_millis(100);
 
@@ -54,7 +54,7 @@ async fn the_losses_of_a_power_cut_without_sync_are_detected() {
     assert!(losses.iter().any(|loss| loss.lost > 0 && loss.left > 0), "{losses:?}");
 }
 
-async fn cut(image: &Image, gateway: Gateway) {
+pub(crate) async fn cut(image: &Image, gateway: Gateway) {
     image.lose_power();
     gateway.kill().await;
     image.mount_again().await;

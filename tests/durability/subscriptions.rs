@@ -1,11 +1,14 @@
-//! Subscriptions survive kills at any moment: no wake is lost, and no subscription has two valid holders.
+//! Subscriptions survive kills and power cuts at any moment: no wake is lost, and no subscription has two valid holders.
+
+mod crash_points;
+mod power_cut;
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
 use serde_json::{Value, json};
 use tempfile::TempDir;
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep, sleep_until};
 
 use crate::world::{Answer, Connection, Gateway, PATIENCE, Request, WebhookServer, get, post, put};
 use crate::{cycles, stored};
@@ -117,60 +120,92 @@ async fn is_all_acknowledged(gateway: &Gateway, tails: &BTreeMap<String, String>
     true
 }
 
+/// Two subscriptions, one of each kind, with their workers and what these have seen.
+struct Workers {
+    server: WebhookServer,
+    pull: Seen,
+    push: Seen,
+    /// The tails of the streams of jobs, as publishers were told.
+    tails: BTreeMap<String, String>,
+    /// The number of the last job, and how many the gateway has acknowledged.
+    job: usize,
+    appended: usize,
+}
+
+impl Workers {
+    /// Creates the subscriptions.
+    async fn start(gateway: &Gateway) -> Self {
+        let server = WebhookServer::start().await;
+        server.answer(&[("200 OK", "{}")]);
+        gateway.send(put("/v1/stream/wakes").json("[]")).await.expect(201);
+        let subscription =
+            json!({"type": "pull-wake", "pattern": "jobs/*", "wake_stream": "wakes", "lease_ttl_ms": 1000});
+        gateway.send(put(PULL).json(subscription.to_string())).await.expect(201);
+        let subscription = json!({"type": "webhook", "pattern": "jobs/*", "webhook": {"url": server.url()}, "lease_ttl_ms": 1000});
+        gateway.send(put(PUSH).json(subscription.to_string())).await.expect(201);
+        let (pull, push, tails, job, appended) = Default::default();
+        Self { server, pull, push, tails, job, appended }
+    }
+
+    /// A publisher appends a job, and the workers do what is due. The gateway may end meanwhile.
+    async fn step(&mut self, gateway: &Gateway) {
+        self.job += 1;
+        let stream = format!("jobs/{}", self.job % 4);
+        let append = post(format!("/v1/stream/{stream}?create=1")).json(format!("[{}]", self.job));
+        if let Some(answer) = attempt(gateway, append).await.filter(|answer| answer.status.is_success()) {
+            self.tails.insert(stream, answer.next_offset());
+            self.appended += 1;
+        }
+        work(gateway, &mut self.pull).await;
+        call_back(gateway, &mut self.server, &mut self.push).await;
+    }
+
+    /// Takes steps until an instant.
+    async fn steps_until(&mut self, gateway: &Gateway, end: Instant) {
+        while Instant::now() < end {
+            tokio::select! {
+                () = self.step(gateway) => {}
+                () = sleep_until(end) => {}
+            }
+        }
+    }
+
+    /// Waits until all jobs are acknowledged, so that no wake is lost. Says what `outages` there were.
+    async fn finish(mut self, gateway: &Gateway, outages: &str) {
+        self.server.answer(&[("200 OK", r#"{"done":true}"#)]);
+        let deadline = Instant::now() + PATIENCE;
+        while !is_all_acknowledged(gateway, &self.tails).await {
+            assert!(Instant::now() < deadline, "a wake is lost: {:?}", self.tails);
+            work(gateway, &mut self.pull).await;
+            call_back(gateway, &mut self.server, &mut self.push).await;
+            sleep(Duration::from_millis(20)).await;
+        }
+        println!(
+            "{outages}: {} jobs, {} claims and {} webhooks, each with a generation of its own; all of {} streams acknowledged",
+            self.appended,
+            self.pull.wakes.len(),
+            self.push.wakes.len(),
+            self.tails.len()
+        );
+        assert!(!self.pull.wakes.is_empty() && !self.push.wakes.is_empty());
+    }
+}
+
+/// Ends the gateway again and again, each time at another moment of its work.
+async fn survive(what: &str, arguments: &[&str], outage: impl AsyncFn(Gateway)) {
+    let mut gateway = Gateway::start(arguments).await;
+    let mut workers = Workers::start(&gateway).await;
+    for _ in 0..cycles() {
+        let end = Instant::now() + Duration::from_micros(fastrand::u64(0..150_000));
+        workers.steps_until(&gateway, end).await;
+        outage(gateway).await;
+        gateway = Gateway::start(arguments).await;
+    }
+    workers.finish(&gateway, &format!("{} x {what}", cycles())).await;
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn no_kill_loses_a_wake_or_makes_a_second_holder() {
     let folder = TempDir::new_in(env!("CARGO_TARGET_TMPDIR")).expect("a new folder");
-    let arguments = stored(folder.path(), "always");
-    let mut server = WebhookServer::start().await;
-    server.answer(&[("200 OK", "{}")]);
-    let (mut pull, mut push) = (Seen::default(), Seen::default());
-    let mut gateway = Gateway::start(&arguments).await;
-    gateway.send(put("/v1/stream/wakes").json("[]")).await.expect(201);
-    let subscription =
-        json!({"type": "pull-wake", "pattern": "jobs/*", "wake_stream": "wakes", "lease_ttl_ms": 1000});
-    gateway.send(put(PULL).json(subscription.to_string())).await.expect(201);
-    let subscription = json!({"type": "webhook", "pattern": "jobs/*", "webhook": {"url": server.url()}, "lease_ttl_ms": 1000});
-    gateway.send(put(PUSH).json(subscription.to_string())).await.expect(201);
-    let mut tails = BTreeMap::new();
-    for cycle in 0..cycles() {
-        // Each cycle is killed at another moment of its work.
-        let end = Instant::now() + Duration::from_micros(fastrand::u64(0..150_000));
-        let mut number = 0;
-        while Instant::now() < end {
-            number += 1;
-            let stream = format!("jobs/{}", number % 3 + cycle % 2);
-            let append = post(format!("/v1/stream/{stream}?create=1")).json(format!("[{number}]"));
-            let steps = async {
-                if let Some(answer) =
-                    attempt(&gateway, append).await.filter(|answer| answer.status.is_success())
-                {
-                    tails.insert(stream, answer.next_offset());
-                }
-                work(&gateway, &mut pull).await;
-                call_back(&gateway, &mut server, &mut push).await;
-            };
-            tokio::select! {
-                () = steps => {}
-                () = tokio::time::sleep_until(end) => {}
-            }
-        }
-        gateway.kill().await;
-        gateway = Gateway::start(&arguments).await;
-    }
-    server.answer(&[("200 OK", r#"{"done":true}"#)]);
-    let deadline = Instant::now() + PATIENCE;
-    while !is_all_acknowledged(&gateway, &tails).await {
-        assert!(Instant::now() < deadline, "a wake is lost: {tails:?}");
-        work(&gateway, &mut pull).await;
-        call_back(&gateway, &mut server, &mut push).await;
-        sleep(Duration::from_millis(20)).await;
-    }
-    println!(
-        "{} kills: {} claims and {} webhooks, each with a generation of its own; all of {} streams acknowledged",
-        cycles(),
-        pull.wakes.len(),
-        push.wakes.len(),
-        tails.len()
-    );
-    assert!(!pull.wakes.is_empty() && !push.wakes.is_empty());
+    survive("SIGKILL", &stored(folder.path(), "always"), Gateway::kill).await;
 }
