@@ -41,7 +41,7 @@
 //! | a producer | 100 bytes and its id of at most 256 bytes; 10 000 per stream |
 //! | a client that is remembered after its poll | 256 bytes, its id and the name of its stream; all of them at most 300 times `idle_clients_max`: 29 MiB |
 //! | the takeovers of one client, which the gateway remembers | 300 bytes; `takeover_clients_max` polling clients and as many MQTT clients: 6 MiB |
-//! | a device that is woken | 0.5 KiB, and 0.25 KiB for each of its streams and channels, with their names and credentials; all devices take at most `device_bytes_max` |
+//! | a device that is woken | 0.5 KiB, 0.25 KiB for each of its streams and channels, with their names and credentials, and 0.5 KiB for each of its filters with 16 bytes for each of their characters; all devices take at most `device_bytes_max` |
 //! | a revocation of tokens | about 300 bytes; 10 000 that count, and 30 000 entries in their stream |
 //! | a subscription | 6 KiB, and about 300 bytes for each of `subscription_streams_max` streams; `subscription_bytes_max` for all |
 //! | an origin of a stream | 4 KiB, and 100 bytes for each of `origin_elements_max` elements with a key; a request to it `origin_bytes_max`, twice while it is compared |

@@ -288,6 +288,7 @@ impl Server {
             tokio::spawn(self.logs.clone().summarize(clock)),
             tokio::spawn(authorization::fetch_keys(self.auth.clone(), metrics.clone())),
             tokio::spawn(authorization::end_unauthorized_polls(self.auth.clone(), hub.clone())),
+            tokio::spawn(authorization::remove_revoked_devices(self.auth.clone(), hub.clone())),
             tokio::spawn(wakes.run()),
             tokio::spawn(connection::serve_sockets(broker.clone(), self.limits.clone(), mqtt_sockets)),
         ]);

@@ -137,6 +137,13 @@ pub struct CredentialRecord {
     pub(super) expires_at: SystemTime,
 }
 
+impl CredentialRecord {
+    /// The record as what keeps it without knowing what it is stores it.
+    pub fn to_bytes(&self) -> Option<Box<[u8]>> {
+        postcard::to_allocvec(self).ok().map(Vec::into_boxed_slice)
+    }
+}
+
 /// The rights of one client, from its credentials.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Grants {

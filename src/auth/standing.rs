@@ -11,6 +11,8 @@ use super::revocation::{Revocation, Target};
 #[derive(Debug, Default)]
 pub(super) struct Standing {
     keys: HashSet<u64>,
+    /// Keys that their issuers still have, and that were revoked.
+    revoked_keys: HashSet<u64>,
     ids: HashMap<u64, Revocation>,
     subjects: HashMap<u64, Revocation>,
     key_ids: HashMap<u64, Revocation>,
@@ -26,10 +28,15 @@ impl Standing {
 
     /// Whether a token stands. Its expiry is another matter.
     pub(super) fn allows(&self, token: &TokenFacts) -> bool {
+        self.has_key(token) && !self.has_revoked(token)
+    }
+
+    /// Whether a revocation names a token, its subject or its key.
+    pub(super) fn has_revoked(&self, token: &TokenFacts) -> bool {
         let is_before = |revoked: &Revocation| token.issued_at < revoked.issued_before();
-        self.has_key(token)
-            && !token.id.is_some_and(|id| self.ids.contains_key(&id) || self.certificates.contains(&id))
-            && !self.subjects.get(&token.subject).is_some_and(is_before)
+        self.revoked_keys.contains(&token.key)
+            || token.id.is_some_and(|id| self.ids.contains_key(&id) || self.certificates.contains(&id))
+            || self.subjects.get(&token.subject).is_some_and(is_before)
     }
 
     /// Whether a key with an id was revoked. `digest` is that of its issuer and its id.
@@ -37,9 +44,9 @@ impl Standing {
         self.key_ids.contains_key(&digest)
     }
 
-    /// Replaces the keys in use.
-    pub(super) fn set_keys(&mut self, keys: HashSet<u64>) {
-        self.keys = keys;
+    /// Replaces the keys in use, and those that are not because they were revoked.
+    pub(super) fn set_keys(&mut self, keys: HashSet<u64>, revoked: HashSet<u64>) {
+        (self.keys, self.revoked_keys) = (keys, revoked);
     }
 
     /// Replaces the client certificates that their authorities have revoked.
@@ -120,7 +127,7 @@ mod tests {
 
     fn standing() -> Standing {
         let mut standing = Standing::default();
-        standing.set_keys(HashSet::from([TOKEN.key]));
+        standing.set_keys(HashSet::from([TOKEN.key]), HashSet::new());
         standing
     }
 
@@ -140,8 +147,10 @@ mod tests {
         let mut standing = standing();
         assert!(both(&standing, TOKEN));
         assert!(!both(&standing, TokenFacts { key: 5, ..TOKEN }));
-        standing.set_keys(HashSet::new());
-        assert!(!both(&standing, TOKEN));
+        standing.set_keys(HashSet::new(), HashSet::new());
+        assert!(!both(&standing, TOKEN) && !standing.has_revoked(&TOKEN), "the key was replaced");
+        standing.set_keys(HashSet::new(), HashSet::from([TOKEN.key]));
+        assert!(!both(&standing, TOKEN) && standing.has_revoked(&TOKEN), "the key was revoked");
     }
 
     #[test]

@@ -45,7 +45,7 @@ pub use clients::{
 };
 pub use devices::{
     AppPolicy, ChannelView, Credential, CredentialKind, DeviceConnection, DeviceError, DeviceSpec,
-    DeviceView, Devices, QuietHours, Removed, Verdict, WakeOrder,
+    DeviceView, Devices, QuietHours, ReceiptState, RemovalReason, Removed, Verdict, WakeOrder,
 };
 pub use held_poll::{HeldPoll, PollError, PollSettings, PollStart, Polled};
 pub use listing::{StreamListing, StreamView};
@@ -225,13 +225,22 @@ impl Hub {
     /// Returns the tail of a stream, `None` if the stream does not exist. This does not count as use of the stream. Waits while the
     /// store cannot be read.
     pub async fn settled_tail(&self, name: &StreamName) -> Option<Offset> {
-        until_answered(|| self.tail_of(name)).await
+        self.settled_description(name).await.map(|description| description.tail)
+    }
+
+    /// Describes a stream like [`settled_tail`](Self::settled_tail).
+    pub(in crate::hub) async fn settled_description(&self, name: &StreamName) -> Option<Description> {
+        until_answered(|| self.description_of(name)).await
     }
 
     /// Returns the tail of a stream, `None` if the stream does not exist. This does not count as use of the stream.
     pub async fn tail_of(&self, name: &StreamName) -> Result<Option<Offset>, Failure> {
+        Ok(self.description_of(name).await?.map(|description| description.tail))
+    }
+
+    async fn description_of(&self, name: &StreamName) -> Result<Option<Description>, Failure> {
         match self.describe(name).await {
-            Ok(description) => Ok(Some(description.tail)),
+            Ok(description) => Ok(Some(description)),
             Err(ChangeError::Missing(_)) => Ok(None),
             Err(ChangeError::Failed(failure)) => Err(failure),
         }

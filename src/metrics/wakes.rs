@@ -22,6 +22,12 @@ struct ProviderLabel {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ReceiptLabels {
+    provider: &'static str,
+    state: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct SuppressedLabel {
     reason: &'static str,
 }
@@ -39,6 +45,7 @@ pub(crate) struct WakeMetrics {
     to_poll_seconds: Family<ProviderLabel, Histogram>,
     suppressed: Family<SuppressedLabel, Counter>,
     alarms: Family<ProviderLabel, Counter>,
+    receipts: Family<ReceiptLabels, Counter>,
     devices: Family<DeviceStateLabel, Gauge<u64, AtomicU64>>,
 }
 
@@ -80,9 +87,15 @@ impl WakeMetrics {
         let alarms = Family::default();
         let help = "Times that a provider called all devices gone, of which none is removed then";
         registry.register("wake_alarms", help, alarms.clone());
+        let receipts = Family::default();
+        registry.register(
+            "wake_receipts",
+            "Receipts for wakes that a provider has accepted, by provider and by what became of the wake",
+            receipts.clone(),
+        );
         let devices = Family::default();
         registry.register("devices", "Registered devices, by state", devices.clone());
-        Self { wakes, polls, to_poll_seconds, suppressed, alarms, devices }
+        Self { wakes, polls, to_poll_seconds, suppressed, alarms, receipts, devices }
     }
 
     /// A provider has answered a wake.
@@ -94,6 +107,11 @@ impl WakeMetrics {
     pub(crate) fn confirmed(&self, provider: &'static str, took: Duration) {
         self.polls.get_or_create(&ProviderLabel { provider }).inc();
         self.to_poll_seconds.get_or_create(&ProviderLabel { provider }).observe(took.as_secs_f64());
+    }
+
+    /// A provider tells what became of a wake that it had accepted.
+    pub(crate) fn receipt(&self, provider: &'static str, state: &'static str) {
+        self.receipts.get_or_create(&ReceiptLabels { provider, state }).inc();
     }
 
     /// A device is not woken, or not yet.

@@ -5,6 +5,7 @@ use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::sync::Notify;
 use tokio::task::spawn_blocking;
 use tokio::time::sleep;
 
@@ -106,6 +107,19 @@ pub(super) async fn end_unauthorized_polls(auth: Arc<Authenticator>, hub: Arc<Hu
         });
     })
     .await;
+}
+
+/// Removes the devices that were registered with credentials that were revoked: before the start, and from then on. Runs until the task
+/// is aborted.
+pub(super) async fn remove_revoked_devices(auth: Arc<Authenticator>, hub: Arc<Hub>) {
+    let revoked = Notify::new();
+    let remove = async {
+        loop {
+            hub.remove_devices(|credentials| auth.has_revoked(credentials)).await;
+            revoked.notified().await;
+        }
+    };
+    tokio::join!(remove, auth.watch(|_| revoked.notify_one()));
 }
 
 /// Keeps the keys of token issuers with a URL fresh. Runs until the task is aborted.

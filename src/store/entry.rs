@@ -177,6 +177,7 @@ impl<C: Content> Entry<C> {
             content_type: self.content_type.clone(),
             earliest: self.epoch_history.offset_at(self.log.earliest()),
             tail: self.tail(),
+            appended_at: self.log.newest(),
             closed: self.closed,
             lifetime: self.lifetime,
             retention: self.retention,

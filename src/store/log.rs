@@ -359,6 +359,13 @@ impl<C: Content> Log<C> {
         self.records_from(self.earliest).next().map(|record| self.appended_at(&record))
     }
 
+    /// The append time of the newest message.
+    pub(super) fn newest(&self) -> Option<SystemTime> {
+        let last = self.open.last().filter(|record| record.end() > self.earliest);
+        let sealed = || self.records_from(Position(self.tail.0.checked_sub(1)?).max(self.earliest)).last();
+        last.map(Cow::Borrowed).or_else(sealed).map(|record| self.appended_at(&record))
+    }
+
     /// Treats appends with a time after `now` as if they had been made at `now`.
     pub(super) fn cap_append_times(&mut self, now: SystemTime) {
         self.youngest = Some(Box::new(AppendTimeCap { before: self.tail, at: now }));

@@ -123,6 +123,8 @@ pub struct Description {
     pub earliest: Offset,
     /// The offset after the last message.
     pub tail: Offset,
+    /// When the newest message that is kept was appended. `None`: no message is kept.
+    pub appended_at: Option<SystemTime>,
     /// Whether the stream is closed.
     pub closed: bool,
     /// When the stream is removed automatically.

@@ -16,6 +16,7 @@ mod creation;
 mod epoch_history;
 mod filter;
 mod filter_map;
+mod filter_tree;
 mod message;
 mod name;
 mod offset;
@@ -45,6 +46,7 @@ pub use creation::{
 pub use epoch_history::{EpochHistory, OtherEpoch};
 pub use filter::{ANY_LEVELS, Filter, InvalidFilter, ONE_LEVEL};
 pub use filter_map::FilterMap;
+pub use filter_tree::FilterTree;
 pub use message::{Annotation, Message, MessageLimit, Messages, QoS};
 pub use name::{InvalidName, LEVELS_MAX, StreamName};
 pub use offset::{Epoch, InvalidOffset, Offset, Position, Progress, Start};

@@ -14,34 +14,40 @@ const DAY: u64 = 24 * 3600;
 const LIFETIME: Duration = Duration::from_secs(4);
 
 /// A gateway whose wall clock is set by a file.
-struct World {
-    gateway: Gateway,
+pub(crate) struct World {
+    pub(crate) gateway: Gateway,
     // Dropped after the gateway.
     directory: tempfile::TempDir,
+    arguments: Vec<String>,
 }
 
 impl World {
     async fn start() -> Self {
+        Self::start_with(Vec::new()).await
+    }
+
+    /// Starts a gateway with additional arguments.
+    pub(crate) async fn start_with(arguments: Vec<String>) -> Self {
         let directory = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
         set(directory.path(), "+0");
-        let gateway = start(directory.path()).await;
-        Self { directory, gateway }
+        let gateway = start(directory.path(), &arguments).await;
+        Self { directory, arguments, gateway }
     }
 
     /// Sets the offset of the wall clock from the true time, for example `-400d`.
-    fn set(&self, offset: &str) {
+    pub(crate) fn set(&self, offset: &str) {
         set(self.directory.path(), offset);
     }
 
-    async fn restart(self) -> Self {
-        let Self { directory, gateway } = self;
+    pub(crate) async fn restart(self) -> Self {
+        let Self { directory, arguments, gateway } = self;
         gateway.kill().await;
-        let gateway = start(directory.path()).await;
-        Self { directory, gateway }
+        let gateway = start(directory.path(), &arguments).await;
+        Self { directory, arguments, gateway }
     }
 
     /// Returns the date that the gateway sends to its clients.
-    async fn date(&self) -> jiff::Timestamp {
+    pub(crate) async fn date(&self) -> jiff::Timestamp {
         let date = self.gateway.send(get("/v1/stream/none")).await.header("date").to_owned();
         httpdate::parse_http_date(&date).unwrap().try_into().unwrap()
     }
@@ -68,7 +74,7 @@ fn set(directory: &Path, offset: &str) {
     std::fs::rename(new, file).unwrap();
 }
 
-async fn start(directory: &Path) -> Gateway {
+async fn start(directory: &Path, arguments: &[String]) -> Gateway {
     let preload = run("faketime", &["-f", "+0", "printenv", "LD_PRELOAD"]);
     let (file, store) = (directory.join("offset"), directory.join("store"));
     let variables = [
@@ -77,7 +83,9 @@ async fn start(directory: &Path) -> Gateway {
         ("FAKETIME_NO_CACHE", "1"),
         ("FAKETIME_DONT_FAKE_MONOTONIC", "1"),
     ];
-    Gateway::start_with(&["--store", store.to_str().unwrap()], &variables).await
+    let arguments =
+        ["--store", store.to_str().unwrap()].into_iter().chain(arguments.iter().map(String::as_str));
+    Gateway::start_with(&arguments.collect::<Vec<_>>(), &variables).await
 }
 
 /// Returns the offset of the gateway's wall clock from the true time, in days.

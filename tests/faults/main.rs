@@ -18,6 +18,7 @@ mod arena;
 mod clock;
 mod crowd;
 mod descriptors;
+mod device_clock;
 mod drain;
 mod expiring;
 mod fill;

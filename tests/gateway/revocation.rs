@@ -14,7 +14,7 @@ use crate::world::{Answer, Close, Connection, Gateway, PATIENCE, WebSocket, get,
 const FORMS: [&str; 2] = ["sse", "ndjson"];
 
 impl Protected {
-    async fn revoke(&self, revocation: &Value) -> Answer {
+    pub(crate) async fn revoke(&self, revocation: &Value) -> Answer {
         Connection::open(self.gateway.admin).await.send(post("/revocations").json(revocation)).await
     }
 
@@ -27,7 +27,7 @@ impl Protected {
 }
 
 /// A part of a token: 0 is its header, 1 its claims.
-fn part(token: &str, part: usize) -> Value {
+pub(crate) fn part(token: &str, part: usize) -> Value {
     let part = token.split('.').nth(part).unwrap();
     serde_json::from_slice(&URL_SAFE_NO_PAD.decode(part).unwrap()).unwrap()
 }

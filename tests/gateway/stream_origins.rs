@@ -323,3 +323,45 @@ async fn with_tokens_an_origin_needs_the_right_to_manage_and_is_shown_to_those_w
     assert_eq!(world.send(Some(&creator), post(FEED).json("2")).await.expect(409).problem(), "has-origin");
     assert!(!world.gateway.log().contains("secret"), "{}", world.gateway.log());
 }
+
+/// MQTT has no place for the state beside a message, so that it is a topic of its own.
+#[tokio::test]
+async fn mqtt_clients_are_told_when_an_origin_fails_and_when_it_answers_again() {
+    let (origin, gateway) = (Origin::start("1").await, gateway(&[]).await);
+    gateway.send(creation(FEED, &origin)).await.expect(201);
+    let mut reader = Mqtt::connect(gateway.mqtt, &Hello::new("reader")).await;
+    assert_eq!(reader.subscribe("$SYS/origin/feed", 1).await, 1);
+    assert_eq!(reader.subscribe("#", 0).await, 0);
+    let mut next = async |topic: &str| {
+        let message = reader.take().await;
+        assert_eq!(message.topic, topic);
+        serde_json::from_slice::<serde_json::Value>(&message.payload).unwrap()
+    };
+    assert_eq!(next("feed").await, 1);
+    let told = next("$SYS/origin/feed").await;
+    assert_eq!((&told["state"], told["checked"].is_string()), (&"ok".into(), true), "{told}");
+    origin.replies(Reply::Status(503, ""));
+    let told = next("$SYS/origin/feed").await;
+    assert_eq!((&told["state"], &told["reason"]), (&"failing".into(), &"status-503".into()), "{told}");
+    assert!(told["since"].is_string(), "{told}");
+    // A client that comes now gets it as a retained message.
+    let mut late = Mqtt::connect(gateway.mqtt, &Hello::new("late")).await;
+    assert_eq!(late.subscribe("$SYS/origin/feed", 0).await, 0);
+    let retained = late.message().await;
+    assert!(retained.retain && retained.payload.starts_with(b"{"), "{retained:?}");
+    origin.has("2");
+    let mut told = Vec::new();
+    while told.len() < 2 {
+        let message = reader.take().await;
+        told.push((message.topic, message.payload));
+    }
+    told.sort();
+    assert_eq!(told[1], ("feed".to_owned(), b"2".to_vec()));
+    assert!(String::from_utf8_lossy(&told[0].1).contains("\"state\":\"ok\""), "{told:?}");
+    assert_eq!(reader.publish("$SYS/origin/feed", "{}", 1).await, 0x87);
+    gateway.send(delete(FEED)).await.expect(204);
+    until("it ends with its stream", async || {
+        gateway.send(get("/v1/stream/$SYS/origin/feed")).await.status == 404
+    })
+    .await;
+}

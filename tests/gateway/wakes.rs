@@ -17,21 +17,21 @@ use crate::world::{Gateway, delete, get, post, put, until};
 const SECRET: &str = "a secret of the webhook";
 
 /// Writes a configuration with apps, and returns the arguments that use it.
-fn config(folder: &Path, apps: &str) -> Vec<String> {
+pub(crate) fn config(folder: &Path, apps: &str) -> Vec<String> {
     let file = folder.join("pollgate.toml");
     std::fs::write(folder.join("secret"), SECRET).unwrap();
     std::fs::write(&file, apps.replace("FOLDER", folder.to_str().unwrap())).unwrap();
     vec!["--config".to_owned(), file.to_str().unwrap().to_owned()]
 }
 
-fn webhook(name: &str, provider: &Provider) -> String {
+pub(crate) fn webhook(name: &str, provider: &Provider) -> String {
     format!(
         "[[wake]]\nname = \"{name}\"\nkind = \"webhook\"\nkey_file = \"FOLDER/secret\"\nurl = \"http://{}/{name}\"\nmin_interval = \"0s\"\n",
         provider.address
     )
 }
 
-async fn start(arguments: &[String], more: &[&str]) -> Gateway {
+pub(crate) async fn start(arguments: &[String], more: &[&str]) -> Gateway {
     let arguments: Vec<_> = arguments.iter().map(String::as_str).chain(more.iter().copied()).collect();
     Gateway::start(&arguments).await
 }

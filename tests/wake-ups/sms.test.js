@@ -8,6 +8,9 @@ import { append, ask, gatewayOf, metric, register, until } from "./world.js"
 const THROTTLED = smpp.ESME_RTHROTTLED
 const INVALID_NUMBER = smpp.ESME_RINVDSTADR
 
+// The state in the receipt of a message: numbers that end in 44 are not reached, and those that end in 55 not the first time.
+const undelivered = (number, nth) => number.endsWith("44") ? "UNDELIV" : number.endsWith("55") && nth === 1 ? "EXPIRED" : undefined
+
 // A message centre that sends a receipt for each message. It throttles the first message to a number that ends in 58, and does
 // not know numbers that end in 11.
 async function messageCentre(context) {
@@ -30,8 +33,10 @@ async function messageCentre(context) {
       if (number.endsWith("11")) return session.send(pdu.response({ command_status: INVALID_NUMBER }))
       messages.push(pdu)
       // The receipt may come before the response.
-      const receipt = `id:${messages.length} sub:001 dlvrd:001 submit date:2611290000 done date:2611290001 stat:DELIVRD err:000 text:`
-      session.deliver_sm({ source_addr: number, destination_addr: pdu.source_addr, esm_class: 4, short_message: receipt })
+      const nth = messages.filter((message) => message.destination_addr === number).length
+      const state = undelivered(number, nth) ?? "DELIVRD"
+      const receipt = `id:${messages.length} sub:001 dlvrd:001 submit date:2611290000 done date:2611290001 stat:${state} err:000 text:`
+      session.deliver_sm({ source_addr: number, source_addr_ton: 1, destination_addr: pdu.source_addr, esm_class: 4, short_message: receipt })
       session.send(pdu.response({ message_id: `${messages.length}` }))
     })
     session.on("deliver_sm_resp", (pdu) => messages.receipts.push(pdu.command_status))
@@ -53,6 +58,8 @@ const app = (centre, more) => ({
 })
 
 const verdicts = (gateway, verdict) => metric(gateway, `pollgate_wakes_total{provider="sms",verdict="${verdict}"}`)
+
+const receipts = (gateway, state) => metric(gateway, `pollgate_wake_receipts_total{provider="sms",state="${state}"}`)
 
 test("phones get one SMS, with a receipt, and throttling loses none", { timeout: 180_000 }, async (context) => {
   const centre = await messageCentre(context)
@@ -76,9 +83,34 @@ test("phones get one SMS, with a receipt, and throttling loses none", { timeout:
   assert.deepEqual(new Set(centre.messages.receipts), new Set([0]))
   await until("all answers are counted", async () =>
     (await verdicts(gateway, "ok")) === 2 && (await verdicts(gateway, "slow")) === 1 && (await verdicts(gateway, "bad")) === 1)
-  // A number is never removed.
+  await until("receipts are counted", async () => (await receipts(gateway, "delivered")) === 2)
+  // That the message centre refuses a number removes nothing.
   const { channels } = (await ask(gateway, "GET", "/v1/devices/unknown")).json()
   assert.equal(channels[0].state, "active")
+})
+
+test("a number that is not reached twice is gone, and one that expires gets another SMS", { timeout: 240_000 }, async (context) => {
+  const centre = await messageCentre(context)
+  const gateway = await gatewayOf(context, [app(centre, { text: "News", min_interval: "1s" })])
+  const numbers = { gone: "+31600000044", off: "+31600000055" }
+  for (const [device, credential] of Object.entries(numbers)) await register(gateway, device, [{ app: "sms", credential }])
+  const channels = async (device) => (await ask(gateway, "GET", `/v1/devices/${device}`)).json().channels
+  await append(gateway, 1)
+  await until("the receipts have arrived", async () =>
+    (await receipts(gateway, "undeliverable")) === 1 && (await receipts(gateway, "expired")) === 1)
+  await until("the receipt is noted", async () => (await channels("gone"))[0].last_error === "undeliverable")
+  assert.equal((await channels("gone"))[0].state, "active")
+  // A poll ends the pause of a silent device; it leaves something to read.
+  await ask(gateway, "GET", "/v1/stream/news?offset=-1&client=gone")
+  await append(gateway, 2)
+  await until("the number is not reached again", async () => (await receipts(gateway, "undeliverable")) === 2)
+  // Once another SMS is delivered, the message centre is right about the number. That is the one after the pause of a minute.
+  await until("the other phone has it", async () => (await receipts(gateway, "delivered")) >= 1, 150_000)
+  await until("the number is removed", async () => (await channels("gone")).length === 0)
+  const removed = await until("the application is told", () =>
+    ask(gateway, "GET", "/v1/stream/devices/removed?offset=-1").then((told) => told.json(), () => undefined))
+  assert.deepEqual(removed.map(({ device, reason }) => [device, reason]), [["gone", "gone"]])
+  assert.equal((await channels("off"))[0].last_error, null)
 })
 
 test("an app on the phone gets a data SMS on its port", { timeout: 120_000 }, async (context) => {

@@ -61,9 +61,9 @@ export async function register(gateway, device, channels) {
 
 export const append = (gateway, message) => ask(gateway, "POST", "/v1/stream/news", message)
 
-// Waits until `condition` returns something; fails after a minute.
-export async function until(what, condition) {
-  for (const end = Date.now() + 60_000; Date.now() < end; await new Promise((done) => setTimeout(done, 50))) {
+// Waits until `condition` returns something; fails after a minute, or after `time` in milliseconds.
+export async function until(what, condition, time = 60_000) {
+  for (const end = Date.now() + time; Date.now() < end; await new Promise((done) => setTimeout(done, 50))) {
     const found = await condition()
     if (found) return found
   }

@@ -4,7 +4,7 @@ use std::cmp::Ordering;
 use std::fmt;
 use std::time::Duration;
 
-use super::asleep::WakeDelays;
+use super::asleep::{WakeBy, WakeDelays};
 use super::candidate::{Figures, Load, Overheads};
 use super::network::Network;
 use super::radio::Radios;
@@ -46,7 +46,7 @@ pub enum Cost {
 /// Result of [`recommend`]. Its text form is the output of the command.
 #[derive(Debug, Clone)]
 pub struct Recommendation {
-    /// Strategies that keep the promise, cheapest first.
+    /// Strategies that keep the promise, cheapest first; SMS come last.
     pub kept: Vec<Choice>,
     /// Strategies that do not keep the promise.
     pub rejected: Vec<Rejected>,
@@ -136,7 +136,11 @@ pub fn recommend(
             Some(reason) => rejected.push(Rejected { strategy: choice.strategy, reason }),
         }
     }
-    kept.sort_by(|a, b| promise.cheapest_by.order(&a.figures, &b.figures));
+    // An SMS costs money, which no other cost weighs up.
+    let by_sms = |choice: &Choice| choice.strategy == WakeBy::Sms.to_string();
+    kept.sort_by(|a, b| {
+        by_sms(a).cmp(&by_sms(b)).then_with(|| promise.cheapest_by.order(&a.figures, &b.figures))
+    });
     Recommendation { kept, rejected }
 }
 
@@ -249,7 +253,7 @@ impl fmt::Display for Figures {
             write!(f, ", {:.1} wakes/h", self.wakes_per_client_hour)?;
         }
         let battery = self.energy.iter().map(|energy| energy.battery_per_day).reduce(f64::max);
-        battery.map_or(Ok(()), |share| write!(f, ", battery at most {:.1} %/day", 100.0 * share))
+        battery.map_or(Ok(()), |share| write!(f, ", at most {:.1} % of a battery a day", 100.0 * share))
     }
 }
 

@@ -64,7 +64,7 @@ fn asleep(by: WakeBy, load: &Load, delays: WakeDelays) -> (Candidate, Vec<String
     reasons.push(match by {
         WakeBy::Sms => {
             let daily = 24.0 * 3600.0 * by.wakes_per_second(delay, load.rate);
-            format!("it costs {daily:.1} SMS a day, and needs no data connection before")
+            format!("it costs {daily:.1} SMS a day, which is why it comes last; a phone without a data connection gets them")
         }
         WakeBy::Fcm | WakeBy::WebPush => {
             "the phone's connection to the push service, which all of its apps share, is not counted"

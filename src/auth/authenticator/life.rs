@@ -96,6 +96,14 @@ impl Authenticator {
         Some(*expires_at > now && standing.allows(facts))
     }
 
+    /// Whether a revocation names these credentials, see [`CredentialRecord::to_bytes`]. They may have expired, and their key may be
+    /// out of use because it was replaced, which is no revocation.
+    pub fn has_revoked(&self, credentials: &[u8]) -> bool {
+        let Some(verifier) = &self.verifier else { return false };
+        let record = postcard::from_bytes::<CredentialRecord>(credentials);
+        record.is_ok_and(|record| verifier.standing.borrow().has_revoked(&record.facts))
+    }
+
     /// Replaces the client certificates that their authorities have revoked, by the lists in DER. What is open with them ends within
     /// a second.
     pub fn revoke_certificates<'a>(&self, lists: impl Iterator<Item = &'a [u8]>) -> Result<(), AuthError> {
@@ -199,18 +207,20 @@ impl Verifier {
     pub(super) fn change(&self, change: impl FnOnce(&mut Standing)) {
         self.standing.send_modify(|standing| {
             change(standing);
-            let mut keys = HashSet::new();
+            let (mut keys, mut revoked) = (HashSet::new(), HashSet::new());
             for (name, issuer) in &self.issuers {
                 issuer.keys.with_keys(|of_issuer| {
-                    let stands =
-                        |key: &&Key| !key.id().is_some_and(|id| self.has_revoked_key(standing, name, id));
-                    keys.extend(of_issuer.iter().filter(stands).map(|key| self.digest_of_key(name, key)));
+                    for key in of_issuer.iter() {
+                        let is_revoked = key.id().is_some_and(|id| self.has_revoked_key(standing, name, id));
+                        let of_kind = if is_revoked { &mut revoked } else { &mut keys };
+                        of_kind.insert(self.digest_of_key(name, key));
+                    }
                 });
             }
             if !self.certificate_rules.is_empty() {
                 keys.insert(self.digest_of_certificates());
             }
-            standing.set_keys(keys);
+            standing.set_keys(keys, revoked);
         });
         self.changes.fetch_add(1, Ordering::Release);
     }

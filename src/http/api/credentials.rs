@@ -236,13 +236,17 @@ impl Rights {
         self.check(action, &name)
     }
 
-    /// Checks that the client may do `action` to every stream that `filter` can match, as the client would write it.
+    /// Turns a filter that the client has sent into that of the streams in the hub.
+    pub(super) fn enter_filter(&self, filter: &Filter) -> Filter {
+        filter.of_tenant(self.grants.tenant())
+    }
+
+    /// Checks that the client may do `action` to every stream that `filter` of the hub can match.
     pub(super) fn check_filter(&self, action: Action, filter: &Filter) -> Result<(), Error> {
         if self.owes_ticket {
             return Err(Error::Unauthorized(Unauthorized::Ticket));
         }
-        let filter = filter.of_tenant(self.grants.tenant());
-        authorize_filter(&self.grants, action, &filter).map_err(|forbidden| match self.grants.subject() {
+        authorize_filter(&self.grants, action, filter).map_err(|forbidden| match self.grants.subject() {
             None => Error::Unauthorized(Unauthorized::Missing),
             Some(_) => Error::Forbidden(forbidden),
         })
@@ -289,6 +293,11 @@ impl Rights {
     pub(super) fn held_credentials(&self) -> Option<HeldCredentials> {
         let (key_and_id, subject_and_time) = self.grants.mark()?;
         Some(HeldCredentials { mark: CredentialMark(key_and_id, subject_and_time), changes: self.changes })
+    }
+
+    /// Identifies the credentials for what outlives the request. `None`: there are none.
+    pub(super) fn credentials(&self) -> Option<Box<[u8]>> {
+        self.grants.record()?.to_bytes()
     }
 
     /// Whom quotas apply to; the gateway, if that is the address of the client.

@@ -3,6 +3,7 @@
 //! A device is a client id. Its polls, which have the same `client`, confirm wakes and say what it has read. With authorization, a
 //! device belongs to the subject of the token that registered it.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -19,13 +20,13 @@ use super::error::Error;
 use super::gateway::Gateway;
 use super::handlers::{content_type, refuse_content_encoding};
 use super::target::stream_name;
-use crate::auth::Action;
+use crate::auth::{Action, Unauthorized};
 use crate::clock::rfc3339;
 use crate::http::conn::Body;
 use crate::hub::{
     ChannelView, ClientId, Credential, CredentialKind, DeviceError, DeviceSpec, DeviceView, QuietHours,
 };
-use crate::stream::{Offset, Principal, Start, StreamName};
+use crate::stream::{Filter, Offset, Principal, Start, StreamName};
 
 /// The path of the list of apps, and of all devices below it.
 pub(super) const DEVICES_PATH: &str = "/v1/devices";
@@ -65,7 +66,10 @@ pub(in crate::http) enum DeviceRequest {
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Registration {
+    #[serde(default)]
     streams: Map<String, Value>,
+    #[serde(default)]
+    filters: Vec<String>,
     channels: Vec<JsonChannel>,
     #[serde(default)]
     quiet: Option<JsonQuiet>,
@@ -157,7 +161,7 @@ impl DeviceRequest {
         let registration: Registration = serde_json::from_slice(body).map_err(|error| {
             Error::Device(DeviceError::Invalid(format!("the registration is invalid: {error}")))
         })?;
-        let Registration { streams, channels, quiet, escalate_after, expires_in } = registration;
+        let Registration { streams, filters, channels, quiet, escalate_after, expires_in } = registration;
         let streams = streams.into_iter().map(|(name, offset)| {
             let start = match offset {
                 Value::Null => None,
@@ -165,6 +169,10 @@ impl DeviceRequest {
                 _ => return Err(invalid("an offset must be a text, or null for what the gateway knows")),
             };
             Ok((stream_name(&name)?, start))
+        });
+        let filters = filters.iter().map(|text| match Filter::parse(text) {
+            Ok(_) if text.starts_with('$') => Err(invalid("a filter must not begin with $")),
+            filter => filter.map_err(|error| invalid(&error.to_string())),
         });
         let channels = channels.into_iter().map(|JsonChannel { app, credential }| {
             let credential = match credential {
@@ -185,10 +193,12 @@ impl DeviceRequest {
             id,
             principal: Principal::GATEWAY,
             streams: streams.collect::<Result<_, _>>()?,
+            filters: filters.collect::<Result<BTreeSet<_>, _>>()?.into_iter().collect(),
             channels: channels.collect(),
             quiet: quiet.map(JsonQuiet::parse).transpose()?,
             escalate_after: Duration::from_secs(escalate_after),
             life: Duration::from_secs(expires_in.unwrap_or(LIFE)),
+            credentials: None,
         })))
     }
 }
@@ -227,6 +237,11 @@ impl Rights {
                     self.enter(stream);
                     self.check(Action::Read, stream)?;
                 }
+                for filter in &mut spec.filters {
+                    *filter = self.enter_filter(filter);
+                    self.check_filter(Action::Read, filter)?;
+                }
+                spec.credentials = self.credentials();
                 (spec.id, spec.principal) = (self.own_client(&spec.id), self.principal());
                 DeviceRequest::Put(spec)
             }
@@ -249,8 +264,13 @@ impl Gateway {
             }
             DeviceRequest::Put(mut spec) => {
                 spec.principal = spec.principal.or(address);
-                let id = spec.id.clone();
+                let (id, credentials) = (spec.id.clone(), spec.credentials.clone());
                 let (device, is_new) = self.hub.put_device(*spec).await.map_err(Error::Device)?;
+                // What was revoked meanwhile may have missed the device.
+                if credentials.is_some_and(|credentials| self.auth.has_revoked(&credentials)) {
+                    let _removed = self.hub.delete_device(&id).await;
+                    return Err(Error::Unauthorized(Unauthorized::Revoked));
+                }
                 let status = if is_new { StatusCode::CREATED } else { StatusCode::OK };
                 Ok(json_answer(status, &shown(&id, &device)))
             }
@@ -302,6 +322,7 @@ fn shown(id: &ClientId, device: &DeviceView) -> Value {
     json!({
         "device": id.chosen(),
         "streams": device.streams.iter().map(stream).collect::<Map<_, _>>(),
+        "filters": device.filters.iter().map(Filter::local).collect::<Vec<_>>(),
         "channels": device.channels.iter().map(shown_channel).collect::<Vec<_>>(),
         "pending": device.is_pending,
         "wake": device.outstanding.as_ref().map(|(app, since)| json!({"app": app, "since": rfc3339(*since)})),

@@ -162,7 +162,7 @@ impl SubscriptionRequest {
     fn check(&self, action: Action, config: &SubscriptionConfig) -> Result<(), Error> {
         let Some(rights) = &self.rights else { return Ok(()) };
         if let Some(pattern) = &config.pattern {
-            rights.check_filter(action, &pattern.filter())?;
+            rights.check_filter(action, &rights.enter_filter(&pattern.filter()))?;
         }
         if let (WakeBy::PullWake(stream), Action::Manage) = (&config.wake_by, action) {
             rights.check_named(Action::Append, &stream_name(stream)?)?;

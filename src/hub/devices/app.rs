@@ -94,6 +94,13 @@ pub struct AppPolicy {
     pub ttl: Duration,
 }
 
+impl AppPolicy {
+    /// Whether only a receipt tells that a wake has reached its device: a message centre accepts SMS to any number.
+    pub(super) fn has_receipts(&self) -> bool {
+        self.credential == CredentialKind::Phone
+    }
+}
+
 /// Why a device is not woken now.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) enum Suppressed {
@@ -189,10 +196,9 @@ impl App {
         }
     }
 
-    /// The provider has accepted a wake, which proves that the settings are right. Returns the devices that it has called gone
-    /// before, and whether to believe that: not if there are so many that the provider itself was wrong.
+    /// A wake has reached its device, as far as the provider can tell, which proves that the settings are right. Returns the devices that
+    /// the provider has called gone before, and whether to believe that: not if there are so many that it was wrong itself.
     pub(super) fn succeeded(&mut self) -> (BTreeSet<ClientId>, bool) {
-        self.failing_until = None;
         let is_believable = self.suspects.len() <= ALARM_DEVICES;
         (std::mem::take(&mut self.suspects), is_believable)
     }
@@ -269,6 +275,14 @@ impl Credential {
         };
         let digest = digest(&SHA256, text.as_bytes());
         digest.as_ref().iter().take(4).map(|byte| format!("{byte:02x}")).collect()
+    }
+
+    /// The token or the telephone number. `None`: it is a Web Push subscription.
+    pub(super) fn token(&self) -> Option<&str> {
+        match self {
+            Self::Token(token) => Some(token),
+            Self::WebPush { .. } => None,
+        }
     }
 
     /// Size in bytes.

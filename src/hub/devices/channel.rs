@@ -6,6 +6,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use serde::{Deserialize, Serialize};
 
 use super::app::{Credential, Suppressed};
+use crate::hub::ClientId;
 use crate::stream::Tenant;
 
 const DAY: Duration = Duration::from_secs(24 * 3600);
@@ -37,10 +38,78 @@ pub(super) struct Channel {
     /// The provider calls the device gone. The channel is not used until another registration, or a restart.
     #[serde(skip)]
     pub(super) is_gone: bool,
+    /// Receipts one after the other that say that the device cannot be reached.
+    #[serde(skip)]
+    pub(super) undelivered: u32,
+    /// A receipt for the SMS that is being sent.
+    #[serde(skip)]
+    pub(super) early_receipt: Option<ReceiptState>,
     /// When the wakes so far would have been sent if they had kept their mean distance.
     pub(super) paid_until: Option<SystemTime>,
     /// When the current day of `per_day` began, and its wakes.
     pub(super) day: (Option<SystemTime>, u32),
+}
+
+/// What has become of an SMS (SMPP 3.4, section 5.2.28).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ReceiptState {
+    /// The phone has it.
+    Delivered,
+    /// The phone was not reached before the end of its validity.
+    Expired,
+    /// The number cannot be reached.
+    Undeliverable,
+    /// The message centre has refused or deleted it.
+    Rejected,
+    /// It is under way, or its state is not known.
+    Other,
+}
+
+impl ReceiptState {
+    /// A word for metrics.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Delivered => "delivered",
+            Self::Expired => "expired",
+            Self::Undeliverable => "undeliverable",
+            Self::Rejected => "rejected",
+            Self::Other => "other",
+        }
+    }
+}
+
+/// A channel that was removed.
+#[derive(Debug, Clone)]
+pub struct Removed {
+    /// The device.
+    pub device: ClientId,
+    /// Its tenant.
+    pub tenant: Tenant,
+    /// The name of the app.
+    pub app: Arc<str>,
+    /// Identifies the credential without giving it away.
+    pub credential: String,
+    /// Why it was removed.
+    pub reason: RemovalReason,
+}
+
+/// Why a channel was removed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RemovalReason {
+    /// The provider calls the device gone.
+    Gone,
+    /// The credentials with which the device was registered were revoked.
+    Revoked,
+}
+
+impl RemovalReason {
+    /// The word for applications.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Gone => "gone",
+            Self::Revoked => "revoked",
+        }
+    }
 }
 
 /// How many wakes a channel may get.
@@ -80,8 +149,19 @@ pub(super) trait Surroundings {
 
 impl Channel {
     pub(super) fn new(app: Arc<str>, credential: Credential, added_at: SystemTime) -> Self {
-        let (last_ok, last_error, is_gone, paid_until, day) = Default::default();
-        Self { app, credential, added_at, last_ok, last_error, is_gone, paid_until, day }
+        let (last_ok, last_error, is_gone, undelivered, early_receipt, paid_until, day) = Default::default();
+        Self {
+            app,
+            credential,
+            added_at,
+            last_ok,
+            last_error,
+            is_gone,
+            undelivered,
+            early_receipt,
+            paid_until,
+            day,
+        }
     }
 
     /// Takes one wake out of the budget. The error is when there is one again.

@@ -8,9 +8,10 @@ use serde::{Deserialize, Serialize};
 
 use super::app::{Credential, Suppressed};
 use super::channel::{Channel, ChannelUse, QuietHours, Surroundings};
+use super::readers::{ReadTarget, Readers};
 use crate::clock::Backoff;
 use crate::hub::ClientId;
-use crate::stream::{Offset, Position, Principal, Start, StreamName, Tenant};
+use crate::stream::{Filter, Offset, Position, Principal, Start, StreamName, Tenant};
 
 /// A device that has just disconnected may come back without being woken.
 pub(super) const GRACE: Duration = Duration::from_secs(2);
@@ -34,6 +35,8 @@ pub struct DeviceSpec {
     pub principal: Principal,
     /// Streams, and the offset that the device has read up to. `None`: the tail.
     pub streams: Vec<(StreamName, Option<Start>)>,
+    /// Filters with wildcards. The device has read what their streams have now.
+    pub filters: Vec<Filter>,
     /// Names of apps with the credentials of the device, in the order in which they are tried.
     pub channels: Vec<(Arc<str>, Credential)>,
     /// When the device is not woken.
@@ -42,6 +45,8 @@ pub struct DeviceSpec {
     pub escalate_after: Duration,
     /// How long the registration lasts.
     pub life: Duration,
+    /// Identifies the credentials of the client, as the front that has checked them keeps it. `None`: it had none.
+    pub credentials: Option<Box<[u8]>>,
 }
 
 /// A wake to send.
@@ -63,12 +68,15 @@ pub(super) struct Device {
     pub(super) id: ClientId,
     pub(super) principal: Principal,
     pub(super) interests: Vec<Interest>,
+    pub(super) filters: Vec<FilterInterest>,
     pub(super) channels: Vec<Channel>,
     pub(super) quiet: Option<QuietHours>,
     pub(super) escalate_after: Duration,
     pub(super) expires_at: SystemTime,
     pub(super) outstanding: Option<Outstanding>,
     pub(super) silence: Silence,
+    /// See [`DeviceSpec::credentials`].
+    pub(super) credentials: Option<Box<[u8]>>,
     /// Connections in live delivery forms. Not stored, as they end with the process.
     pub(super) connections: usize,
     /// When the device was last seen.
@@ -87,6 +95,17 @@ pub(super) struct Interest {
     pub(super) offset: Option<Offset>,
     /// The last known tail. `None`: the stream does not exist.
     pub(super) tail: Option<Offset>,
+}
+
+/// A filter with wildcards whose streams a device reads. Their offsets are not kept: a device that polls one of them, or connects over
+/// MQTT, reads all of them.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct FilterInterest {
+    pub(super) filter: Filter,
+    /// When the newest message was appended that the device has read. `None`: it has read none.
+    pub(super) read_up_to: Option<SystemTime>,
+    /// When the newest message was appended, as far as it is known.
+    pub(super) news: Option<SystemTime>,
 }
 
 /// A wake that no poll has confirmed.
@@ -155,35 +174,70 @@ impl Interest {
     }
 }
 
+impl FilterInterest {
+    pub(super) fn is_pending(&self) -> bool {
+        self.news > self.read_up_to
+    }
+
+    /// The device has read all that is known. Returns whether that is more than before.
+    fn is_read(&mut self) -> bool {
+        let was_pending = self.is_pending();
+        self.read_up_to = self.read_up_to.max(self.news);
+        was_pending
+    }
+}
+
 /// What a device costs besides its texts.
 const DEVICE_BYTES: usize = 512;
 const INTEREST_BYTES: usize = 256;
+const FILTER_BYTES: usize = 512;
 const CHANNEL_BYTES: usize = 256;
 
 impl Device {
     /// What the device costs in memory, at most.
     pub(super) fn bytes(&self) -> usize {
         let interests = self.interests.iter().map(|interest| INTEREST_BYTES + interest.stream.as_str().len());
+        // Each level of a filter may be a node of a tree.
+        let filters = self.filters.iter().map(|interest| FILTER_BYTES + 16 * interest.filter.as_str().len());
         let channels = self.channels.iter().map(|channel| CHANNEL_BYTES + channel.credential.bytes());
-        DEVICE_BYTES + self.id.as_str().len() + interests.sum::<usize>() + channels.sum::<usize>()
+        let targets = interests.sum::<usize>() + filters.sum::<usize>();
+        DEVICE_BYTES + self.id.as_str().len() + targets + channels.sum::<usize>()
+    }
+
+    /// What the device reads.
+    pub(super) fn targets(&self) -> impl Iterator<Item = ReadTarget> {
+        let streams = self.interests.iter().map(|interest| ReadTarget::Stream(interest.stream.clone()));
+        streams.chain(self.filters.iter().map(|interest| ReadTarget::Filter(interest.filter.clone())))
     }
 
     pub(super) fn tenant(&self) -> Tenant {
-        self.interests.first().map(|interest| interest.stream.tenant()).unwrap_or_default()
+        self.targets().next().map(|target| target.tenant()).unwrap_or_default()
     }
 
     pub(super) fn is_pending(&self) -> bool {
-        self.interests.iter().any(Interest::is_pending)
+        self.interests.iter().any(Interest::is_pending) || self.filters.iter().any(FilterInterest::is_pending)
     }
 
-    /// A stream has another tail. Returns whether the device reads it, and something lies behind its offset.
-    pub(super) fn moved(&mut self, stream: &StreamName, tail: Option<Offset>) -> bool {
-        let Some(interest) = self.interests.iter_mut().find(|interest| interest.stream == *stream) else {
-            return false;
+    /// A stream has another tail, or one of the streams of a filter. Returns whether the device reads it, and has not read all of it.
+    pub(super) fn moved(&mut self, target: &ReadTarget, readers: &Readers) -> bool {
+        let (has_moved, is_pending) = match target {
+            ReadTarget::Stream(stream) => {
+                let Some(interest) = self.interests.iter_mut().find(|interest| interest.stream == *stream)
+                else {
+                    return false;
+                };
+                let tail = readers.tail(stream).flatten();
+                (std::mem::replace(&mut interest.tail, tail) != tail, interest.is_pending())
+            }
+            ReadTarget::Filter(filter) => {
+                let Some(interest) = self.filters.iter_mut().find(|interest| interest.filter == *filter)
+                else {
+                    return false;
+                };
+                let news = readers.news(filter);
+                (std::mem::replace(&mut interest.news, news) != news, interest.is_pending())
+            }
         };
-        let has_moved = interest.tail != tail;
-        interest.tail = tail;
-        let is_pending = interest.is_pending();
         if has_moved && is_pending {
             self.silence.awaits_append = false;
         }
@@ -191,16 +245,29 @@ impl Device {
     }
 
     /// Brings the tails up to date, which an append does not do for devices that are pending already.
-    pub(super) fn refresh(&mut self, tail_of: impl Fn(&StreamName) -> Option<Option<Offset>>) {
-        for interest in &mut self.interests {
-            let Some(tail) = tail_of(&interest.stream).filter(|tail| *tail != interest.tail) else {
-                continue;
-            };
-            interest.tail = tail;
-            if interest.is_pending() {
-                self.silence.awaits_append = false;
+    pub(super) fn refresh(&mut self, readers: &Readers) {
+        for target in self.targets().collect::<Vec<_>>() {
+            self.moved(&target, readers);
+        }
+    }
+
+    /// The device has polled streams, each from a position. Returns whether it has read something that it had not read before.
+    pub(super) fn has_read<'a>(&mut self, reads: impl Iterator<Item = (&'a StreamName, Start)>) -> bool {
+        let mut is_changed = false;
+        for (stream, start) in reads {
+            if let Some(interest) = self.interests.iter_mut().find(|interest| interest.stream == *stream) {
+                is_changed |= interest.polled(start);
+            }
+            for interest in self.filters.iter_mut().filter(|interest| interest.filter.matches(stream)) {
+                is_changed |= interest.is_read();
             }
         }
+        is_changed
+    }
+
+    /// The device reads all streams of its filters. Returns whether one of them had something new.
+    pub(super) fn has_read_filters(&mut self) -> bool {
+        self.filters.iter_mut().map(FilterInterest::is_read).fold(false, |is_changed, one| is_changed | one)
     }
 
     /// The device has polled, which confirms an outstanding wake. Returns the index of the channel that it was sent over, and how
@@ -211,7 +278,11 @@ impl Device {
         self.silence = Silence::default();
         let outstanding = self.outstanding.take()?;
         let sent_at = match outstanding.state {
-            WakeState::Sent(at) => at,
+            WakeState::Sent(at) => {
+                let channel = self.channels.get_mut(outstanding.channel);
+                channel.into_iter().for_each(|channel| channel.undelivered = 0);
+                at
+            }
             WakeState::Ordered => outstanding.since,
             WakeState::Again(_) | WakeState::Failed if outstanding.is_accepted => outstanding.since,
             WakeState::Again(_) | WakeState::Failed => return None,
@@ -326,11 +397,8 @@ impl Device {
             Some(outstanding) => {
                 // The device has answered over no channel.
                 self.asked_for = false;
-                let pause =
-                    SILENCE_MIN.saturating_mul(2_u32.saturating_pow(self.silence.rounds)).min(SILENCE_MAX);
-                let until = now + pause;
-                let rounds = self.silence.rounds.saturating_add(1);
-                self.silence = Silence { rounds, until: Some(until), awaits_append: outstanding.is_accepted };
+                let until = self.fall_silent(now);
+                self.silence.awaits_append = outstanding.is_accepted;
                 DeviceStep::Wait(Suppressed::Silent, (!outstanding.is_accepted).then_some(until))
             }
             None => {
@@ -375,6 +443,36 @@ impl Device {
         if let Some(outstanding) = self.outstanding_mut(wake) {
             outstanding.state = WakeState::Failed;
         }
+    }
+
+    /// Whether a wake over a channel is with the sender.
+    pub(super) fn has_ordered(&self, channel: usize) -> bool {
+        let outstanding = self.outstanding.as_ref();
+        outstanding.is_some_and(|wake| wake.channel == channel && wake.state == WakeState::Ordered)
+    }
+
+    /// The wake over a channel, if one is outstanding, has not arrived, and another one over the same channel would not either.
+    pub(super) fn undelivered(&mut self, channel: usize) {
+        if let Some(outstanding) = self.outstanding.as_mut().filter(|wake| wake.channel == channel) {
+            outstanding.state = WakeState::Failed;
+        }
+    }
+
+    /// The wake over a channel has not arrived in its time. Another one follows without another append, after the pause of a device
+    /// that is silent, and as the budget allows.
+    pub(super) fn expired(&mut self, channel: usize, now: SystemTime) {
+        if self.outstanding.as_ref().is_some_and(|wake| wake.channel == channel) {
+            self.outstanding = None;
+            self.fall_silent(now);
+        }
+        self.silence.awaits_append = false;
+    }
+
+    /// Makes the pause before the next wake longer. Returns when it is over.
+    fn fall_silent(&mut self, now: SystemTime) -> SystemTime {
+        let pause = SILENCE_MIN.saturating_mul(2_u32.saturating_pow(self.silence.rounds)).min(SILENCE_MAX);
+        self.silence.rounds = self.silence.rounds.saturating_add(1);
+        *self.silence.until.insert(now + pause)
     }
 
     fn outstanding_mut(&mut self, wake: u64) -> Option<&mut Outstanding> {

@@ -1,12 +1,13 @@
 //! Devices that sleep, and when to wake them.
 //!
-//! A device registers the streams that it reads, and channels over which a provider can wake it. A wake says nothing but "poll".
-//! It is due if something lies behind the offset of the device's last poll, unless the device is connected, or a wake is
+//! A device registers the streams that it reads, or filters of them, and channels over which a provider can wake it. A wake says
+//! nothing but "poll". It is due if something lies behind the offset of the device's last poll, unless the device is connected, or a wake is
 //! outstanding. The poll that follows confirms the wake. [`device::Device`] decides without a clock and without IO; [`Devices`]
 //! is the table of all devices. Sending is left to `outbound`, which takes [`WakeOrder`]s and reports a [`Verdict`] for each.
 //!
-//! What is pending follows from the offsets, so it is not stored: a start computes it again. Stored are the registration, the
-//! offsets (up to some seconds late, which costs a wake without need at most), and an outstanding wake before it is sent.
+//! What is pending follows from the offsets, so it is not stored: a start computes it again. For a filter the time of the newest
+//! message that the device has read stands for all offsets. Stored are the registration, the offsets and times (up to some seconds late,
+//! which costs a wake without need at most), and an outstanding wake before it is sent.
 
 mod app;
 mod apps;
@@ -14,8 +15,11 @@ mod channel;
 mod device;
 mod operations;
 mod readers;
+mod receipts;
 mod record;
 mod registered;
+mod removal;
+mod running;
 mod table;
 #[cfg(test)]
 mod tests;
@@ -23,13 +27,13 @@ mod tests;
 use std::time::SystemTime;
 
 pub use app::{AppPolicy, Credential, CredentialKind, Verdict};
-pub use channel::QuietHours;
+pub use channel::{QuietHours, ReceiptState, RemovalReason, Removed};
 pub use device::{DeviceSpec, WakeOrder};
 pub use operations::{DeviceConnection, DeviceError};
-pub use table::{Devices, Removed};
+pub use table::Devices;
 
 use crate::clock::WallOffset;
-use crate::stream::{Offset, StreamName};
+use crate::stream::{Filter, Offset, StreamName};
 use channel::Channel;
 use device::Device;
 
@@ -38,6 +42,8 @@ use device::Device;
 pub struct DeviceView {
     /// The streams with the offset of the last poll; `None`: the beginning.
     pub streams: Vec<(StreamName, Option<Offset>)>,
+    /// The filters with wildcards.
+    pub filters: Vec<Filter>,
     /// The channels in the order in which they are tried.
     pub channels: Vec<ChannelView>,
     /// Something lies behind an offset.
@@ -77,6 +83,7 @@ impl DeviceView {
                 .iter()
                 .map(|interest| (interest.stream.clone(), interest.offset))
                 .collect(),
+            filters: device.filters.iter().map(|interest| interest.filter.clone()).collect(),
             channels: device.channels.iter().map(ChannelView::of).collect(),
             is_pending: device.is_pending(),
             outstanding,

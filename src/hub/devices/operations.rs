@@ -1,35 +1,30 @@
 //! Operations of the [`Hub`] on devices: for the fronts, and for the sender of wakes.
 
-use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
-
-use tokio::task::yield_now;
 
 use super::DeviceView;
 use super::app::Credential;
 use super::channel::Channel;
-use super::device::{Device, DeviceSpec, Interest, Outstanding, WakeOrder, WakeState};
+use super::device::{Device, DeviceSpec, FilterInterest, Interest, Outstanding};
 use super::record::{self, SESSIONS};
 use super::table::{DeviceTable, Devices};
 use crate::budget::{Account, Charge};
 use crate::clock::Clock;
-use crate::hub::subscriber::Marks;
-use crate::hub::{ClientId, Hub, SessionWalk};
-use crate::stream::{Failure, Offset, Principal, SessionNames, Start, StreamName};
+use crate::hub::{ClientId, Hub};
+use crate::stream::{Failure, Filter, Offset, Principal, Start, StreamName};
 
-/// Streams and channels of a device at most.
+/// Streams with filters, filters, and channels of a device at most.
 const STREAMS_MAX: usize = 64;
+const FILTERS_MAX: usize = 16;
 const CHANNELS_MAX: usize = 8;
 
-/// The longest credential, in bytes.
+/// The longest credential and the longest filter, in bytes.
 const CREDENTIAL_BYTES_MAX: usize = 2048;
+const FILTER_BYTES_MAX: usize = 512;
 
 /// The longest life of a registration.
-const LIFE_MAX: Duration = Duration::from_secs(90 * 24 * 3600);
-
-/// Records that are stored at once.
-const STORED_AT_ONCE: usize = 256;
+pub(super) const LIFE_MAX: Duration = Duration::from_secs(90 * 24 * 3600);
 
 /// Why a device cannot be registered or woken.
 #[derive(Debug, thiserror::Error)]
@@ -101,8 +96,8 @@ impl Hub {
             let is_new = !table.devices.contains(&id);
             let (begun, ended) = table.put(device, Some(charge));
             self.devices.recount(table);
-            begun.iter().for_each(|stream| self.watch_stream(stream));
-            ended.iter().for_each(|stream| self.unwatch_stream(stream));
+            begun.iter().for_each(|target| self.watch_target(target));
+            ended.iter().for_each(|target| self.unwatch_target(target));
             self.devices.schedule(table, &id, now);
             (record::change(&id, record), is_new)
         };
@@ -122,7 +117,14 @@ impl Hub {
             count if count > max => Err(DeviceError::Invalid(format!("a device has at most {max} {what}"))),
             _ => Ok(()),
         };
-        between("streams", spec.streams.len(), STREAMS_MAX)?;
+        between("streams", spec.streams.len() + spec.filters.len(), STREAMS_MAX)?;
+        let fits = |filter: &Filter| filter.has_wildcard() && filter.as_str().len() <= FILTER_BYTES_MAX;
+        if spec.filters.len() > FILTERS_MAX || !spec.filters.iter().all(fits) {
+            let text = format!(
+                "a device has at most {FILTERS_MAX} filters, each with a wildcard and at most {FILTER_BYTES_MAX} bytes; a filter without one is a stream"
+            );
+            return Err(DeviceError::Invalid(text));
+        }
         between("channels", spec.channels.len(), CHANNELS_MAX)?;
         if spec.life > LIFE_MAX || spec.life.is_zero() {
             return Err(DeviceError::Invalid("expires_in must be 1 to 7776000 seconds".to_owned()));
@@ -189,7 +191,7 @@ impl Hub {
             }
             let ended = table.take(id);
             self.devices.recount(&table);
-            ended.iter().for_each(|stream| self.unwatch_stream(stream));
+            ended.iter().for_each(|target| self.unwatch_target(target));
         }
         self.change_session(record::change(id, None)).await.map(|()| true)
     }
@@ -213,7 +215,7 @@ impl Hub {
     /// A client has polled. If it is a device, that confirms a wake, and says what it has.
     pub fn device_polled<'a>(&self, client: &ClientId, reads: impl Iterator<Item = (&'a StreamName, Start)>) {
         if !self.devices.is_empty() {
-            self.devices.polled(client, reads, self.clock.now());
+            self.devices.polled(client, reads, false, self.clock.now());
         }
     }
 
@@ -224,146 +226,43 @@ impl Hub {
         reads: impl Iterator<Item = (&'a StreamName, Start)>,
     ) -> Option<Box<DeviceConnection>> {
         self.device_polled(client, reads);
+        self.device_connection(client)
+    }
+
+    fn device_connection(&self, client: &ClientId) -> Option<Box<DeviceConnection>> {
         let is_device = !self.devices.is_empty() && self.devices.connected(client);
         let (devices, clock) = (self.devices.clone(), self.clock);
         is_device.then(|| Box::new(DeviceConnection { devices, device: client.clone(), clock }))
     }
 
-    /// The client of a session has connected, such as an MQTT client, whose id and that of a device are one. `None`: it is no
-    /// device.
+    /// The client of a session has connected, such as an MQTT client, whose id and that of a device are one. Its session has all streams
+    /// of its filters. `None`: it is no device.
     pub fn session_connected(&self, client: &str) -> Option<Box<DeviceConnection>> {
         if self.devices.is_empty() {
             return None;
         }
-        self.device_connected(&ClientId::stored(client), std::iter::empty())
+        let client = ClientId::stored(client);
+        self.devices.polled(&client, std::iter::empty(), true, self.clock.now());
+        self.device_connection(&client)
     }
 
-    fn watch_stream(&self, stream: &StreamName) {
-        self.waiters.subscribe_to(stream, &self.devices.member);
-    }
-
-    fn unwatch_stream(&self, stream: &StreamName) {
-        self.waiters.unsubscribe_from(stream, &self.devices.member);
-    }
-
-    /// Loads the stored devices. Called once, before clients are served.
-    pub async fn load_devices(&self) -> Result<(), Failure> {
-        let now = self.clock.now();
-        let mut streams = BTreeSet::new();
-        let mut walk = SessionWalk::over(SessionNames::Own(SESSIONS));
-        while let Some(sessions) = self.next_sessions(&mut walk).await? {
-            for session in sessions {
-                let Some(device) = record::decoded(&session) else {
-                    tracing::error!("a stored device is damaged; it is woken again once it registers again");
-                    continue;
-                };
-                let mut table = self.devices.table.lock();
-                let id = device.id.clone();
-                streams.extend(device.interests.iter().map(|interest| interest.stream.clone()));
-                table.restore_counts(&device);
-                let owner = self.budget.owner_in(device.tenant(), device.principal);
-                let charge = Charge::new(&owner, Account::Sessions, stored_bytes(&device));
-                table.put(device, Some(charge));
-                table.again_if_ordered(&id, now);
-                self.devices.schedule(&mut table, &id, now);
-                self.devices.recount(&table);
-            }
+    /// The streams of the device whose id is that of a session; none if it is no device.
+    pub fn session_streams(&self, client: &str) -> Vec<StreamName> {
+        if self.devices.is_empty() {
+            return Vec::new();
         }
-        for stream in streams {
-            self.watch_stream(&stream);
-            self.device_stream_changed(&stream).await;
-        }
-        Ok(())
+        let view = self.device(&ClientId::stored(client));
+        view.into_iter().flat_map(|view| view.streams).map(|(stream, _)| stream).collect()
     }
 
-    async fn device_stream_changed(&self, stream: &StreamName) {
-        let tail = self.settled_tail(stream).await;
-        let mut after = None;
-        loop {
-            after = self.devices.moved(stream, tail, after.as_ref(), self.clock.now());
-            if after.is_none() {
-                return;
-            }
-            yield_now().await;
-        }
-    }
-
-    async fn refresh_tails(&self, id: &ClientId) {
-        let view = self.device(id);
-        for (stream, _) in view.into_iter().flat_map(|view| view.streams) {
-            self.device_stream_changed(&stream).await;
-        }
-    }
-
-    /// Waits until streams of devices have changed, and notes their tails. Runs until it is dropped.
-    pub async fn follow_device_streams(&self) {
-        let marks = &self.devices.member.marks;
-        loop {
-            marks.wait_until(|marks: &Marks| (!marks.is_empty()).then_some(())).await;
-            let mut taken = Vec::new();
-            marks.update(|marks| taken = marks.take(STORED_AT_ONCE));
-            for stream in taken {
-                self.device_stream_changed(&stream).await;
-            }
-        }
-    }
-
-    /// Waits until a wake may be due.
-    pub async fn wake_due(&self) {
-        loop {
-            let changes = self.devices.earlier.note(|changes| *changes);
-            let wait = match self.devices.next_due() {
-                Some(at) => at.duration_since(self.clock.now()).unwrap_or_default(),
-                None => LIFE_MAX,
-            };
-            if wait.is_zero() {
-                return;
-            }
-            // Timers do not notice when the machine was suspended.
-            let wait = wait.min(Duration::from_secs(5));
-            let earlier = self.devices.earlier.wait_until(|now| (*now != changes).then_some(()));
-            let _elapsed = tokio::time::timeout(wait, earlier).await;
-        }
-    }
-
-    /// Takes at most `max` wakes that are due, each once its order is stored.
-    pub async fn take_wakes(&self, max: usize) -> Vec<WakeOrder> {
-        let (now, wall) = (self.clock.now(), self.clock.wall());
-        let last_seen = |id: &ClientId| self.clients.last_seen(id);
-        let orders = self.devices.take_due(now, wall, max, &last_seen);
-        if !orders.is_empty() {
-            self.save_devices().await;
-        }
-        orders
-    }
-
-    /// Stores the records that are outdated.
-    pub async fn save_devices(&self) {
-        loop {
-            let unsaved = self.devices.take_unsaved(STORED_AT_ONCE);
-            if unsaved.is_empty() {
-                return;
-            }
-            let changes = unsaved.into_iter().map(|(id, record)| async move {
-                let outcome = self.change_session(record::change(&id, record)).await;
-                if let Err(error) = outcome {
-                    tracing::error!(%error, "cannot store a device");
-                    self.devices.unsaved(&id);
-                    return false;
-                }
-                true
-            });
-            let stored = futures_util::future::join_all(changes).await;
-            // The next call tries again.
-            if stored.contains(&false) {
-                return;
-            }
-        }
+    /// The client of a session has been sent streams up to these offsets, and has acknowledged what needs that.
+    pub fn session_has_read<'a>(&self, client: &str, reads: impl Iterator<Item = (&'a StreamName, Start)>) {
+        self.device_polled(&ClientId::stored(client), reads);
     }
 }
 
 /// What a device takes of the memory budget: in the table, and as a record in the store.
-fn stored_bytes(device: &Device) -> u64 {
+pub(super) fn stored_bytes(device: &Device) -> u64 {
     2 * device.bytes() as u64
 }
 
@@ -389,6 +288,15 @@ impl DeviceTable {
             }
         };
         let channels: Vec<_> = spec.channels.into_iter().map(channel).collect();
+        let filter = |filter: Filter| {
+            let news = self.readers.news(&filter);
+            let mut known = before.into_iter().flat_map(|before| &before.filters);
+            match known.find(|interest| interest.filter == filter) {
+                Some(known) => FilterInterest { news, ..known.clone() },
+                None => FilterInterest { filter, read_up_to: Some(now).max(news), news },
+            }
+        };
+        let filters = spec.filters.into_iter().map(filter).collect();
         let outstanding = before.and_then(|before| {
             let outstanding = before.outstanding.clone()?;
             let old = before.channels.get(outstanding.channel)?;
@@ -398,6 +306,8 @@ impl DeviceTable {
         });
         Device {
             interests,
+            filters,
+            credentials: spec.credentials,
             channels,
             outstanding,
             quiet: spec.quiet,
@@ -410,28 +320,6 @@ impl DeviceTable {
             asked_for: false,
             id: spec.id,
             principal: spec.principal,
-        }
-    }
-
-    /// Counts the wakes that were sent before a restart.
-    fn restore_counts(&mut self, device: &Device) {
-        let tenant = device.tenant();
-        for channel in &device.channels {
-            if let (Some(begin), count) = channel.day
-                && let Some(app) = self.apps.get_mut(&channel.app)
-            {
-                app.restore_count(&tenant, begin, count);
-            }
-        }
-    }
-
-    /// A wake that was ordered before a restart may not have been sent: it is sent again.
-    fn again_if_ordered(&mut self, id: &ClientId, now: SystemTime) {
-        if let Some(mut device) = self.devices.get_mut(id)
-            && let Some(outstanding) = &mut device.outstanding
-            && outstanding.state == WakeState::Ordered
-        {
-            outstanding.state = WakeState::Again(now);
         }
     }
 }

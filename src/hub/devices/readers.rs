@@ -1,55 +1,109 @@
-//! [`Readers`]: which devices read a stream, and which of them wait for it to change. An append visits those that wait alone, so
-//! that a busy stream costs nothing for devices that are woken already.
+//! [`Readers`]: which devices read a stream or the streams of a filter, and which of them wait for a change. An append visits those
+//! that wait alone, so that a busy stream costs nothing for devices that are woken already.
 
 use std::collections::{BTreeSet, HashMap};
 use std::ops::Bound;
+use std::time::{Duration, SystemTime};
 
 use crate::hub::ClientId;
-use crate::stream::{Offset, StreamName};
+use crate::stream::{Filter, FilterTree, Offset, StreamName, Tenant};
 
-/// The streams that devices read.
+/// What a device reads.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(super) enum ReadTarget {
+    /// One stream.
+    Stream(StreamName),
+    /// Each stream that a filter with wildcards matches.
+    Filter(Filter),
+}
+
+/// What devices read.
 #[derive(Debug, Default)]
 pub(super) struct Readers {
     by_stream: HashMap<StreamName, StreamReaders>,
+    by_filter: FilterTree<FilterReaders>,
 }
 
 #[derive(Debug, Default)]
 struct StreamReaders {
     /// The last known tail. `None`: the stream does not exist.
     tail: Option<Offset>,
+    readers: ReaderSet,
+}
+
+#[derive(Debug, Default)]
+struct FilterReaders {
+    /// The filter itself; `None` until a device reads it.
+    filter: Option<Filter>,
+    /// When the newest message of the streams that the filter matches was appended, as far as it is known.
+    news: Option<SystemTime>,
+    readers: ReaderSet,
+}
+
+#[derive(Debug, Default)]
+struct ReaderSet {
     all: BTreeSet<ClientId>,
-    /// Those for which a change of the tail makes a difference.
+    /// Those for which a change makes a difference.
     waiting: BTreeSet<ClientId>,
 }
 
+impl ReadTarget {
+    pub(super) fn tenant(&self) -> Tenant {
+        match self {
+            Self::Stream(stream) => stream.tenant(),
+            Self::Filter(filter) => Tenant::of(filter.as_str()),
+        }
+    }
+
+    /// The filter that matches what is read.
+    pub(super) fn to_filter(&self) -> Filter {
+        match self {
+            Self::Stream(stream) => Filter::literal(stream.clone()),
+            Self::Filter(filter) => filter.clone(),
+        }
+    }
+}
+
 impl Readers {
-    /// Adds a reader, which waits. Returns whether it is the first one of the stream.
-    pub(super) fn add(&mut self, stream: &StreamName, id: &ClientId, tail: Option<Offset>) -> bool {
-        let mut is_first = false;
-        let readers = self.by_stream.entry(stream.clone()).or_insert_with(|| {
-            is_first = true;
-            StreamReaders { tail, ..StreamReaders::default() }
-        });
-        readers.all.insert(id.clone());
-        readers.waiting.insert(id.clone());
+    /// Adds a reader of a stream, which waits. Returns whether it is the first one of the stream.
+    pub(super) fn add_to_stream(&mut self, stream: &StreamName, id: &ClientId, tail: Option<Offset>) -> bool {
+        let readers = self.by_stream.entry(stream.clone()).or_default();
+        let is_first = readers.readers.add(id);
+        if is_first {
+            readers.tail = tail;
+        }
         is_first
     }
 
-    /// Removes a reader. Returns whether it was the last one of the stream.
-    pub(super) fn remove(&mut self, stream: &StreamName, id: &ClientId) -> bool {
-        let Some(readers) = self.by_stream.get_mut(stream) else { return false };
+    /// Adds a reader of a filter, which waits. Returns whether it is the first one of the filter.
+    pub(super) fn add_to_filter(&mut self, filter: &Filter, id: &ClientId, news: Option<SystemTime>) -> bool {
+        let readers = self.by_filter.get_or_insert_default(filter);
+        readers.filter = Some(filter.clone());
+        readers.news = readers.news.max(news);
+        readers.readers.add(id)
+    }
+
+    /// Removes a reader. Returns whether it was the last one.
+    pub(super) fn remove(&mut self, target: &ReadTarget, id: &ClientId) -> bool {
+        let Some(readers) = self.readers_mut(target) else { return false };
         readers.all.remove(id);
         readers.waiting.remove(id);
         let is_last = readers.all.is_empty();
         if is_last {
-            self.by_stream.remove(stream);
+            match target {
+                ReadTarget::Stream(stream) => drop(self.by_stream.remove(stream)),
+                ReadTarget::Filter(filter) => drop(self.by_filter.remove(filter)),
+            }
         }
         is_last
     }
 
-    /// Whether any device reads the stream.
-    pub(super) fn has(&self, stream: &StreamName) -> bool {
-        self.by_stream.contains_key(stream)
+    /// Whether any device reads it.
+    pub(super) fn has(&self, target: &ReadTarget) -> bool {
+        match target {
+            ReadTarget::Stream(stream) => self.by_stream.contains_key(stream),
+            ReadTarget::Filter(filter) => self.by_filter.get(filter).is_some(),
+        }
     }
 
     /// The last known tail. `None`: nobody reads the stream.
@@ -57,32 +111,88 @@ impl Readers {
         self.by_stream.get(stream).map(|readers| readers.tail)
     }
 
-    pub(super) fn set_tail(&mut self, stream: &StreamName, tail: Option<Offset>) {
+    /// When the newest message behind a filter was appended, as far as it is known.
+    pub(super) fn news(&self, filter: &Filter) -> Option<SystemTime> {
+        self.by_filter.get(filter)?.news
+    }
+
+    /// A stream may have another tail; `None`: it does not exist. If it has another message, that was appended at `appended_at`. Returns
+    /// for what devices read that makes a difference.
+    pub(super) fn moved(
+        &mut self,
+        stream: &StreamName,
+        tail: Option<Offset>,
+        appended_at: Option<SystemTime>,
+    ) -> Vec<ReadTarget> {
+        let mut targets = Vec::new();
         if let Some(readers) = self.by_stream.get_mut(stream) {
             readers.tail = tail;
+            targets.push(ReadTarget::Stream(stream.clone()));
+        }
+        let Some(at) = appended_at else { return targets };
+        let matching = self.by_filter.matching(stream);
+        let filters: Vec<_> = matching.into_iter().filter_map(|readers| readers.filter.clone()).collect();
+        for filter in filters {
+            if let Some(readers) = self.by_filter.get_mut(&filter) {
+                // Appends to two streams may arrive here in another order than that of their times.
+                let after = readers.news.map(|news| news + Duration::from_nanos(1));
+                readers.news = after.max(Some(at));
+                targets.push(ReadTarget::Filter(filter));
+            }
+        }
+        targets
+    }
+
+    /// A stream had its newest message when the gateway started. Other than [`moved`](Self::moved) this is no change.
+    pub(super) fn found(&mut self, stream: &StreamName, appended_at: SystemTime) {
+        let matching = self.by_filter.matching(stream);
+        let filters: Vec<_> = matching.into_iter().filter_map(|readers| readers.filter.clone()).collect();
+        for filter in filters {
+            if let Some(readers) = self.by_filter.get_mut(&filter) {
+                readers.news = readers.news.max(Some(appended_at));
+            }
         }
     }
 
     /// A reader waits for changes again.
-    pub(super) fn wait(&mut self, stream: &StreamName, id: &ClientId) {
-        if let Some(readers) = self.by_stream.get_mut(stream)
-            && readers.all.contains(id)
-        {
+    pub(super) fn wait(&mut self, target: &ReadTarget, id: &ClientId) {
+        if let Some(readers) = self.readers_mut(target).filter(|readers| readers.all.contains(id)) {
             readers.waiting.insert(id.clone());
         }
     }
 
     /// A reader needs to hear of no change.
-    pub(super) fn stop_waiting(&mut self, stream: &StreamName, id: &ClientId) {
-        if let Some(readers) = self.by_stream.get_mut(stream) {
+    pub(super) fn stop_waiting(&mut self, target: &ReadTarget, id: &ClientId) {
+        if let Some(readers) = self.readers_mut(target) {
             readers.waiting.remove(id);
         }
     }
 
     /// The readers that wait, by id, from the first one behind `after` on.
-    pub(super) fn waiting(&self, stream: &StreamName, after: Option<&ClientId>, max: usize) -> Vec<ClientId> {
+    pub(super) fn waiting(&self, target: &ReadTarget, after: Option<&ClientId>, max: usize) -> Vec<ClientId> {
+        let readers = match target {
+            ReadTarget::Stream(stream) => self.by_stream.get(stream).map(|readers| &readers.readers),
+            ReadTarget::Filter(filter) => self.by_filter.get(filter).map(|readers| &readers.readers),
+        };
         let from = after.map_or(Bound::Unbounded, Bound::Excluded);
-        let waiting = self.by_stream.get(stream).map(|readers| &readers.waiting);
+        let waiting = readers.map(|readers| &readers.waiting);
         waiting.into_iter().flat_map(|ids| ids.range((from, Bound::Unbounded))).take(max).cloned().collect()
+    }
+
+    fn readers_mut(&mut self, target: &ReadTarget) -> Option<&mut ReaderSet> {
+        match target {
+            ReadTarget::Stream(stream) => self.by_stream.get_mut(stream).map(|readers| &mut readers.readers),
+            ReadTarget::Filter(filter) => self.by_filter.get_mut(filter).map(|readers| &mut readers.readers),
+        }
+    }
+}
+
+impl ReaderSet {
+    /// Adds a reader, which waits. Returns whether it is the first one.
+    fn add(&mut self, id: &ClientId) -> bool {
+        let is_first = self.all.is_empty();
+        self.all.insert(id.clone());
+        self.waiting.insert(id.clone());
+        is_first
     }
 }

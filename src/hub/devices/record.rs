@@ -6,9 +6,9 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 use super::channel::{Channel, QuietHours};
-use super::device::{Device, Interest, Outstanding, Silence};
+use super::device::{Device, FilterInterest, Interest, Outstanding, Silence};
 use crate::hub::ClientId;
-use crate::stream::{Epoch, Offset, Position, Principal, SessionChange, StoredSession, StreamName};
+use crate::stream::{Epoch, Filter, Offset, Position, Principal, SessionChange, StoredSession, StreamName};
 
 /// Begins the names of the sessions of devices. No client id contains a NUL.
 pub(in crate::hub) const SESSIONS: &str = "\0device/";
@@ -31,6 +31,13 @@ struct DeviceRecord {
     silence: Silence,
 }
 
+/// What follows a record since devices have filters. Older records end before.
+#[derive(Default, Serialize, Deserialize)]
+struct RecordAddition {
+    filters: Vec<(String, Option<SystemTime>)>,
+    credentials: Option<Box<[u8]>>,
+}
+
 /// Encodes a device. These types always encode.
 pub(super) fn encoded(device: &Device) -> Option<Bytes> {
     let interest = |interest: &Interest| {
@@ -47,7 +54,13 @@ pub(super) fn encoded(device: &Device) -> Option<Bytes> {
         outstanding: device.outstanding.clone(),
         silence: device.silence,
     };
-    postcard::to_extend(&record, vec![FORMAT]).ok().map(Bytes::from)
+    let filter = |interest: &FilterInterest| (interest.filter.as_str().to_owned(), interest.read_up_to);
+    let addition = RecordAddition {
+        filters: device.filters.iter().map(filter).collect(),
+        credentials: device.credentials.clone(),
+    };
+    let record = postcard::to_extend(&record, vec![FORMAT]).ok()?;
+    postcard::to_extend(&addition, record).ok().map(Bytes::from)
 }
 
 /// The change that stores a record, or removes it.
@@ -65,9 +78,14 @@ pub(super) fn change(id: &ClientId, record: Option<Bytes>) -> SessionChange {
 pub(super) fn decoded(session: &StoredSession) -> Option<Device> {
     let id = ClientId::stored(session.client.strip_prefix(SESSIONS)?);
     let (_, value) = session.entries.iter().find(|(key, _)| key == KEY)?;
-    let record: DeviceRecord = match value.split_first()? {
-        (&FORMAT, value) => postcard::from_bytes(value).ok()?,
+    let (record, rest): (DeviceRecord, _) = match value.split_first()? {
+        (&FORMAT, value) => postcard::take_from_bytes(value).ok()?,
         _ => return None,
+    };
+    let addition: RecordAddition =
+        if rest.is_empty() { RecordAddition::default() } else { postcard::from_bytes(rest).ok()? };
+    let filter = |(text, read_up_to): (String, Option<SystemTime>)| {
+        Some(FilterInterest { filter: Filter::parse(&text).ok()?, read_up_to, news: None })
     };
     let interest = |(stream, offset): (String, Option<(u64, u64)>)| {
         let offset =
@@ -78,12 +96,14 @@ pub(super) fn decoded(session: &StoredSession) -> Option<Device> {
         id,
         principal: Principal(record.principal),
         interests: record.interests.into_iter().map(interest).collect::<Option<_>>()?,
+        filters: addition.filters.into_iter().map(filter).collect::<Option<_>>()?,
         channels: record.channels,
         quiet: record.quiet,
         escalate_after: record.escalate_after,
         expires_at: record.expires_at,
         outstanding: record.outstanding,
         silence: record.silence,
+        credentials: addition.credentials,
         connections: 0,
         seen_at: None,
         charged: 0,

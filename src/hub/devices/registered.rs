@@ -80,6 +80,10 @@ impl RegisteredDevices {
         self.by_id.contains_key(id)
     }
 
+    pub(super) fn values(&self) -> impl Iterator<Item = &Device> {
+        self.by_id.values()
+    }
+
     pub(super) fn len(&self) -> usize {
         self.by_id.len()
     }

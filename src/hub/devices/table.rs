@@ -9,35 +9,24 @@ use parking_lot::Mutex;
 
 use super::app::{AppPolicy, CONFIG_PAUSE, Suppressed, Verdict};
 use super::apps::Apps;
-use super::device::{Device, DeviceStep, GRACE, Outstanding, Silence, WakeOrder};
-use super::readers::Readers;
+use super::channel::{Channel, Removed};
+use super::device::{Device, DeviceStep, GRACE, Silence, WakeOrder};
+use super::readers::{ReadTarget, Readers};
 use super::registered::RegisteredDevices;
 use crate::budget::Charge;
+use crate::clock::WallOffset;
 use crate::hub::ClientId;
 use crate::hub::signal::Signal;
 use crate::hub::subscriber::Member;
 use crate::metrics::WakeMetrics;
-use crate::stream::{Offset, Principal, Start, StreamName, Tenant};
+use crate::stream::{Offset, Principal, Start, StreamName};
 
 /// While a poll of a device is held, the device is looked at this often.
 const RECHECK: Duration = Duration::from_secs(5);
 
 /// Devices that one call visits while it has the lock.
-const VISITED_AT_ONCE: usize = 256;
+pub(super) const VISITED_AT_ONCE: usize = 256;
 const LOOKS_AT_ONCE: usize = 1024;
-
-/// A channel that was removed because the provider calls the device gone.
-#[derive(Debug, Clone)]
-pub struct Removed {
-    /// The device.
-    pub device: ClientId,
-    /// Its tenant.
-    pub tenant: Tenant,
-    /// The name of the app.
-    pub app: Arc<str>,
-    /// See [`Credential::hint`].
-    pub credential: String,
-}
 
 /// All devices. See the [module](super) documentation.
 pub struct Devices {
@@ -62,11 +51,17 @@ pub(super) struct DeviceTable {
     due_at: HashMap<ClientId, SystemTime>,
     /// What the devices take of the memory budget.
     charges: HashMap<ClientId, Charge>,
+    /// Devices by the telephone numbers of their channels, for receipts.
+    pub(super) by_phone: HashMap<Box<str>, BTreeSet<ClientId>>,
+    /// What nobody may read any more, because its last reader has expired or was removed.
+    pub(super) ended: Vec<ReadTarget>,
+    /// How the time of day differed from the clock at the last look.
+    pub(super) wall_offset: Option<WallOffset>,
     /// Devices whose stored record is outdated.
-    unsaved: HashSet<ClientId>,
+    pub(super) unsaved: HashSet<ClientId>,
     pub(super) bytes: usize,
     pub(super) of_principal: HashMap<Principal, (usize, usize)>,
-    removed: Vec<Removed>,
+    pub(super) removed: Vec<Removed>,
 }
 
 /// When a device has last been seen, as the wait queues know.
@@ -105,25 +100,23 @@ impl Devices {
         }
     }
 
-    /// The device has polled these streams.
+    /// The device has polled these streams. `reads_all`: it reads those of its filters, too.
     pub(super) fn polled<'a>(
         &self,
         id: &ClientId,
         reads: impl Iterator<Item = (&'a StreamName, Start)>,
+        reads_all: bool,
         now: SystemTime,
     ) {
         let mut table = self.table.lock();
         let table = &mut *table;
         let Some(mut device) = table.devices.get_mut(id) else { return };
+        device.refresh(&table.readers);
         // A poll that says nothing new is not stored.
         let mut is_changed = device.outstanding.is_some() || device.silence != Silence::default();
-        for (stream, start) in reads {
-            if let Some(interest) = device.interests.iter_mut().find(|interest| interest.stream == *stream) {
-                is_changed |= interest.polled(start);
-            }
-        }
-        device.refresh(|stream| table.readers.tail(stream));
-        device.interests.iter().for_each(|interest| table.readers.wait(&interest.stream, id));
+        is_changed |= device.has_read(reads);
+        is_changed |= reads_all && device.has_read_filters();
+        device.targets().for_each(|target| table.readers.wait(&target, id));
         let confirmed = device.seen(now);
         if let Some((channel, took)) = confirmed
             && let Some(app) = device.channels.get(channel).and_then(|channel| table.apps.get(&channel.app))
@@ -157,25 +150,33 @@ impl Devices {
         self.schedule(&mut table, id, now + GRACE);
     }
 
-    /// A stream has another tail; `None`: it does not exist. Visits some of the devices that wait for that, those with ids behind
-    /// `after`, and returns the last one; `None`: that were all.
+    /// A stream may have another tail, see [`Readers::moved`]. What it returns is for [`visit`](Self::visit).
     pub(super) fn moved(
         &self,
         stream: &StreamName,
         tail: Option<Offset>,
+        appended_at: Option<SystemTime>,
+    ) -> Vec<ReadTarget> {
+        self.table.lock().readers.moved(stream, tail, appended_at)
+    }
+
+    /// Visits some of the devices that wait for a change of what they read, those with ids behind `after`, and returns the last one;
+    /// `None`: that were all.
+    pub(super) fn visit(
+        &self,
+        target: &ReadTarget,
         after: Option<&ClientId>,
         now: SystemTime,
     ) -> Option<ClientId> {
         let mut table = self.table.lock();
         let table = &mut *table;
-        table.readers.set_tail(stream, tail);
-        let waiting = table.readers.waiting(stream, after, VISITED_AT_ONCE);
+        let waiting = table.readers.waiting(target, after, VISITED_AT_ONCE);
         let mut has_earlier = false;
         for id in &waiting {
             let Some(mut device) = table.devices.get_mut(id) else { continue };
-            if device.moved(stream, tail) {
+            if device.moved(target, &table.readers) {
                 drop(device);
-                table.readers.stop_waiting(stream, id);
+                table.readers.stop_waiting(target, id);
                 has_earlier |= table.schedule(id, now);
             }
         }
@@ -183,6 +184,25 @@ impl Devices {
             self.earlier.update(|changes| *changes += 1);
         }
         waiting.into_iter().nth(VISITED_AT_ONCE - 1)
+    }
+
+    /// The ids of the devices whose quiet hours may have ended because the time of day was set since the last call.
+    pub(super) fn time_was_set(&self, offset: WallOffset) -> Vec<ClientId> {
+        let mut table = self.table.lock();
+        let before = table.wall_offset.replace(offset);
+        if before.is_none_or(|before| before == offset) {
+            return Vec::new();
+        }
+        let devices = table.devices.values().filter(|device| device.quiet.is_some() && device.is_pending());
+        devices.map(|device| device.id.clone()).collect()
+    }
+
+    /// Looks at some devices now.
+    pub(super) fn look_now(&self, ids: &[ClientId], now: SystemTime) {
+        let mut table = self.table.lock();
+        for id in ids.iter().filter(|id| table.devices.contains(id)).collect::<Vec<_>>() {
+            self.schedule(&mut table, id, now);
+        }
     }
 
     /// When the next device is due.
@@ -222,7 +242,7 @@ impl Devices {
         let mut device = table.devices.get_mut(id)?;
         if device.expires_at <= now {
             drop(device);
-            table.expired(id);
+            table.forget(id);
             self.recount(table);
             return None;
         }
@@ -237,7 +257,7 @@ impl Devices {
             Some(ago) => device.seen_at = device.seen_at.max(now.checked_sub(ago)),
             None => {}
         }
-        device.refresh(|stream| table.readers.tail(stream));
+        device.refresh(&table.readers);
         let before = device.outstanding.clone();
         let step = device.step(now, wall, fastrand::u64(..), &mut table.apps);
         if device.outstanding != before {
@@ -258,7 +278,7 @@ impl Devices {
                     self.metrics.suppressed(why.as_str());
                 }
                 if device.silence.awaits_append {
-                    device.interests.iter().for_each(|interest| table.readers.wait(&interest.stream, id));
+                    device.targets().for_each(|target| table.readers.wait(&target, id));
                 }
                 let end = device.expires_at;
                 table.schedule(id, until.unwrap_or(end).min(end));
@@ -276,7 +296,10 @@ impl Devices {
         app.reported(matches!(verdict, Verdict::Retry { .. }), now);
         let (mut believed, mut error) = (None, None);
         match verdict {
-            Verdict::Ok { .. } => believed = Some(app.succeeded()),
+            Verdict::Ok { .. } => {
+                app.failing_until = None;
+                believed = (!app.policy.has_receipts()).then(|| app.succeeded());
+            }
             Verdict::Slow { until } => {
                 let pause = until.duration_since(wall).unwrap_or_default();
                 app.paused_until = Some(now + pause);
@@ -294,11 +317,8 @@ impl Devices {
             Verdict::Retry { .. } | Verdict::Gone { .. } => error = Some(verdict.as_str().into()),
         }
         self.tell_device(table, order, verdict, error, (now, wall));
-        if let Some((suspects, is_believable)) = believed {
-            for id in suspects {
-                table.settle(&id, &order.app, is_believable);
-                self.schedule(table, &id, now);
-            }
+        if let Some(believed) = believed {
+            self.settle(table, &order.app, believed, now);
         }
     }
 
@@ -325,15 +345,8 @@ impl Devices {
                 channel.last_error = error;
             }
         }
-        if is_gone
-            && let Some(app) = table.apps.get_mut(&order.app)
-            && app.gone(&order.device)
-        {
-            self.metrics.alarm(app.policy.provider);
-            tracing::error!(
-                app = &*order.app,
-                "ALARM: a provider calls all devices gone, so none is removed; check project, environment and topic"
-            );
+        if is_gone && let Some(app) = table.apps.get_mut(&order.app) {
+            self.note_gone(app, &order.device);
         }
         match verdict {
             Verdict::Ok { .. } => device.accepted(order.wake, now),
@@ -344,9 +357,16 @@ impl Devices {
             Verdict::Retry { after } => device.try_again(order.wake, *after, now, fastrand::f64()),
             Verdict::Gone { .. } | Verdict::Config(_) | Verdict::Bad(_) => device.failed(order.wake),
         }
+        let is_used = |channel: &Channel| channel.app == order.app && channel.credential == order.credential;
+        let index = device.channels.iter().position(is_used);
+        let early =
+            index.and_then(|index| Some((index, device.channels.get_mut(index)?.early_receipt.take()?)));
         drop(device);
         table.unsaved.insert(order.device.clone());
         self.schedule(table, &order.device, now);
+        if let Some((index, state)) = early {
+            self.apply_receipt(table, &order.device, index, state, (now, wall));
+        }
     }
 
     /// Takes the devices whose stored record is outdated, with their records; `None`: the device is gone.
@@ -359,11 +379,6 @@ impl Devices {
             (id, record)
         };
         ids.into_iter().map(record).collect()
-    }
-
-    /// Takes the channels that were removed since the last call.
-    pub fn take_removed(&self) -> Vec<Removed> {
-        std::mem::take(&mut self.table.lock().removed)
     }
 
     /// Number of devices that are connected, woken, pending, and asleep.
@@ -391,34 +406,42 @@ impl DeviceTable {
         is_first
     }
 
-    /// Adds or replaces a device. Returns the streams that nobody has read before, and those that nobody reads any more.
+    /// Adds or replaces a device. Returns what nobody has read before, and what nobody reads any more.
     pub(super) fn put(
         &mut self,
         mut device: Device,
         charge: Option<Charge>,
-    ) -> (Vec<StreamName>, Vec<StreamName>) {
+    ) -> (Vec<ReadTarget>, Vec<ReadTarget>) {
         let id = device.id.clone();
         let before = self.take(&id);
         let mut begun = Vec::new();
         for interest in &device.interests {
-            let is_first = self.readers.add(&interest.stream, &id, interest.tail);
-            if is_first && !before.contains(&interest.stream) {
-                begun.push(interest.stream.clone());
+            if self.readers.add_to_stream(&interest.stream, &id, interest.tail) {
+                begun.push(ReadTarget::Stream(interest.stream.clone()));
             }
         }
-        let ended = before.into_iter().filter(|stream| !self.readers.has(stream)).collect();
+        for interest in &device.filters {
+            if self.readers.add_to_filter(&interest.filter, &id, interest.news) {
+                begun.push(ReadTarget::Filter(interest.filter.clone()));
+            }
+        }
+        begun.retain(|target| !before.contains(target));
+        let ended = before.into_iter().filter(|target| !self.readers.has(target)).collect();
         let (bytes, principal) = (device.bytes(), device.principal);
         device.charged = bytes;
         self.bytes += bytes;
         let own = self.of_principal.entry(principal).or_default();
         *own = (own.0 + 1, own.1 + bytes);
+        for number in self.phones(&device) {
+            self.by_phone.entry(number).or_default().insert(id.clone());
+        }
         self.charges.extend(charge.map(|charge| (id.clone(), charge)));
         self.devices.insert(device);
         (begun, ended)
     }
 
-    /// Removes a device. Returns the streams that nobody reads any more.
-    pub(super) fn take(&mut self, id: &ClientId) -> Vec<StreamName> {
+    /// Removes a device. Returns what nobody reads any more.
+    pub(super) fn take(&mut self, id: &ClientId) -> Vec<ReadTarget> {
         let Some(device) = self.devices.remove(id) else { return Vec::new() };
         self.charges.remove(id);
         if let Some(at) = self.due_at.remove(id) {
@@ -429,6 +452,9 @@ impl DeviceTable {
                 app.forget(id);
             }
         }
+        for number in self.phones(&device) {
+            self.forget_phone(&number, id);
+        }
         let bytes = device.charged;
         self.bytes = self.bytes.saturating_sub(bytes);
         if let Some(own) = self.of_principal.get_mut(&device.principal) {
@@ -437,56 +463,6 @@ impl DeviceTable {
                 self.of_principal.remove(&device.principal);
             }
         }
-        let mut ended = Vec::new();
-        for interest in device.interests {
-            if self.readers.remove(&interest.stream, id) {
-                ended.push(interest.stream);
-            }
-        }
-        ended
-    }
-
-    /// A device has not registered again in time.
-    fn expired(&mut self, id: &ClientId) {
-        self.take(id);
-        self.unsaved.insert(id.clone());
-    }
-
-    /// The provider is known to be right, or wrong, about a device that it has called gone.
-    fn settle(&mut self, id: &ClientId, app: &Arc<str>, is_gone: bool) {
-        let Some(mut device) = self.devices.get_mut(id) else { return };
-        let (tenant, removed) = (device.tenant(), &mut self.removed);
-        if !is_gone {
-            device
-                .channels
-                .iter_mut()
-                .filter(|channel| channel.app == *app)
-                .for_each(|channel| channel.is_gone = false);
-            return;
-        }
-        let of_outstanding = device.outstanding.as_ref().map(|outstanding| outstanding.channel);
-        let (mut index, mut index_after) = (0, None);
-        let mut kept = 0;
-        device.channels.retain(|channel| {
-            let is_removed = channel.is_gone && channel.app == *app;
-            if is_removed {
-                let credential = channel.credential.hint();
-                removed.push(Removed {
-                    device: id.clone(),
-                    tenant: tenant.clone(),
-                    app: app.clone(),
-                    credential,
-                });
-            } else {
-                index_after = index_after.or((of_outstanding == Some(index)).then_some(kept));
-                kept += 1;
-            }
-            index += 1;
-            !is_removed
-        });
-        // A wake over a channel that is removed has not arrived.
-        device.outstanding =
-            index_after.and_then(|channel| Some(Outstanding { channel, ..device.outstanding.take()? }));
-        self.unsaved.insert(id.clone());
+        device.targets().filter(|target| self.readers.remove(target, id)).collect()
     }
 }

@@ -1,19 +1,23 @@
 //! Devices on a clock that the test moves: when they are woken, over which channel, and what the answers of providers change.
 
 mod answers;
+mod budgets;
+mod filters;
+mod receipts;
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use super::app::{AppPolicy, Credential, CredentialKind, Verdict};
 use super::channel::{Channel, QuietHours};
-use super::device::{Device, GRACE, Interest, WakeOrder};
+use super::device::{Device, FilterInterest, GRACE, Interest, WakeOrder};
+use super::readers::ReadTarget;
 use super::record;
 use super::table::Devices;
 use crate::hub::ClientId;
 use crate::hub::subscriber::Subscribers;
 use crate::metrics::Metrics;
-use crate::stream::{Epoch, Offset, Position, Principal, Start, StoredSession, StreamName};
+use crate::stream::{Epoch, Filter, Offset, Position, Principal, Start, StoredSession, StreamName};
 
 const START: Duration = Duration::from_secs(1_800_000_000);
 
@@ -38,6 +42,10 @@ fn policy(name: &str) -> AppPolicy {
 
 fn stream(name: &str) -> StreamName {
     StreamName::parse(name).unwrap()
+}
+
+fn filter(text: &str) -> Filter {
+    Filter::parse(text).unwrap()
 }
 
 fn at(epoch: u64, position: u64) -> Offset {
@@ -83,6 +91,8 @@ impl World {
         let mut device = Device {
             principal: Principal(1),
             interests: vec![Interest { stream: stream("news"), offset, tail: offset }],
+            filters: Vec::new(),
+            credentials: None,
             channels: apps.iter().map(channel).collect(),
             quiet: None,
             escalate_after: seconds(60),
@@ -116,9 +126,15 @@ impl World {
     }
 
     fn moved(&self, tail: Option<Offset>) {
-        let mut after = None;
-        while let Some(last) = self.devices.moved(&stream("news"), tail, after.as_ref(), self.now) {
-            after = Some(last);
+        self.stream_moved("news", tail, None);
+    }
+
+    fn stream_moved(&self, name: &str, tail: Option<Offset>, appended_at: Option<SystemTime>) {
+        for target in self.devices.moved(&stream(name), tail, appended_at) {
+            let mut after = None;
+            while let Some(last) = self.devices.visit(&target, after.as_ref(), self.now) {
+                after = Some(last);
+            }
         }
     }
 
@@ -144,7 +160,7 @@ impl World {
 
     fn poll(&self, id: &ClientId, position: u64) {
         let start = Start::At(at(1, position));
-        self.devices.polled(id, [(&stream("news"), start)].into_iter(), self.now);
+        self.devices.polled(id, [(&stream("news"), start)].into_iter(), false, self.now);
     }
 
     /// The states of the channels of a device.
@@ -288,89 +304,6 @@ fn escalation_that_is_off_waits_until_the_provider_drops_the_wake() {
 }
 
 #[test]
-fn budgets_bound_the_wakes_of_a_channel_a_day_and_a_tenant() {
-    let limited = AppPolicy { min_interval: seconds(180), burst: 3, ..policy("push") };
-    let mut world = World::new(vec![limited]);
-    let phone = world.device("phone", &["push"]);
-    let wakes_in = |world: &mut World, time: u64, first: u64| {
-        let mut wakes = 0;
-        for second in 0..time {
-            world.append(first + second);
-            for order in world.orders() {
-                world.report(&order, ok());
-                wakes += 1;
-                world.poll(&phone, 0);
-            }
-            world.pass(seconds(1));
-        }
-        wakes
-    };
-    assert_eq!(wakes_in(&mut world, 100, 10), 3, "a burst");
-    assert_eq!(wakes_in(&mut world, 1800, 1000), 10, "and one each three minutes");
-
-    let daily = AppPolicy { min_interval: seconds(1), per_day: Some(4), ..policy("push") };
-    let mut world = World::new(vec![daily]);
-    world.device("phone", &["push"]);
-    assert_eq!(wakes_in(&mut world, 20_000, 10), 4);
-    world.pass(seconds(24 * 3600));
-    assert_eq!(wakes_in(&mut world, 20_000, 100_000), 4);
-
-    let tenant = AppPolicy { tenant_per_day: Some(5), ..policy("push") };
-    let world = World::new(vec![tenant]);
-    for number in 0..20 {
-        world.device(&format!("phone{number}"), &["push"]);
-    }
-    world.append(6);
-    assert_eq!(world.orders().len(), 5);
-}
-
-#[test]
-fn a_clock_that_is_set_back_locks_no_channel_for_longer_than_its_budget() {
-    let limited = AppPolicy { min_interval: seconds(60), burst: 1, ..policy("push") };
-    let mut world = World::new(vec![limited]);
-    let phone = world.device("phone", &["push"]);
-    world.append(6);
-    world.report(&world.order(), ok());
-    world.poll(&phone, 5);
-    world.now -= seconds(365 * 24 * 3600);
-    world.append(7);
-    world.orders();
-    world.pass(seconds(365 * 24 * 3600));
-    world.pass(seconds(61));
-    assert_eq!(world.woken().as_deref(), Some("push"));
-}
-
-#[test]
-fn quiet_hours_follow_the_time_of_day_of_the_device() {
-    // The clock starts at 08:00 UTC; the device is an hour ahead.
-    let quiet = QuietHours { from: 8 * 60, to: 10 * 60 + 30, utc_offset: 60 };
-    let mut world = World::new(vec![policy("push")]);
-    world.registered("phone", &["push"], |device| device.quiet = Some(quiet));
-    world.append(6);
-    assert_eq!(world.woken(), None);
-    world.pass(seconds(5399));
-    assert_eq!(world.woken(), None);
-    world.pass(seconds(1));
-    assert_eq!(world.woken().as_deref(), Some("push"));
-
-    // A step of the time of day counts at the next look.
-    let mut world = World::new(vec![policy("push")]);
-    world.registered("phone", &["push"], |device| device.quiet = Some(quiet));
-    world.wall_ahead = seconds(3 * 3600);
-    world.append(6);
-    assert_eq!(world.woken().as_deref(), Some("push"));
-
-    // Hours that span midnight.
-    let night = QuietHours { from: 22 * 60, to: 9 * 60, utc_offset: 0 };
-    let mut world = World::new(vec![policy("push")]);
-    world.registered("phone", &["push"], |device| device.quiet = Some(night));
-    world.append(6);
-    assert_eq!(world.woken(), None);
-    world.pass(seconds(3600));
-    assert_eq!(world.woken().as_deref(), Some("push"));
-}
-
-#[test]
 fn a_stream_that_was_created_again_is_pending_and_one_that_is_gone_is_not() {
     let world = World::new(vec![policy("push")]);
     world.device("phone", &["push"]);
@@ -399,17 +332,27 @@ fn a_record_restores_everything_that_a_restart_needs() {
     let phone = world.registered("phone", &["push", "sms"], |device| {
         device.quiet = Some(QuietHours { from: 1, to: 2, utc_offset: -60 });
         device.interests.push(Interest { stream: stream("a/b"), offset: None, tail: None });
+        let read_up_to = Some(SystemTime::UNIX_EPOCH);
+        device.filters.push(FilterInterest { filter: filter("c/#"), read_up_to, news: None });
+        device.credentials = Some(Box::new([1, 2]));
     });
     world.append(6);
     world.report(&world.order(), ok());
     let device = world.devices.table.lock().devices.get(&phone).unwrap().clone();
     let change = record::change(&phone, record::encoded(&device));
     let entries = change.entries.into_iter().map(|(key, value)| (key, value.unwrap())).collect();
-    let restored = record::decoded(&StoredSession { client: change.client, entries }).unwrap();
+    let restored = record::decoded(&StoredSession { client: change.client.clone(), entries }).unwrap();
     let mut expected = device;
     expected.interests.iter_mut().for_each(|interest| interest.tail = None);
     (expected.seen_at, expected.charged) = (None, 0);
     assert_eq!(restored, expected);
+    // A record from before devices had filters.
+    let old = StoredSession { client: change.client.clone(), entries: Vec::new() };
+    let whole =
+        record::encoded(&Device { filters: Vec::new(), credentials: None, ..expected.clone() }).unwrap();
+    let entries = vec![(bytes::Bytes::from_static(b"d"), whole.slice(..whole.len() - 2))];
+    let restored = record::decoded(&StoredSession { entries, ..old }).unwrap();
+    assert_eq!(restored, Device { filters: Vec::new(), credentials: None, ..expected });
     assert_eq!(record::decoded(&StoredSession { client: "\0device/x".into(), entries: Vec::new() }), None);
 }
 
@@ -448,8 +391,10 @@ fn each_of_many_readers_of_a_stream_is_woken_once_and_visited_once() {
     assert_eq!(orders.len(), phones.len());
     orders.iter().for_each(|order| world.report(order, ok()));
     world.append(9);
-    let waiting =
-        |world: &World| world.devices.table.lock().readers.waiting(&stream("news"), None, 1000).len();
+    let waiting = |world: &World| {
+        let news = ReadTarget::Stream(stream("news"));
+        world.devices.table.lock().readers.waiting(&news, None, 1000).len()
+    };
     assert_eq!(waiting(&world), 0, "an append visits no device that is woken");
     world.poll(&phones[0], 9);
     assert_eq!(waiting(&world), 1);

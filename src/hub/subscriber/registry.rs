@@ -33,8 +33,8 @@ impl Subscribers {
         member
     }
 
-    /// Creates a subscriber that operators do not see. Its marks are not limited, since it subscribes to a
-    /// limited number of streams by name.
+    /// Creates a subscriber that operators do not see. It has at most one mark for each stream, since it cannot visit all streams
+    /// instead.
     pub(in crate::hub) fn unlisted(&self) -> Arc<Member> {
         self.table.lock().member("", usize::MAX)
     }

@@ -8,6 +8,7 @@ mod permits;
 mod response;
 mod schedule;
 mod seen;
+mod state_stream;
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -26,6 +27,7 @@ use permits::RequestPermits;
 use response::{Fetched, PollFailure, Validators, asked_wait, fetched, request};
 use schedule::PollSchedule;
 use seen::{ContentLimits, SeenChange, SeenDigests};
+use state_stream::StateStream;
 
 /// Polls all origins of a hub.
 pub struct OriginPoller {
@@ -88,20 +90,23 @@ impl OriginPoller {
         let to = Destination::of_origin(&origin.settings().url, &self.trust);
         let to =
             if self.is_allowed { to.map_err(|_| PollFailure::Refused) } else { Err(PollFailure::Disabled) };
+        let mut state = StateStream::of(&origin);
         match to {
             Ok(to) => tokio::select! {
                 () = origin.end() => {}
-                () = self.poll_while_read(&origin, &to) => {}
+                () = self.poll_while_read(&origin, &to, &mut state) => {}
             },
             Err(failure) => {
                 origin.failed(&failure.to_string(), self.clock.wall(), None);
+                state.tell(&origin, &self.hub).await;
                 origin.end().await;
             }
         }
+        state.end(&self.hub).await;
     }
 
     /// Polls the origin as often as its schedule says, and waits for a reader if there is none. Returns when the stream has ended.
-    async fn poll_while_read(&self, origin: &PolledOrigin, to: &Destination) {
+    async fn poll_while_read(&self, origin: &PolledOrigin, to: &Destination, state: &mut StateStream) {
         let interval = origin.settings().interval.at_least(self.limits.origin_interval_min.get());
         let mut progress = PollProgress {
             schedule: PollSchedule::new(interval, Instant::now()),
@@ -135,6 +140,7 @@ impl OriginPoller {
             let (outcome, wait) = self.poll(origin, to, &stream.content_type, &mut progress).await;
             drop(permit);
             self.conclude(origin, to, &mut progress.schedule, outcome, wait);
+            state.tell(origin, &self.hub).await;
         }
     }
 

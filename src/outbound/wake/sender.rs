@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
+use futures_util::future::join_all;
 use hyper::{Request, Response, Uri};
 use serde_json::json;
 use tokio::sync::Mutex;
@@ -113,7 +114,19 @@ impl WakeSender {
 
     /// Sends wakes until the task is aborted.
     pub async fn run(self) {
-        tokio::join!(self.hub.follow_device_streams(), self.send_due(), self.save());
+        tokio::join!(self.hub.follow_device_streams(), self.send_due(), self.save(), self.take_receipts());
+    }
+
+    /// Hands the receipts of message centres to the hub.
+    async fn take_receipts(&self) {
+        let of_app = async |(name, app): (&Arc<str>, &SendingApp)| {
+            let ProviderWire::Sms(smsc) = &app.wire else { return };
+            while let Some(receipt) = smsc.receipt().await {
+                let (now, wall) = (self.clock.now(), self.clock.wall());
+                self.hub.devices().note_receipt(name, &receipt.number, receipt.state, now, wall);
+            }
+        };
+        join_all(self.apps.iter().map(of_app)).await;
     }
 
     async fn send_due(&self) {
@@ -163,6 +176,7 @@ impl WakeSender {
             "subject": removed.device.subject(),
             "app": &*removed.app,
             "credential": removed.credential,
+            "reason": removed.reason.as_str(),
             "at": rfc3339(self.clock.wall()),
         });
         let append = Append::of(json_type, Payload::default());

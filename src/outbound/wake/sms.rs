@@ -4,7 +4,7 @@
 //!
 //! * A wake whose response does not come counts as sent: sending it again would cost again, and might arrive twice.
 //! * A message centre that throttles pauses the whole bind, so that no wake overtakes another.
-//! * Receipts are acknowledged and counted. They prove nothing that the poll of the device does not prove better.
+//! * Receipts are handed to the hub. If it does not keep up, the message centre is asked to repeat them.
 
 mod pdu;
 #[cfg(test)]
@@ -18,11 +18,12 @@ use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, split};
 use tokio::net::TcpStream;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{Mutex, mpsc, oneshot};
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 use crate::clock::Clock;
 use crate::hub::Verdict;
+pub(super) use pdu::Receipt;
 pub use pdu::SmsContent;
 use pdu::{Pdu, Submission, command, status};
 
@@ -44,6 +45,9 @@ const WINDOW: usize = 10;
 
 /// Wakes that wait for the bind.
 const WAITING_MAX: usize = 64;
+
+/// Receipts that wait for the hub.
+const RECEIPTS_MAX: usize = 256;
 
 /// Bytes that are read at once.
 const READ_BYTES: usize = 4096;
@@ -74,6 +78,8 @@ impl fmt::Debug for SmscSettings {
 pub struct Smsc {
     settings: Arc<SmscSettings>,
     waiting: OnceLock<mpsc::Sender<Waiting>>,
+    receipts: mpsc::Sender<Receipt>,
+    arrived: Mutex<mpsc::Receiver<Receipt>>,
 }
 
 /// A wake that waits for the bind or for its response.
@@ -92,7 +98,14 @@ impl Smsc {
         if pdu::content(&settings.content, "0123456789abcdef").is_none() {
             return Err("the text is longer than one SMS: 160 characters of GSM 7 bit, or 70 others");
         }
-        Ok(Self { settings: Arc::new(settings), waiting: OnceLock::new() })
+        let (receipts, arrived) = mpsc::channel(RECEIPTS_MAX);
+        let (settings, arrived) = (Arc::new(settings), Mutex::new(arrived));
+        Ok(Self { settings, waiting: OnceLock::new(), receipts, arrived })
+    }
+
+    /// Waits for the next receipt.
+    pub(super) async fn receipt(&self) -> Option<Receipt> {
+        self.arrived.lock().await.recv().await
     }
 
     /// Submits a wake to a telephone number, for as long as `ttl`.
@@ -104,7 +117,7 @@ impl Smsc {
         let submission = Submission { source, number: number.to_owned(), content, ttl };
         let waiting = self.waiting.get_or_init(|| {
             let (sender, receiver) = mpsc::channel(WAITING_MAX);
-            tokio::spawn(run(self.settings.clone(), receiver, clock));
+            tokio::spawn(run(self.settings.clone(), receiver, self.receipts.clone(), clock));
             sender
         });
         let (answer, verdict) = oneshot::channel();
@@ -116,14 +129,19 @@ impl Smsc {
 }
 
 /// Keeps the bind while there are wakes. Ends when the last sender is gone.
-async fn run(settings: Arc<SmscSettings>, mut waiting: mpsc::Receiver<Waiting>, clock: Clock) {
+async fn run(
+    settings: Arc<SmscSettings>,
+    mut waiting: mpsc::Receiver<Waiting>,
+    receipts: mpsc::Sender<Receipt>,
+    clock: Clock,
+) {
     let mut first = None;
     loop {
         if first.is_none() {
             first = waiting.recv().await;
         }
         let Some(begun) = first.take() else { return };
-        let mut bind = Bind::new(&settings, clock);
+        let mut bind = Bind::new(&settings, &receipts, clock);
         bind.queue.push_back(begun);
         let connected = timeout(BIND_TIME, TcpStream::connect(&settings.address)).await;
         let verdict = match connected {
@@ -156,6 +174,7 @@ enum Ended {
 /// One connection to a message centre.
 struct Bind<'a> {
     settings: &'a SmscSettings,
+    receipts: &'a mpsc::Sender<Receipt>,
     clock: Clock,
     next_sequence: u32,
     /// Wakes that are not submitted yet, in order.
@@ -169,10 +188,11 @@ struct Bind<'a> {
 }
 
 impl<'a> Bind<'a> {
-    fn new(settings: &'a SmscSettings, clock: Clock) -> Self {
+    fn new(settings: &'a SmscSettings, receipts: &'a mpsc::Sender<Receipt>, clock: Clock) -> Self {
         let now = Instant::now();
         Self {
             settings,
+            receipts,
             clock,
             next_sequence: 1,
             queue: VecDeque::new(),
@@ -296,10 +316,13 @@ impl<'a> Bind<'a> {
                     let _gone = answer.send(verdict);
                 }
                 command::DELIVER_SM => {
-                    if let Some(receipt) = pdu.receipt() {
-                        tracing::debug!(state = receipt.state, error = receipt.error, "receipt of an SMS");
-                    }
-                    outgoing.extend(Pdu::deliver_response(pdu.sequence).encode());
+                    let is_taken = pdu.receipt().is_none_or(|receipt| {
+                        let (state, error) = (receipt.state.as_str(), &receipt.error);
+                        tracing::debug!(state, error, "receipt of an SMS");
+                        self.receipts.try_send(receipt).is_ok()
+                    });
+                    let code = if is_taken { status::OK } else { status::QUEUE_FULL };
+                    outgoing.extend(Pdu::deliver_response(pdu.sequence, code).encode());
                 }
                 command::ENQUIRE_LINK => {
                     outgoing.extend(Pdu::empty(command::ENQUIRE_LINK_RESP, pdu.sequence).encode());
@@ -326,7 +349,7 @@ impl<'a> Bind<'a> {
                 Verdict::Slow { until: self.clock.wall() + THROTTLE_PAUSE }
             }
             status::SYSTEM_ERROR | status::SUBMIT_FAILED => Verdict::Retry { after: REBIND_PAUSE },
-            // A phone that is off for long may get the same, so that no number is ever removed.
+            // A phone that is off for long may get the same; only receipts tell that a number is gone.
             other => Verdict::bad(format!("the message centre refuses the SMS: status {other:#04x}")),
         }
     }

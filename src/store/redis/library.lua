@@ -8,8 +8,9 @@
 local FIELDS = {
   'epoch', 'ancestors', 'tail', 'earliest', 'messages', 'bytes', 'closed', 'closed_by', 'content_type', 'essence', 'lifetime',
   'retention', 'asked', 'used', 'sequence', 'deleted', 'depth', 'retained', 'replication', 'producers', 'source', 'branch',
+  'appended',
 }
-local NUMBERS = { 'tail', 'earliest', 'messages', 'bytes', 'used', 'depth', 'producers', 'branch' }
+local NUMBERS = { 'tail', 'earliest', 'messages', 'bytes', 'used', 'depth', 'producers', 'branch', 'appended' }
 
 -- Bounds of the work of one call.
 local TRIM_MAX = 1000
@@ -73,7 +74,7 @@ end
 local function head(stream)
   return {
     stream.epoch, stream.ancestors, integer(stream.tail), integer(stream.earliest), stream.closed, stream.content_type,
-    stream.lifetime, stream.retention,
+    stream.lifetime, stream.retention, integer(stream.messages > 0 and stream.appended or 0),
   }
 end
 
@@ -221,6 +222,7 @@ local function push(keys, stream, record, now)
   stream.tail = stream.tail + record.positions
   stream.messages = stream.messages + record.messages
   stream.bytes = stream.bytes + #record.data
+  stream.appended = now
 end
 
 local function record_from(args, at)
@@ -282,7 +284,7 @@ local function new_stream(epoch, args, now)
     epoch = epoch, ancestors = '', tail = 0, earliest = 0, messages = 0, bytes = 0, closed = '', closed_by = '',
     content_type = args.content_type, essence = args.essence, lifetime = args.lifetime, retention = args.retention,
     asked = args.asked, used = now, sequence = '', deleted = '', depth = 0, retained = '', replication = replication(),
-    producers = 0, source = '', branch = 0,
+    producers = 0, source = '', branch = 0, appended = 0,
   }
 end
 
@@ -335,7 +337,7 @@ local function append_one(keys, append, now, wall)
   if created then
     insert(keys, stream, now)
   else
-    store(keys, stream, 'tail', 'messages', 'bytes', 'closed', 'closed_by', 'sequence', 'producers', 'used', 'retained')
+    store(keys, stream, 'tail', 'messages', 'bytes', 'closed', 'closed_by', 'sequence', 'producers', 'used', 'retained', 'appended')
   end
   if append.producer ~= '' then
     redis.call('HSET', keys.meta, 'p:' .. append.producer,

@@ -23,6 +23,8 @@ pub(super) struct StreamHead {
     pub(super) content_type: ContentType,
     pub(super) lifetime: Lifetime,
     pub(super) retention: Retention,
+    /// `None`: no message is kept.
+    pub(super) appended_at: Option<SystemTime>,
 }
 
 /// An answer: its verdict, and what follows it.
@@ -61,7 +63,7 @@ impl EngineReply {
 impl StreamHead {
     pub(super) fn of(value: Value) -> Option<Self> {
         let texts: Vec<String> = items(value)?.into_iter().map(text).collect::<Option<_>>()?;
-        let [epoch, ancestors, tail, earliest, closed, content_type, lifetime, retention] =
+        let [epoch, ancestors, tail, earliest, closed, content_type, lifetime, retention, appended] =
             texts.try_into().ok()?;
         let ancestor = |text: &str| {
             let (epoch, end) = text.split_once(':')?;
@@ -76,6 +78,7 @@ impl StreamHead {
             content_type: ContentType::stored(&content_type).ok()?,
             lifetime: lifetime_of(&lifetime)?,
             retention: retention_of(&retention)?,
+            appended_at: appended.parse().ok().filter(|at| *at > 0).map(time),
         })
     }
 
@@ -91,6 +94,7 @@ impl StreamHead {
             closed: self.closed,
             lifetime: self.lifetime,
             retention: self.retention,
+            appended_at: self.appended_at,
         }
     }
 

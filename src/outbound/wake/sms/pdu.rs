@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use crate::hub::ReceiptState;
+
 /// Length, command, status and sequence number.
 const HEADER_BYTES: usize = 16;
 
@@ -96,10 +98,26 @@ pub(super) struct SmsOctets {
 
 /// What a receipt says (appendix B).
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Receipt {
-    pub(super) state: String,
+pub(in super::super) struct Receipt {
+    /// The number that the SMS was for, such as `+31600000001`.
+    pub(in super::super) number: String,
+    pub(in super::super) state: ReceiptState,
+    /// The error code of the message centre, for the log.
     pub(super) error: String,
 }
+
+/// The tag of the state of a message among the optional parameters, and its length (section 5.3.2.35).
+const MESSAGE_STATE: [u8; 4] = [0x04, 0x27, 0, 1];
+
+/// The states of a message, by their number in an optional parameter and their word in a text (section 5.2.28).
+const STATES: [(u8, &str, ReceiptState); 6] = [
+    (2, "DELIVRD", ReceiptState::Delivered),
+    (3, "EXPIRED", ReceiptState::Expired),
+    (4, "DELETED", ReceiptState::Rejected),
+    (5, "UNDELIV", ReceiptState::Undeliverable),
+    (8, "REJECTD", ReceiptState::Rejected),
+    (6, "ACCEPTD", ReceiptState::Other),
+];
 
 /// The bytes are no packet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -197,8 +215,8 @@ impl Pdu {
         Self { body, ..Self::empty(command::SUBMIT_SM, sequence) }
     }
 
-    pub(super) fn deliver_response(sequence: u32) -> Self {
-        Self { body: vec![0], ..Self::empty(command::DELIVER_SM_RESP, sequence) }
+    pub(super) fn deliver_response(sequence: u32, status: u32) -> Self {
+        Self { status, body: vec![0], ..Self::empty(command::DELIVER_SM_RESP, sequence) }
     }
 
     pub(super) fn encode(&self) -> Vec<u8> {
@@ -237,21 +255,48 @@ impl Pdu {
     /// The receipt in a delivered message. `None`: it is another message, such as one from a person.
     pub(super) fn receipt(&self) -> Option<Receipt> {
         let (_, rest) = text(&self.body)?;
-        let (_, rest) = text(rest.get(2..)?)?;
+        let (number, rest) = text(rest.get(2..)?)?;
         let (_, rest) = text(rest.get(2..)?)?;
         let (esm_class, rest) = rest.split_first()?;
         let (_, rest) = text(rest.get(2..)?)?;
         let (_, rest) = text(rest)?;
-        let (length, message) = rest.get(4..)?.split_first()?;
+        let (length, rest) = rest.get(4..)?.split_first()?;
         if esm_class & TYPE_BITS != RECEIPT {
             return None;
         }
-        let message = String::from_utf8_lossy(message.get(..usize::from(*length))?);
+        let (message, optional) = rest.split_at_checked(usize::from(*length))?;
+        let message = String::from_utf8_lossy(message);
         let field = |name: &str| {
             let (_, rest) = message.split_once(name)?;
             Some(rest.split(' ').next().unwrap_or_default().chars().take(10).collect::<String>())
         };
-        Some(Receipt { state: field("stat:")?, error: field("err:").unwrap_or_default() })
+        let by_number = parameter(optional, MESSAGE_STATE).map(|number| {
+            STATES.iter().find(|(known, ..)| *known == number).map_or(ReceiptState::Other, |state| state.2)
+        });
+        let by_word = || {
+            let word = field("stat:")?;
+            let known = STATES.iter().find(|(_, known, _)| *known == word);
+            Some(known.map_or(ReceiptState::Other, |state| state.2))
+        };
+        Some(Receipt {
+            number: format!("+{}", number.trim_start_matches('+')),
+            state: by_number.or_else(by_word)?,
+            error: field("err:").unwrap_or_default(),
+        })
+    }
+}
+
+/// The value of one octet of the optional parameter that begins with `head`.
+fn parameter(mut optional: &[u8], head: [u8; 4]) -> Option<u8> {
+    loop {
+        let [tag, other_tag, high, low] = *optional.first_chunk()?;
+        let (_, rest) = optional.split_at_checked(4)?;
+        let length = usize::from(u16::from_be_bytes([high, low]));
+        let (value, behind) = rest.split_at_checked(length)?;
+        if [tag, other_tag, high, low] == head {
+            return value.first().copied();
+        }
+        optional = behind;
     }
 }
 
@@ -314,7 +359,7 @@ mod tests {
 
     #[test]
     fn packets_are_taken_one_by_one_and_garbage_is_found() {
-        let (one, other) = (Pdu::nack(1), Pdu::deliver_response(2));
+        let (one, other) = (Pdu::nack(1), Pdu::deliver_response(2, status::OK));
         let mut bytes = [one.encode(), other.encode()].concat();
         let whole = bytes.clone();
         assert_eq!([Pdu::take(&mut bytes), Pdu::take(&mut bytes)], [Ok(Some(one)), Ok(Some(other))]);
@@ -337,14 +382,40 @@ mod tests {
             body.extend_from_slice(message);
             Pdu { body, ..Pdu::empty(command::DELIVER_SM, 1) }
         };
-        let expected = Receipt { state: "DELIVRD".to_owned(), error: "000".to_owned() };
-        assert_eq!(delivered(4, receipt).receipt(), Some(expected));
+        let expected = |state| {
+            let (number, error) = ("+31600000001".to_owned(), "000".to_owned());
+            Some(Receipt { number, state, error })
+        };
+        assert_eq!(delivered(4, receipt).receipt(), expected(ReceiptState::Delivered));
         assert_eq!(delivered(0, receipt).receipt(), None);
         assert_eq!(delivered(4, b"hello").receipt(), None);
         let whole = delivered(4, receipt);
         for end in 0..whole.body.len() - 1 {
             let body = whole.body[..end].to_vec();
             assert_eq!(Pdu { body, ..whole.clone() }.receipt(), None, "{end}");
+        }
+        for (word, state) in [
+            ("DELIVRD", ReceiptState::Delivered),
+            ("EXPIRED", ReceiptState::Expired),
+            ("DELETED", ReceiptState::Rejected),
+            ("UNDELIV", ReceiptState::Undeliverable),
+            ("REJECTD", ReceiptState::Rejected),
+            ("ACCEPTD", ReceiptState::Other),
+            ("ENROUTE", ReceiptState::Other),
+            ("UNKNOWN", ReceiptState::Other),
+        ] {
+            let text = String::from_utf8_lossy(receipt).replace("DELIVRD", word);
+            assert_eq!(delivered(4, text.as_bytes()).receipt(), expected(state), "{word}");
+        }
+        // Optional parameters take precedence: the id of the message and its state.
+        for (number, state) in
+            [(1, ReceiptState::Other), (3, ReceiptState::Expired), (5, ReceiptState::Undeliverable)]
+        {
+            let mut pdu = delivered(4, receipt);
+            pdu.body.extend(b"\x00\x1e\x00\x02a\0\x04\x27\x00\x01");
+            assert_eq!(pdu.receipt(), expected(ReceiptState::Delivered), "a parameter that is cut off");
+            pdu.body.push(number);
+            assert_eq!(pdu.receipt(), expected(state), "{number}");
         }
     }
 }

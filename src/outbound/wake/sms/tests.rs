@@ -11,6 +11,7 @@ struct Centre {
     received: Vec<u8>,
     wakes: mpsc::Sender<Waiting>,
     bind: JoinHandle<bool>,
+    receipts: mpsc::Receiver<Receipt>,
 }
 
 impl Centre {
@@ -18,14 +19,15 @@ impl Centre {
     async fn start(code: u32) -> Self {
         let (stream, of_gateway) = tokio::io::duplex(64 * 1024);
         let (wakes, mut waiting) = mpsc::channel(WAITING_MAX);
+        let (receipts, arrived) = mpsc::channel(1);
         let bind = tokio::spawn(async move {
             let [system_id, password, source] = ["gw", "pw", "POLL"].map(str::to_owned);
             let content = SmsContent::Text("poll".to_owned());
             let settings = SmscSettings { address: String::new(), system_id, password, source, content };
-            let mut bind = Bind::new(&settings, Clock::start());
+            let mut bind = Bind::new(&settings, &receipts, Clock::start());
             matches!(bind.serve(of_gateway, &mut waiting).await, Ended::Refused(Verdict::Config(_)))
         });
-        let mut centre = Self { stream, received: Vec::new(), wakes, bind };
+        let mut centre = Self { stream, received: Vec::new(), wakes, bind, receipts: arrived };
         let asked = centre.next().await;
         assert_eq!((asked.command, asked.sequence), (command::BIND_TRANSCEIVER, 1));
         assert_eq!(asked.body, b"gw\0pw\0\0\x34\0\0\0");
@@ -168,6 +170,23 @@ async fn receipts_questions_and_unknown_requests_are_answered() {
         let answer = centre.next().await;
         assert_eq!((answer.command, answer.sequence), (answered, 77));
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_receipt_that_there_is_no_room_for_is_asked_for_again() {
+    let mut centre = Centre::start(status::OK).await;
+    for (sequence, code) in [(1, status::OK), (2, status::QUEUE_FULL)] {
+        let mut body = b"\0\x01\x0131600000001\0\x05\0POLL\0\x04\0\0\0\0\0\0\0\0\x0c".to_vec();
+        body.extend_from_slice(b"stat:EXPIRED");
+        centre.send(&Pdu { body, ..Pdu::empty(command::DELIVER_SM, sequence) }).await;
+        let answer = centre.next().await;
+        assert_eq!(
+            (answer.command, answer.sequence, answer.status),
+            (command::DELIVER_SM_RESP, sequence, code)
+        );
+    }
+    let receipt = centre.receipts.recv().await.unwrap();
+    assert_eq!((receipt.number.as_str(), receipt.state.as_str()), ("+31600000001", "expired"));
 }
 
 #[tokio::test(start_paused = true)]
