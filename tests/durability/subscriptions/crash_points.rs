@@ -18,7 +18,7 @@ use crate::world::{Gateway, PATIENCE, until};
 use crate::{cycles, stored};
 
 /// The calls of the steps: a write to the log, its sync, and writes to and reads from sockets.
-const CALLS: [&str; 5] = ["pwrite64", "fdatasync", "sendto", "writev", "recvfrom"];
+const CALLS: [&str; 4] = ["pwrite64", "fdatasync", "sendto", "recvfrom"];
 
 /// A call that is not made within this time is not reached.
 const UNREACHED: Duration = Duration::from_secs(2);
