@@ -16,8 +16,8 @@ before(async () => ({ browser, close } = await startBrowser(chromium)))
 after(() => close?.())
 
 // The page, with its errors and its requests.
-async function open(context, options = {}, prepare = () => {}) {
-  const { gateway } = await world(context, { mqtt: "127.0.0.1:0" })
+async function open(context, options = {}, prepare = () => {}, further = []) {
+  const { gateway } = await world(context, { mqtt: "127.0.0.1:0", further })
   const page = await browser.newPage({ viewport: { width: 1280, height: 900 }, ...options })
   context.after(() => page.close())
   const [complaints, requests] = [[], []]
@@ -119,7 +119,8 @@ test("by keyboard alone: publish, switch on, cut; and the focus is visible", asy
 })
 
 test("each panel has a command that reads the same", async (context) => {
-  const { gateway, page, panel } = await open(context)
+  // The long poll, which ends without a message after its hold time, waits as long as the test.
+  const { gateway, page, panel } = await open(context, {}, () => {}, ["--hold", "60s", "--hold-max", "60s"])
   await page.getByRole("button", { name: "Publish" }).click()
   await until(async () => (await panel("WebSocket").locator(".message").innerText()) === "1: hello")
   await Promise.all(PANELS.map(async (name) => {

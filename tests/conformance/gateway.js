@@ -31,8 +31,9 @@ async function own(address) {
 export async function start(listen = "127.0.0.1:0", further = [], mqtt = "off") {
   const addresses = ["--listen", await own(listen), "--admin", "127.0.0.1:0", "--mqtt", await own(mqtt)]
   const store = further.includes("--store") ? [] : ["--store", "memory"]
+  const hold = further.includes("--hold") ? [] : ["--hold", "2s"]
   const credentials = further.includes("--auth") ? [] : settings
-  const child = spawn(binary, [...addresses, ...store, ...credentials, "--hold", "2s", ...further], { stdio: ["ignore", "pipe", "inherit"] })
+  const child = spawn(binary, [...addresses, ...store, ...hold, ...credentials, ...further], { stdio: ["ignore", "pipe", "inherit"] })
   const exited = once(child, "exit")
   const end = async (signal) => {
     child.kill(signal)
