@@ -279,6 +279,9 @@ async fn tenants_have_subscriptions_of_their_own_and_their_names_never_cross() {
         send(token, put(SUBSCRIPTION).json(pull())).await.expect(201);
     }
     send(acme, put("/v1/stream/events/a").json("[1]")).await.expect(201);
+    // A worker reads the wake stream before it claims. A new stream is linked soon after its creation.
+    let is_woken = async || send(acme, get("/v1/stream/wakes")).await.expect(200).text() != "[]";
+    until("the wake of acme is appended", is_woken).await;
     let claim = || post(format!("{SUBSCRIPTION}/claim")).json(r#"{"worker":"one"}"#);
     assert_eq!(code(&send(beta, claim()).await.expect(409)), "NO_PENDING_WORK");
     let claimed = send(acme, claim()).await.expect(200).json();

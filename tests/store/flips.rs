@@ -1,7 +1,7 @@
 //! Damage in the middle of a log: all other records are intact, each stream with a loss reports one gap, and nothing else is
 //! changed.
 //!
-//! A bit is flipped at every 509th byte of a store of five segments, at every 131st by `tests/run all`, or at the distance in
+//! A bit is flipped at every 509th byte of a store of five segments, at every 257th by `tests/run all`, or at the distance in
 //! `DAMAGE_STEP`.
 
 use std::fs;
@@ -178,7 +178,10 @@ async fn a_flipped_bit_loses_only_the_record_that_it_hits() {
             let gone = written.without_one(&world, at_byte, &what).await;
             lost += usize::from(gone.is_some());
             assert_eq!(checked.lost.len(), usize::from(gone.is_some()), "{what}: {:?}", checked.lost);
-            assert!(world.store.is_damaged(), "{what}");
+            // A file of which no message is lost may be reclaimed with its damage, such as a half full one with a damaged header.
+            let path = copied.path().join(file.file_name().unwrap());
+            let is_reported = |world: &World| world.store.is_damaged() || (gone.is_none() && !path.exists());
+            assert!(is_reported(&world), "{what}");
             for stream in STREAMS {
                 world.append(stream, append(text(), raw(b"!"))).await.unwrap();
             }
@@ -186,16 +189,20 @@ async fn a_flipped_bit_loses_only_the_record_that_it_hits() {
 
             // Damage is accepted once, and reported as long as it is there.
             let (again, _) = world_of(copied.path(), SEGMENT_BYTES);
-            assert!(again.store.is_damaged(), "{what}");
+            assert!(is_reported(&again), "{what}");
             for stream in 0..STREAMS.len() {
                 let told = written.read(&again, stream).await;
                 let without = gone.filter(|gone| written.appends[*gone].stream == stream);
                 assert!(told.text == written.text(stream, without) + "!", "{what}");
                 assert_eq!(told.gaps, usize::from(without.is_some()), "{what}");
             }
+            match fs::read(&path) {
+                Ok(now) => {
+                    assert!(now[..used(file)] == bytes[..used(file)], "{what}: what was there is still there")
+                }
+                Err(error) => assert!(is_reported(&again), "{what}: {error}"),
+            }
             drop(again);
-            let now = fs::read(copied.path().join(file.file_name().unwrap())).unwrap();
-            assert!(now[..used(file)] == bytes[..used(file)], "{what}: what was there is still there");
             tried += 1;
         }
     }
