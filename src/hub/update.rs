@@ -90,3 +90,57 @@ impl<B> Default for Change<B> {
         Self { published: None, batch: None }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell;
+
+    use super::*;
+    use crate::stream::{ContentType, Epoch, Offset, Position};
+
+    fn batch() -> SharedBatch {
+        SharedBatch::from(Batch {
+            content_type: ContentType::octet_stream(),
+            pieces: Vec::new(),
+            messages: 0,
+            start: Offset::ZERO,
+            next: Offset::ZERO,
+            tail: Position(0),
+            up_to_date: true,
+            closed: false,
+            epoch: Epoch(0),
+            lives_for: None,
+        })
+    }
+
+    #[test]
+    fn a_batch_knows_whether_it_is_shared() {
+        let batch = batch();
+        assert!(batch.is_alone());
+        let other = batch.clone();
+        assert!(!batch.is_alone() && !other.is_alone());
+        drop(other);
+        assert!(batch.is_alone());
+    }
+
+    #[test]
+    fn each_variant_is_encoded_once_until_the_cache_is_full() {
+        let (batch, runs) = (batch(), Cell::new(0));
+        let encoded = |number: u64| {
+            let bytes = batch.encoded(Variant([number; 4]), |_| {
+                runs.set(runs.get() + 1);
+                Bytes::from(number.to_string())
+            });
+            assert_eq!(bytes, number.to_string());
+        };
+        let cached = ENCODINGS_MAX as u64;
+        for number in (0..cached).chain((0..cached).rev()) {
+            encoded(number);
+        }
+        assert_eq!(runs.get(), cached);
+        for further in 1..=2 {
+            encoded(cached);
+            assert_eq!(runs.get(), cached + further, "no place is left for it");
+        }
+    }
+}

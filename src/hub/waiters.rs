@@ -8,6 +8,9 @@
 //! Streams end and are created again, and the reports of both arrive in any order. So a tail is kept with its
 //! epoch, and the store is asked each time which epoch is attached.
 
+#[cfg(test)]
+mod tests;
+
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::Waker;

@@ -19,7 +19,7 @@ use crate::hub::signal::Signal;
 use crate::stream::{Filter, StreamName};
 
 /// Maximum number of subscribers of one filter that a publisher marks inline; more are marked by a task.
-const INLINE_MARKS_MAX: usize = 64;
+pub(super) const INLINE_MARKS_MAX: usize = 64;
 
 /// Capacity that an emptied set of marks keeps.
 const SPARE_MARKS: usize = 16;

@@ -12,7 +12,7 @@ use crate::hub::{ClientId, Creation, PollSettings, Source, StreamReader};
 use crate::limits::Limits;
 use crate::metrics::{Counts, Metrics};
 use crate::store::Memory;
-use crate::stream::{Append, ContentType, Lifetime, Payload, Position};
+use crate::stream::{Append, ContentType, Create, Lifetime, Payload, Position};
 
 const TTL: Duration = Duration::from_secs(5);
 const FAR_BEYOND: Duration = Duration::from_secs(500);
@@ -139,6 +139,28 @@ async fn changes_beyond_the_maximum_of_marks_are_reported_as_an_overflow() {
     assert_eq!(found, registry::MARKS_MAX + OVER);
 }
 
+/// On a runtime with one thread, a task runs only when the test yields.
+#[tokio::test]
+async fn few_subscribers_of_a_filter_are_marked_by_the_publisher_and_more_by_a_task() {
+    for (count, by_publisher) in [(members::INLINE_MARKS_MAX, true), (members::INLINE_MARKS_MAX + 1, false)] {
+        let hub = hub();
+        let subscribers: Vec<_> = (0..count).map(|number| hub.subscriber(&number.to_string())).collect();
+        subscribers.iter().for_each(|subscriber| subscriber.add(filter("s")));
+        let marked = || {
+            let is_marked = |it: &&Subscriber| it.member.marks.note(|marks| !marks.is_empty());
+            subscribers.iter().filter(is_marked).count()
+        };
+        hub.waiters.end(&name("s"));
+        assert_eq!(marked(), if by_publisher { count } else { 0 });
+        let all_are_marked = async {
+            while marked() < count {
+                tokio::task::yield_now().await;
+            }
+        };
+        in_time("all are marked", all_are_marked).await;
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_stream_with_a_subscriber_by_name_does_not_expire_in_any_epoch() {
     let hub = hub();
@@ -172,6 +194,22 @@ async fn a_stream_with_a_subscriber_by_name_does_not_expire_in_any_epoch() {
     subscriber.add(filter("+"));
     advance(TTL).await;
     assert_eq!(sweep().await, [name("t")], "a wildcard filter does not count as use of a stream");
+}
+
+/// The reports of an end and of the next creation come in any order.
+#[tokio::test(start_paused = true)]
+async fn a_stream_is_in_use_from_the_report_of_the_end_of_its_predecessor_on() {
+    let hub = hub();
+    let subscriber = hub.subscriber("subscriber");
+    subscriber.add(filter("s"));
+    create(&hub, "s").await;
+    hub.store.delete(&name("s"), hub.clock.now()).await.unwrap();
+    let creation =
+        Create { lifetime: Some(Lifetime::Idle(TTL)), ..Create::open(ContentType::octet_stream()) };
+    hub.store.create(&name("s"), creation, hub.clock.now()).await.unwrap();
+    hub.waiters.end(&name("s"));
+    advance(FAR_BEYOND).await;
+    assert!(hub.store.sweep(hub.clock.now()).await.unwrap().is_empty());
 }
 
 #[tokio::test(start_paused = true)]
