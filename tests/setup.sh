@@ -110,9 +110,12 @@ in_background() {
   jobs+=($!)
 }
 
+# Whether a job has ended.
+has_ended() { [ -s "$jobs_folder/$1.outcome" ]; }
+
 # Waits for a job, and shows what it said if it failed.
 in_background_is_done() {
-  until [ -s "$jobs_folder/$1.outcome" ]; do sleep 0.1; done
+  until has_ended "$1"; do sleep 0.1; done
   [ "$(cat "$jobs_folder/$1.outcome")" != 0 ] || return 0
   cat "$jobs_folder/$1"
   echo "$1 failed"
