@@ -13,6 +13,7 @@ mod failed_logins;
 mod fetch;
 mod grants;
 pub mod issue;
+mod jids;
 mod key_url;
 mod keys;
 mod revocation;
@@ -30,7 +31,7 @@ pub use grants::{
 };
 pub use revocation::{InvalidRevocation, REVOCATIONS_MAX, Revocation};
 pub use settings::{
-    AuthError, AuthSettings, CertificateName, CertificateRule, IssuerSettings, Rule, TenantSettings,
+    AuthError, AuthSettings, CertificateName, CertificateRule, IssuerSettings, JidRule, Rule, TenantSettings,
 };
 pub use standing::CoarseStanding;
 pub use tickets::{TICKET_LIFE, TicketRefused, TicketScope, Tickets};

@@ -46,6 +46,12 @@ pub struct Settings {
     pub mqtt_refused: MqttRefused,
     /// Topic filters that MQTT clients may not subscribe to.
     pub mqtt_refuse_filter: Vec<String>,
+    /// Host and port of the XMPP server whose component the gateway is. `None`: it is none.
+    pub xmpp_component: Option<String>,
+    /// Domain of the component.
+    pub xmpp_component_name: Option<String>,
+    /// File with the secret of the component.
+    pub xmpp_component_secret_file: Option<PathBuf>,
     /// Where messages are stored.
     pub store: StorePlace,
     /// Name of this gateway among those that share a store. `None`: the name of the machine and the port.
@@ -155,6 +161,9 @@ impl Default for Settings {
             mqtt: MqttAddress::At(SocketAddr::from(([127, 0, 0, 1], 1883))),
             mqtt_refused: MqttRefused::Drop,
             mqtt_refuse_filter: Vec::new(),
+            xmpp_component: None,
+            xmpp_component_name: None,
+            xmpp_component_secret_file: None,
             store: StorePlace::Directory("pollgate-data".into()),
             gateway_name: None,
             sync: SyncPolicy::Always,

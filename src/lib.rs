@@ -23,7 +23,7 @@
 //! A request passes these modules from left to right. An arrow points to a module that is used:
 //!
 //! ```text
-//! main -> config, server -> http, mqtt -> auth, hub -> budget -> stream <- store
+//! main -> config, server -> http, mqtt, xmpp -> auth, hub -> budget -> stream <- store
 //! ```
 //!
 //! * `stream`: what a stream is, and the contract of a store. Pure: no IO, no clock.
@@ -35,6 +35,7 @@
 //! * `http_client`: sends requests to other servers, over connections that are kept.
 //! * `http`: the HTTP front, one file per operation and delivery form.
 //! * `mqtt`: the MQTT front, over the same streams.
+//! * `xmpp`: the XMPP front, over the same streams.
 //! * `outbound`: the requests that the gateway sends itself, with queues and retries: webhooks, polls of origins, and wakes of
 //!   devices by push services and SMS.
 //! * [`server`]: listeners, accepting, limits of connections, drain.
@@ -85,6 +86,8 @@ mod outbound;
 mod store;
 #[cfg(not(feature = "internals"))]
 mod stream;
+#[cfg(not(feature = "internals"))]
+mod xmpp;
 
 #[cfg(feature = "internals")]
 #[doc(hidden)]
@@ -125,6 +128,9 @@ pub mod store;
 #[cfg(feature = "internals")]
 #[doc(hidden)]
 pub mod stream;
+#[cfg(feature = "internals")]
+#[doc(hidden)]
+pub mod xmpp;
 
 /// The program in the README is compiled as a doctest.
 #[cfg(doctest)]

@@ -24,6 +24,7 @@
 //! | has not sent its whole CONNECT | 4 KiB, and its part of `mqtt_connecting_bytes_max`, which all such connections share | 4 KiB, and 16 MiB for all |
 //! | speaks MQTT | one packet of `mqtt_packet_bytes_max`, 64 KiB of messages of QoS 0 that are not synced yet, the bytes that it has not read (a batch of `tail_bytes_max`, or one message), and the positions of 4096 streams | 1 MiB + 128 KiB + 320 KiB |
 //! | has MQTT sessions, connected or not | `mqtt_session_bytes_per_address_max` for all sessions of its address; a subscription costs what its filter and the matching streams need, and nothing for retained messages | 128 MiB |
+//! | sends requests over XMPP | a stanza of `xmpp_stanza_bytes_max` for each of `xmpp_requests_per_jid_max` requests, and an answer; all clients together have `xmpp_requests_max` requests | 16 times 256 KiB, and 64 for all |
 //! | opens a WebSocket without a token, on streams that need one | a frame of 16 KiB, for at most `websocket_auth_timeout` | 16 KiB, 5 s |
 //! | exports all streams (admin listener, one at a time) | a read of 256 KiB or a message, and its encoding, the writers of a stream, and 64 bytes for each stream that has forks | 3 MiB + 4 MiB |
 //! | sends requests while there is an access log | a line with the target for each request under way, and `access_log_bytes_max` for all that wait to be written | 5 KiB, and 1 MiB for all |
@@ -266,6 +267,20 @@ limits! {
     /// Topic aliases of an MQTT connection in each direction.
     mqtt_topic_aliases_max: u16 = 16, "aliases";
 
+    /// Size of an XMPP stanza, in both directions. A larger message of a stream is replaced by an element with its length.
+    xmpp_stanza_bytes_max: usize = 256 * 1024, "bytes";
+    /// Messages, and names of streams, in one answer to an XMPP client; an answer ends before it has four times
+    /// `tail_bytes_max`, but has at least one.
+    xmpp_page_max: usize = 100, "entries";
+    /// Requests of XMPP clients that are under way. The gateway reads nothing more from the server until some are answered.
+    xmpp_requests_max: usize = 64, "requests";
+    /// The same for one XMPP address. Further ones are answered with `resource-constraint`.
+    xmpp_requests_per_jid_max: usize = 16, "requests";
+    /// Subscriptions of all XMPP addresses, about 500 bytes each and the lengths of address and name.
+    xmpp_subscriptions_max: usize = 100_000, "subscriptions";
+    /// Subscriptions of one XMPP address, with all of its resources.
+    xmpp_subscriptions_per_jid_max: usize = 1000, "subscriptions";
+
     /// Messages that a stream keeps if its creator sets no retention; 0: all. Trimming moves its earliest offset.
     retention_messages_max: u64 = 0, "messages";
     /// Bytes of messages that a stream keeps if its creator sets no retention; 0: all. By default a store on disk keeps all,
@@ -364,6 +379,10 @@ impl Limits {
         at_least("origin_bytes_max", self.origin_bytes_max, 1)?;
         at_least("origin_requests_max", self.origin_requests_max, 1)?;
         at_least("origin_interval_min (in seconds)", self.origin_interval_min.whole_seconds(), 1)?;
+        at_least("xmpp_stanza_bytes_max", self.xmpp_stanza_bytes_max, 4096)?;
+        at_least("xmpp_page_max", self.xmpp_page_max, 1)?;
+        at_least("xmpp_requests_max", self.xmpp_requests_max, 1)?;
+        at_least("xmpp_requests_per_jid_max", self.xmpp_requests_per_jid_max, 1)?;
         at_least("mqtt_connect_bytes_max", self.mqtt_connect_bytes_max, 1024)?;
         at_least("mqtt_packet_bytes_max", self.mqtt_packet_bytes_max, 1024)?;
         at_least("mqtt_in_flight_max", self.mqtt_in_flight_max.into(), 1)?;

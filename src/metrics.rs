@@ -15,6 +15,7 @@ mod stalls;
 mod store;
 mod tenants;
 mod wakes;
+mod xmpp;
 
 use std::time::Duration;
 
@@ -45,6 +46,7 @@ pub(crate) use stalls::stall_timed;
 pub(crate) use store::StoreMetrics;
 pub(crate) use tenants::TenantPlace;
 pub(crate) use wakes::WakeMetrics;
+pub(crate) use xmpp::XmppMetrics;
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct RequestLabels {
@@ -86,6 +88,7 @@ pub struct Metrics {
     outbound: OutboundMetrics,
     store: StoreMetrics,
     wakes: WakeMetrics,
+    xmpp: XmppMetrics,
     memory: MemoryMetrics,
     /// `None`: the gateway has no tenants.
     tenants: Option<TenantMetrics>,
@@ -148,6 +151,7 @@ impl Metrics {
 
         let live = LiveFamilies::register(&mut registry);
         let mqtt = MqttMetrics::register(&mut registry);
+        let xmpp = XmppMetrics::register(&mut registry);
         let outbound = OutboundMetrics::register(&mut registry);
         let origins = OriginMetrics::register(&mut registry, &outbound);
         let store = StoreMetrics::register(&mut registry);
@@ -203,6 +207,7 @@ impl Metrics {
             mqtt,
             origins,
             outbound,
+            xmpp,
             store,
             wakes,
             memory,
@@ -257,6 +262,11 @@ impl Metrics {
     /// Returns the counters of the MQTT front.
     pub(crate) fn mqtt(&self) -> &MqttMetrics {
         &self.mqtt
+    }
+
+    /// The metrics of the XMPP front.
+    pub(crate) fn xmpp(&self) -> &XmppMetrics {
+        &self.xmpp
     }
 
     /// Returns the metrics of requests to other servers.

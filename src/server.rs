@@ -12,11 +12,13 @@ mod store;
 mod tls;
 mod tls_files;
 mod wakes;
+mod xmpp;
 
 use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::sync::{mpsc, watch};
 use tokio::task::{JoinHandle, spawn_blocking};
@@ -37,6 +39,7 @@ use crate::mqtt::Broker;
 use crate::outbound::wake::WakeSender;
 use crate::store::ClockFile;
 use crate::stream::{Filter, Store};
+use crate::xmpp::ComponentSettings;
 use accept::Acceptor;
 use connection::Front;
 use logs::Logs;
@@ -44,6 +47,7 @@ use outbound::Outbound;
 use store::OpenStore;
 use tls::Certificates;
 use wakes::WakeApps;
+use xmpp::{component_settings, start_component};
 
 pub use error::BindError;
 
@@ -79,6 +83,7 @@ pub struct Server {
     closes_on_refused: bool,
     refused_filters: Vec<Filter>,
     wake_apps: WakeApps,
+    component: Option<ComponentSettings>,
 }
 
 /// A server that runs until it is drained or dropped.
@@ -89,6 +94,8 @@ pub struct Running {
     drain: Duration,
     phase: watch::Sender<Phase>,
     tasks: Vec<JoinHandle<()>>,
+    /// The task of the XMPP component, which ends by itself in a drain.
+    component: Mutex<Option<JoinHandle<()>>>,
     logs: Logs,
 }
 
@@ -185,6 +192,7 @@ impl Server {
             closes_on_refused: settings.mqtt_refused == MqttRefused::Close,
             refused_filters,
             wake_apps,
+            component: component_settings(settings)?,
         })
     }
 
@@ -258,6 +266,8 @@ impl Server {
         };
         let wakes_per_second = self.limits.wakes_per_second_max;
         let wakes = WakeSender::new(hub.clone(), clock, wakes_per_second, self.wake_apps.sending, client);
+        let component =
+            start_component(self.component, &hub, &self.limits, &metrics, clock, &self.auth).await?;
         let (sweeper, mqtt_sweeper, budget) = (hub.clone(), broker.clone(), self.budget.clone());
         let mut tasks = outbound.tasks;
         tasks.extend([
@@ -299,7 +309,8 @@ impl Server {
         }
         tasks.push(tokio::spawn(shed_idle_connections(phase.clone(), self.budget)));
         drop(phase_receiver);
-        Ok(Running { hub, store, drain: self.drain, phase, tasks, logs: self.logs })
+        let component = Mutex::new(component);
+        Ok(Running { hub, store, drain: self.drain, phase, tasks, component, logs: self.logs })
     }
 }
 
@@ -312,6 +323,12 @@ impl Running {
         if timeout_at(hard_stop, self.hub.drain()).await.is_ok() {
             self.phase.send_replace(Phase::Closing);
             let _all_closed = timeout_at(hard_stop, self.phase.closed()).await;
+        }
+        let component = self.component.lock().take();
+        if let Some(mut component) = component
+            && timeout_at(hard_stop, &mut component).await.is_err()
+        {
+            component.abort();
         }
         self.phase.send_replace(Phase::Stopped);
         self.store.close().await;
@@ -329,7 +346,7 @@ impl Running {
 impl Drop for Running {
     fn drop(&mut self) {
         self.phase.send_replace(Phase::Stopped);
-        for task in &self.tasks {
+        for task in self.tasks.iter().chain(self.component.lock().as_ref()) {
             task.abort();
         }
     }

@@ -21,10 +21,11 @@ use super::failed_logins::FailedLogins;
 use super::fetch::KeyLocation;
 use super::grants::{GrantList, Grants, TokenFacts};
 use super::issue::{OWN_AUDIENCE, OWN_ISSUER};
+use super::jids;
 use super::key_url::KeyUrl;
 use super::keys::{Key, KeyFile, KeySet};
 use super::revocation::{Target, seconds};
-use super::settings::{AuthError, AuthSettings, CertificateRule, IssuerSettings, Rule, TenantRule};
+use super::settings::{AuthError, AuthSettings, CertificateRule, IssuerSettings, JidRule, Rule, TenantRule};
 use super::standing::Standing;
 use super::strict_json::is_unambiguous;
 use super::verified::{TokenDigest, VerifiedToken, VerifiedTokens};
@@ -110,6 +111,7 @@ struct Verifier {
     /// Invalid tokens of each address.
     failed_logins: FailedLogins,
     certificate_rules: Vec<(Tenant, CertificateRule)>,
+    jid_rules: Vec<(Tenant, JidRule)>,
 }
 
 #[derive(Debug)]
@@ -133,9 +135,10 @@ impl Authenticator {
         Self { verifier: None, anonymous: Arc::new(Grants::everything()) }
     }
 
-    /// Reads the keys of all issuers. Without issuers and public streams, everything is allowed.
+    /// Reads the keys of all issuers. Without issuers, public streams and rules for XMPP addresses, everything is allowed.
     pub fn new(settings: &AuthSettings) -> Result<Self, AuthError> {
-        if settings.issuer.is_empty() && settings.public.is_empty() && settings.key_file.is_none() {
+        let has_tokens = !settings.issuer.is_empty() || settings.key_file.is_some();
+        if !has_tokens && settings.public.is_empty() && settings.jid.is_empty() {
             return Ok(Self::open());
         }
         crypto::install();
@@ -156,7 +159,10 @@ impl Authenticator {
             let tenant = tenant.map_or_else(|| issuer.tenant_rule(), Ok)?;
             let IssuerSettings { name, audience, rule: rules, .. } = issuer;
             // A tenant before it begins with `$`, and a space separates it from the subject behind it in `Grants::subject`.
-            if name.starts_with('$') || name.contains(' ') || name.starts_with(certificates::SUBJECTS) {
+            if name.starts_with('$')
+                || name.contains(' ')
+                || [certificates::SUBJECTS, jids::SUBJECTS].iter().any(|own| name.starts_with(own))
+            {
                 return Err(AuthError::IssuerName(name));
             }
             if issuers.insert(name.clone(), Issuer { audience, tenant, rules, keys }).is_some() {
@@ -175,6 +181,11 @@ impl Authenticator {
             verified: VerifiedTokens::default(),
             failed_logins: FailedLogins::new(&Limits::default()),
             certificate_rules: checked(&settings.certificate)?,
+            jid_rules: settings
+                .jid
+                .iter()
+                .map(|rule| Ok((rule.tenant()?, rule.clone())))
+                .collect::<Result<_, _>>()?,
         };
         verifier.change(|_| {});
         Ok(Self { verifier: Some(verifier), anonymous })
@@ -262,6 +273,16 @@ impl Authenticator {
         });
         let refused = |error: &InvalidClaims| tracing::debug!("refused a client certificate: {error}");
         grants.inspect_err(refused).ok().flatten().map(Arc::new)
+    }
+
+    /// The rights of the owner of an XMPP address, which has no resource. Its server vouches for the address.
+    pub fn jid(&self, jid: &str) -> Arc<Grants> {
+        let Some(verifier) = &self.verifier else {
+            return Arc::new(Grants::everything().of_subject(&jids::subject(jid)));
+        };
+        let refused = |error: &InvalidClaims| tracing::debug!("a rule is not for the address {jid}: {error}");
+        let grants = jids::grants(jid, &verifier.jid_rules, &verifier.public).inspect_err(refused);
+        grants.map_or_else(|_| self.anonymous(), Arc::new)
     }
 
     /// How often keys and revocations have changed. A client whose rights were checked after this number of changes may have lost

@@ -36,15 +36,7 @@ struct Names {
 impl CertificateRule {
     /// Returns what `{sub}` stands for if the rule is for this name.
     fn subject_of<'a>(&self, name: CertificateName, text: &'a str) -> Option<&'a str> {
-        if name != self.name {
-            return None;
-        }
-        match self.matches.split_once(ANY) {
-            Some((begin, end)) => {
-                text.strip_prefix(begin)?.strip_suffix(end).filter(|between| !between.is_empty())
-            }
-            None => (text == self.matches).then_some(text),
-        }
+        if name == self.name { variable_of(&self.matches, text) } else { None }
     }
 
     fn as_rule(&self) -> Rule {
@@ -56,6 +48,16 @@ impl CertificateRule {
             create: self.create.clone(),
             manage: self.manage.clone(),
         }
+    }
+}
+
+/// Returns what `{sub}` stands for if the text matches the pattern of a rule: what is in the place of [`ANY`], or all of it.
+pub(super) fn variable_of<'a>(pattern: &str, text: &'a str) -> Option<&'a str> {
+    match pattern.split_once(ANY) {
+        Some((begin, end)) => {
+            text.strip_prefix(begin)?.strip_suffix(end).filter(|between| !between.is_empty())
+        }
+        None => (text == pattern).then_some(text),
     }
 }
 

@@ -196,17 +196,22 @@ impl Grants {
         expires_at: SystemTime,
         token: Option<TokenFacts>,
     ) -> Self {
-        let subject: Arc<str> = [tenant.prefix(), subject].concat().into();
+        let subject = [tenant.prefix(), subject].concat();
+        let scope = Scope::Listed(list.of_tenant(&tenant));
+        let (principal, expires_at) = (None, Some(expires_at));
+        Self { scope, tenant, subject: None, principal, expires_at, token }.of_subject(&subject)
+    }
+
+    /// The same rights for `subject`, which quotas apply to.
+    pub(super) fn of_subject(self, subject: &str) -> Self {
         let name = digest(&SHA256, subject.as_bytes());
         let first = name.as_ref().first_chunk().map_or(0, |bytes| u64::from_be_bytes(*bytes));
-        Self {
-            scope: Scope::Listed(list.of_tenant(&tenant)),
-            tenant,
-            subject: Some(subject),
-            principal: Some(Principal::of_subject(first)),
-            expires_at: Some(expires_at),
-            token,
-        }
+        Self { subject: Some(subject.into()), principal: Some(Principal::of_subject(first)), ..self }
+    }
+
+    /// The same rights, which do not end while the gateway runs.
+    pub(super) fn without_end(self) -> Self {
+        Self { expires_at: None, ..self }
     }
 
     /// The tenant of the client. A front turns the names and filters that the client sends into those of the tenant in the hub.

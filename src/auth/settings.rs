@@ -22,6 +22,8 @@ pub struct AuthSettings {
     pub tenant: Vec<TenantSettings>,
     /// What client certificates grant.
     pub certificate: Vec<CertificateRule>,
+    /// What addresses of XMPP grant.
+    pub jid: Vec<JidRule>,
 }
 
 /// What all clients of a tenant may hold and do together. `None`: the limits of the gateway and of each client alone.
@@ -172,6 +174,47 @@ pub struct CertificateRule {
     pub manage: Vec<String>,
 }
 
+/// Grants for the owners of XMPP addresses, for which the server vouches whose component the gateway is. Patterns of streams may
+/// contain `{sub}` as whole levels.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct JidRule {
+    /// The address without its resource. One `*` stands for any text, which `{sub}` stands for in turn; without it, `{sub}` is the
+    /// whole address.
+    pub matches: String,
+    /// The tenant that the owner of the address belongs to. `None`: the default tenant.
+    pub tenant: Option<String>,
+    /// Streams that may be read.
+    pub read: Vec<String>,
+    /// Streams that may be appended to.
+    pub append: Vec<String>,
+    /// Streams that may be created.
+    pub create: Vec<String>,
+    /// Streams that may be deleted.
+    pub manage: Vec<String>,
+}
+
+impl JidRule {
+    /// The tenant that the owner of the address belongs to, if the pattern is valid.
+    pub(super) fn tenant(&self) -> Result<Tenant, AuthError> {
+        if self.matches.matches('*').count() > 1 || self.matches.is_empty() {
+            return Err(AuthError::JidRule(self.matches.clone()));
+        }
+        self.tenant.as_deref().map_or_else(|| Ok(Tenant::default()), tenant_named)
+    }
+
+    pub(super) fn as_rule(&self) -> Rule {
+        Rule {
+            claim: "sub".to_owned(),
+            contains: None,
+            read: self.read.clone(),
+            append: self.append.clone(),
+            create: self.create.clone(),
+            manage: self.manage.clone(),
+        }
+    }
+}
+
 impl CertificateName {
     /// Each kind.
     pub(super) const ALL: [Self; 4] = [Self::Uri, Self::Dns, Self::Email, Self::Cn];
@@ -193,7 +236,8 @@ impl AuthSettings {
         let quotas = self.tenant.iter().filter_map(|quota| quota.name.as_ref());
         let issuers = self.issuer.iter().filter_map(|issuer| issuer.tenant.as_ref());
         let certificates = self.certificate.iter().filter_map(|rule| rule.tenant.as_ref());
-        let names = quotas.chain(issuers).chain(certificates);
+        let jids = self.jid.iter().filter_map(|rule| rule.tenant.as_ref());
+        let names = quotas.chain(issuers).chain(certificates).chain(jids);
         // Invalid ones are refused elsewhere.
         names.filter_map(|name| Tenant::parse(name).ok()).filter(|tenant| !tenant.is_default()).collect()
     }
@@ -243,8 +287,8 @@ pub enum AuthError {
     /// A public filter is invalid.
     #[error("auth.public: {0:?} is no filter of streams")]
     Public(String),
-    /// The name of an issuer contains a space, or begins like a tenant or like the subjects of certificates.
-    #[error("auth.issuer: the name {0:?} must not contain a space, nor begin with $ or certificate:")]
+    /// The name of an issuer contains a space, or begins like a tenant or like the subjects of certificates and XMPP addresses.
+    #[error("auth.issuer: the name {0:?} must not contain a space, nor begin with $, certificate: or jid:")]
     IssuerName(String),
     /// The name of a tenant is invalid.
     #[error(
@@ -274,6 +318,9 @@ pub enum AuthError {
     /// The pattern of a rule for certificates is ambiguous.
     #[error("auth.certificate: {0:?} has more than one *")]
     CertificateRule(String),
+    /// The pattern of a rule for XMPP addresses is empty or ambiguous.
+    #[error("auth.jid: {0:?} must be an address without a resource, with at most one *")]
+    JidRule(String),
     /// A list of revoked certificates cannot be read.
     #[error("a list of revoked certificates is malformed: {0}")]
     RevokedCertificates(String),

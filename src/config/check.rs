@@ -1,5 +1,7 @@
 //! Checks settings that contradict each other or the machine.
 
+use std::net::IpAddr;
+
 use rustix::process::{Resource, getrlimit};
 
 use super::{MqttAddress, Settings, SettingsError};
@@ -48,6 +50,7 @@ impl Settings {
                 "proxy_protocol needs behind_proxy, the addresses of the proxies".to_owned(),
             ));
         }
+        self.check_component()?;
         let is_protected = |key| {
             let credentials = if key == "admin" { &self.admin_token_file } else { &self.auth };
             credentials.is_some() && self.is_encrypted()
@@ -72,6 +75,46 @@ impl Settings {
 }
 
 impl Settings {
+    /// Checks the options of the XMPP component: all or none are there, and neither rights nor stanzas are open to others unless
+    /// that is meant.
+    fn check_component(&self) -> Result<(), SettingsError> {
+        let Some(address) = &self.xmpp_component else {
+            return match (&self.xmpp_component_name, &self.xmpp_component_secret_file) {
+                (None, None) => Ok(()),
+                _ => Err(SettingsError::Value(
+                    "xmpp_component_name and xmpp_component_secret_file need xmpp_component".to_owned(),
+                )),
+            };
+        };
+        let invalid = |why: &str| Err(SettingsError::Value(format!("xmpp_component = {address}: {why}")));
+        if self.xmpp_component_name.is_none() || self.xmpp_component_secret_file.is_none() {
+            return invalid("xmpp_component needs xmpp_component_name and xmpp_component_secret_file");
+        }
+        let host = match address.rsplit_once(':') {
+            Some((host, port)) if !host.is_empty() && port.parse::<u16>().is_ok() => {
+                host.trim_matches(['[', ']'])
+            }
+            _ => return invalid("this is not HOST:PORT"),
+        };
+        let is_local = host == "localhost" || host.parse::<IpAddr>().is_ok_and(|host| host.is_loopback());
+        if self.open {
+            return Ok(());
+        }
+        if self.auth.is_none() {
+            return invalid(
+                "everybody whom the XMPP server lets send stanzas may do everything; --auth FILE has rules for XMPP addresses, \
+                 --open allows it without",
+            );
+        }
+        if !is_local {
+            return invalid(
+                "stanzas would cross the network unencrypted; let the XMPP server or a tunnel to it listen on a loopback address, \
+                 or --open allows it",
+            );
+        }
+        Ok(())
+    }
+
     /// Checks that `connections_max` fits into the limit on file descriptors: otherwise `accept` fails once they are used up.
     pub(super) fn check_descriptors(&self, descriptors: Option<u64>) -> Result<(), SettingsError> {
         let (connections, other) = (self.limits.connections_max, OTHER_DESCRIPTORS);

@@ -91,6 +91,16 @@ pub(super) struct ServeArgs {
     /// (repeatable) [default: none]
     #[arg(long, value_name = "FILTER")]
     mqtt_refuse_filter: Vec<String>,
+    /// Host and port where an XMPP server accepts the gateway as its component (XEP-0114), for example `127.0.0.1:5347`
+    /// (docs/xmpp.md) [default: no XMPP]
+    #[arg(long, value_name = "HOST:PORT")]
+    xmpp_component: Option<String>,
+    /// Domain of the component, which the XMPP server has configured, for example `streams.example.org` [default: none]
+    #[arg(long, value_name = "NAME")]
+    xmpp_component_name: Option<String>,
+    /// File with the secret that the XMPP server has for the component [default: none]
+    #[arg(long, value_name = "FILE")]
+    xmpp_component_secret_file: Option<String>,
     /// Where messages are stored: a directory, `memory` (lost when the process ends), or `redis://[USER:PASSWORD@]HOST:PORT`, a Redis
     /// or Valkey that several gateways share [default: pollgate-data]
     #[arg(long, value_name = "PLACE")]
@@ -237,6 +247,9 @@ impl ServeArgs {
             ("admin_token_file", self.admin_token_file),
             ("mqtt", self.mqtt),
             ("mqtt_refused", self.mqtt_refused),
+            ("xmpp_component", self.xmpp_component),
+            ("xmpp_component_name", self.xmpp_component_name),
+            ("xmpp_component_secret_file", self.xmpp_component_secret_file),
             ("store", self.store),
             ("gateway_name", self.gateway_name),
             ("sync", self.sync),

@@ -5,7 +5,7 @@ use std::time::SystemTime;
 
 use crate::hub::Hub;
 use crate::stream::{
-    Batch, ChangeError, Encoding, MessageLimit, Offset, Position, ReadError, Start, StreamName,
+    Batch, ChangeError, Encoding, Message, MessageLimit, Offset, Position, ReadError, Start, StreamName,
 };
 
 /// The farthest that messages are searched for in a stream that is not JSON, in bytes. Positions of such a stream count bytes,
@@ -17,12 +17,14 @@ const SEARCH_MESSAGES_MAX: usize = 64 << 10;
 
 impl Hub {
     /// Returns the start of a read that returns the last `count` messages of a stream, or fewer if the stream keeps fewer. In a
-    /// stream that is not JSON, only appends that lie within the last `search_bytes` count, and within the last 64 KiB.
-    pub(super) async fn start_of_last(
+    /// stream that is not JSON, only appends that lie within the last `search_bytes` count, and within the last 64 KiB. With `before`,
+    /// these are the last messages before this offset.
+    pub async fn start_of_last(
         &self,
         name: &StreamName,
         count: u64,
         search_bytes: usize,
+        before: Option<Offset>,
     ) -> Result<Start, ReadError> {
         let stream = match self.describe(name).await {
             Ok(stream) => stream,
@@ -30,26 +32,31 @@ impl Hub {
             Err(ChangeError::Missing(_)) => return Ok(Start::Earliest),
             Err(ChangeError::Failed(failure)) => return Err(failure.into()),
         };
-        let (earliest, tail) = (stream.earliest.position, stream.tail.position);
+        let end = before.filter(|before| before.epoch == stream.tail.epoch).unwrap_or(stream.tail);
+        let end = end.position.min(stream.tail.position);
+        let earliest = stream.earliest.position;
         let back = |positions: u64| {
-            let position = Position(tail.0.saturating_sub(positions)).max(earliest);
+            let position = Position(end.0.saturating_sub(positions)).max(earliest);
             Offset { position, ..stream.tail }
         };
         if stream.content_type.is_json() {
             return Ok(Start::At(back(count)));
         }
         let from = back(SEARCH_BYTES_MAX.min(search_bytes as u64));
-        let limit = MessageLimit { bytes_max: usize::MAX, count_max: SEARCH_MESSAGES_MAX };
+        // Positions of such a stream count bytes.
+        let bytes_max = usize::try_from(end.since(from.position)).unwrap_or(usize::MAX);
+        let limit = MessageLimit { bytes_max, count_max: SEARCH_MESSAGES_MAX };
         let read = self.store.messages(name, Start::At(from), limit, self.clock.now()).await?;
         if read.messages.len() >= SEARCH_MESSAGES_MAX {
             return Ok(Start::At(stream.tail));
         }
         // The first message may be the rest of an append that begins earlier.
         let is_whole = |start: Position| start > from.position || start == earliest;
-        let starts = read.messages.iter().rev().map(|message| message.start);
+        let earlier = |message: &&Message| message.next.position <= end;
+        let starts = read.messages.iter().rev().filter(earlier).map(|message| message.start);
         let count = usize::try_from(count).unwrap_or(usize::MAX);
         let first = starts.take(count).take_while(|start| is_whole(start.position)).last();
-        Ok(Start::At(first.unwrap_or(stream.tail)))
+        Ok(Start::At(first.unwrap_or(Offset { position: end, ..stream.tail })))
     }
 
     /// Returns the time of day at which each message of a batch was appended. The messages of a text stream are delivered as

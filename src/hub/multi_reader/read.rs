@@ -47,7 +47,7 @@ impl MultiReader {
             Some(progress) => Ok(progress.start()),
             None if stream.history > 0 => {
                 let search_bytes = self.hub.limits.history_bytes_max / self.streams.len().max(1);
-                self.hub.start_of_last(&stream.name, stream.history, search_bytes).await
+                self.hub.start_of_last(&stream.name, stream.history, search_bytes, None).await
             }
             None => Ok(Start::Tail),
         };

@@ -1,0 +1,71 @@
+//! The metrics of the XMPP front.
+
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::registry::Registry;
+
+/// Counters and gauges of the XMPP front. Clones share them.
+#[derive(Debug, Clone)]
+pub(crate) struct XmppMetrics {
+    /// Whether the component's link is up.
+    pub(crate) linked: Gauge,
+    pub(crate) links_lost: Counter,
+    pub(crate) subscriptions: Gauge,
+    pub(crate) requests: Counter,
+    pub(crate) requests_failed: Counter,
+    pub(crate) notified: Counter,
+    pub(crate) returned: Counter,
+    pub(crate) missed: Counter,
+    pub(crate) epochs_changed: Counter,
+}
+
+impl XmppMetrics {
+    pub(super) fn register(registry: &mut Registry) -> Self {
+        let mut counter = |name, help| {
+            let counter = Counter::default();
+            registry.register(name, help, counter.clone());
+            counter
+        };
+        let links_lost = counter(
+            "xmpp_component_links_lost",
+            "Times that the link to the XMPP server could not be opened, or was lost",
+        );
+        let requests = counter("xmpp_requests", "Requests of XMPP clients");
+        let requests_failed =
+            counter("xmpp_requests_failed", "Requests of XMPP clients answered with an error");
+        let notified = counter(
+            "xmpp_notified",
+            "Messages sent to subscribed XMPP addresses, with repetitions after a lost link",
+        );
+        let returned = counter(
+            "xmpp_returned",
+            "Notifications that an XMPP server returned as not deliverable; they are sent again later",
+        );
+        let missed = counter(
+            "xmpp_missed",
+            "Messages (JSON) or bytes (other content) trimmed or damaged before a subscribed XMPP address got them",
+        );
+        let epochs_changed = counter(
+            "xmpp_epochs_changed",
+            "Times that the offset of an XMPP subscription was from another epoch of the stream",
+        );
+        let mut gauge = |name, help| {
+            let gauge = Gauge::default();
+            registry.register(name, help, gauge.clone());
+            gauge
+        };
+        let linked = gauge("xmpp_component_linked", "Whether the link to the XMPP server is up");
+        let subscriptions = gauge("xmpp_subscriptions", "Stored subscriptions of XMPP addresses");
+        Self {
+            linked,
+            links_lost,
+            subscriptions,
+            requests,
+            requests_failed,
+            notified,
+            returned,
+            missed,
+            epochs_changed,
+        }
+    }
+}

@@ -1,0 +1,64 @@
+//! The component of an XMPP server, from the settings.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use tokio::task::JoinHandle;
+
+use crate::auth::Authenticator;
+use crate::clock::Clock;
+use crate::config::Settings;
+use crate::hub::Hub;
+use crate::limits::Limits;
+use crate::metrics::{Metrics, stall_timed};
+use crate::stream::Failure;
+use crate::xmpp::{Component, ComponentSettings, InvalidJid};
+
+/// Why the component cannot be started. The texts are for the operator.
+#[derive(Debug, thiserror::Error)]
+pub enum ComponentError {
+    /// The file with the secret cannot be read.
+    #[error("--xmpp-component-secret-file: cannot read {}: {error}", .path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// Why it cannot be read.
+        error: std::io::Error,
+    },
+    /// The file with the secret is empty.
+    #[error("--xmpp-component-secret-file: {} has no secret", .0.display())]
+    Empty(PathBuf),
+    /// The name is not that of a component.
+    #[error("--xmpp-component-name must be a domain, such as streams.example.org, not {0:?}")]
+    Name(String),
+}
+
+/// Reads the settings of the component. `None`: there is none.
+pub(super) fn component_settings(settings: &Settings) -> Result<Option<ComponentSettings>, ComponentError> {
+    let options =
+        (&settings.xmpp_component, &settings.xmpp_component_name, &settings.xmpp_component_secret_file);
+    // The check of the settings has found that all are given, or none.
+    let (Some(address), Some(name), Some(path)) = options else { return Ok(None) };
+    let unreadable = |error| ComponentError::Read { path: path.clone(), error };
+    let secret = std::fs::read_to_string(path).map_err(unreadable)?.trim().to_owned();
+    if secret.is_empty() {
+        return Err(ComponentError::Empty(path.clone()));
+    }
+    let invalid = |InvalidJid| ComponentError::Name(name.clone());
+    ComponentSettings::new(address.clone(), name, secret).map(Some).map_err(invalid)
+}
+
+/// Starts the component. The task ends when the gateway drains. `None`: there is none.
+pub(super) async fn start_component(
+    settings: Option<ComponentSettings>,
+    hub: &Arc<Hub>,
+    limits: &Arc<Limits>,
+    metrics: &Metrics,
+    clock: Clock,
+    auth: &Arc<Authenticator>,
+) -> Result<Option<JoinHandle<()>>, Failure> {
+    let Some(settings) = settings else { return Ok(None) };
+    let component =
+        Component::load(hub.clone(), limits.clone(), metrics, clock, auth.clone(), settings).await?;
+    Ok(Some(tokio::spawn(stall_timed(|| "the XMPP component", Box::pin(component.run())))))
+}

@@ -1,0 +1,100 @@
+//! Sends subscribers what their streams have: each message is read from the log when there is room for it on the link.
+
+use minidom::Element;
+
+use super::items::EVENT;
+use super::service::PubsubService;
+use super::subscriptions::DueSubscription;
+use super::xml::{CLIENT, POLLGATE, WithAttribute, element};
+use crate::auth::{Action, authorize};
+use crate::stream::{Gap, GapReason, MessageLimit, Offset, ReadError, Start};
+
+/// Messages of one stream that are sent before it is the turn of others.
+const MESSAGES_A_TURN: usize = 64;
+
+impl PubsubService {
+    /// Returns the stanzas for the next messages of a subscription, and notes them as sent.
+    pub(super) async fn deliver(&self, due: &DueSubscription) -> Vec<Element> {
+        let (stream, jid) = (&due.key.stream, &due.key.jid);
+        if authorize(&due.grants, Action::Read, stream).is_err() {
+            self.end(due).await;
+            return Vec::new();
+        }
+        let limit = MessageLimit { bytes_max: self.limits.tail_bytes_max, count_max: MESSAGES_A_TURN };
+        match self.hub.messages(stream, Start::At(due.offset), limit).await {
+            Ok(batch) => {
+                let notification = |message| self.notification(stream, message, &batch.content_type, jid);
+                let stanzas: Vec<_> = batch.messages.iter().map(notification).collect();
+                self.metrics.notified.inc_by(stanzas.len() as u64);
+                self.subscriptions.with(|table| {
+                    table.sent(due, batch.next);
+                    if !batch.up_to_date {
+                        table.make_due(&due.key);
+                    }
+                });
+                stanzas
+            }
+            Err(ReadError::Gap(gap)) => {
+                self.go_on(due, gap.earliest);
+                vec![self.gap(due, &gap)]
+            }
+            Err(ReadError::BehindTail) => {
+                // The store has lost what was sent, as after a power cut.
+                if let Ok(Some(tail)) = self.hub.tail_of(stream).await {
+                    self.go_on(due, tail);
+                }
+                Vec::new()
+            }
+            Err(ReadError::Missing(_)) => {
+                self.end(due).await;
+                let delete = element("delete", EVENT).with("node", stream.local()).build();
+                vec![self.message(due, element("event", EVENT).append(delete).build())]
+            }
+            // Retried with the next message. Skipping what cannot be read would lose it silently.
+            Err(ReadError::Failed(error)) => {
+                tracing::error!(%stream, %error, "cannot read a stream for an XMPP subscription; will retry");
+                Vec::new()
+            }
+        }
+    }
+
+    /// Goes on with another offset than the next one.
+    fn go_on(&self, due: &DueSubscription, offset: Offset) {
+        self.subscriptions.with(|table| {
+            table.sent(due, offset);
+            table.make_due(&due.key);
+        });
+    }
+
+    async fn end(&self, due: &DueSubscription) {
+        if let Err(error) = self.subscriptions.remove(&due.key).await {
+            tracing::error!(%error, "cannot store the end of an XMPP subscription");
+        }
+    }
+
+    /// The stanza that tells a subscriber of messages that are gone.
+    fn gap(&self, due: &DueSubscription, gap: &Gap) -> Element {
+        let said = element("gap", POLLGATE)
+            .with("node", due.key.stream.local())
+            .with("earliest", gap.earliest.to_string());
+        self.message(
+            due,
+            match gap.reason {
+                GapReason::Trimmed { missed } | GapReason::Damaged { missed } => {
+                    self.metrics.missed.inc_by(missed);
+                    said.with("missed", missed.to_string()).build()
+                }
+                GapReason::Epoch => {
+                    self.metrics.epochs_changed.inc();
+                    said.build()
+                }
+            },
+        )
+    }
+
+    fn message(&self, due: &DueSubscription, content: Element) -> Element {
+        let message =
+            element("message", CLIENT).with("from", self.name.as_str()).with("to", due.key.jid.as_str());
+        message.append(content).build()
+    }
+}

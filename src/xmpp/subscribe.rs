@@ -1,0 +1,69 @@
+//! Requests of clients about their subscriptions (XEP-0060, section 6).
+
+use minidom::Element;
+
+use super::jid::Jid;
+use super::service::{PUBSUB, PubsubService, Requester, stream_of};
+use super::stanza::{StanzaError, failed};
+use super::subscriptions::SubscriptionKey;
+use super::xml::{WithAttribute, element};
+use crate::stream::StreamName;
+
+impl PubsubService {
+    /// Subscribes an address of the client to a node, from now on.
+    pub(super) async fn subscribe(
+        &self,
+        who: &Requester,
+        request: &Element,
+        subscribe: &Element,
+    ) -> Result<Element, StanzaError> {
+        let jid = own_address(who, subscribe)?;
+        let name = stream_of(who, subscribe)?;
+        if request.get_child("options", PUBSUB).is_some() {
+            return Err(StanzaError::unsupported("subscription-options"));
+        }
+        let tail = self.readable(who, &name).await?.tail;
+        let key = SubscriptionKey { stream: name, jid };
+        self.subscriptions.add(key.clone(), &who.grants, tail).await?;
+        Ok(element("pubsub", PUBSUB).append(subscription(&key.stream, &key.jid)).build())
+    }
+
+    /// Ends a subscription of the client.
+    pub(super) async fn unsubscribe(
+        &self,
+        who: &Requester,
+        unsubscribe: &Element,
+    ) -> Result<Option<Element>, StanzaError> {
+        let (jid, stream) = (own_address(who, unsubscribe)?, stream_of(who, unsubscribe)?);
+        match self.subscriptions.remove(&SubscriptionKey { stream, jid }).await {
+            Ok(true) => Ok(None),
+            Ok(false) => Err(StanzaError::unexpected_request().because("not-subscribed")),
+            Err(failure) => Err(failed(failure)),
+        }
+    }
+
+    /// Lists the subscriptions of the client, of one node or of all.
+    pub(super) fn list_subscriptions(&self, who: &Requester, query: &Element) -> Element {
+        let node = query.attr("node");
+        let own = self.subscriptions.with(|table| table.of(&who.jid.bare()));
+        let asked = own.iter().filter(|key| node.is_none_or(|node| node == key.stream.local()));
+        let listed =
+            element("subscriptions", PUBSUB).append_all(asked.map(|key| subscription(&key.stream, &key.jid)));
+        element("pubsub", PUBSUB).append(listed.build()).build()
+    }
+}
+
+/// The address that a client subscribes or unsubscribes, which must be its own, with a resource or without.
+fn own_address(who: &Requester, element: &Element) -> Result<Jid, StanzaError> {
+    let invalid = || StanzaError::bad_request().because("invalid-jid");
+    let jid = Jid::parse(element.attr("jid").ok_or_else(invalid)?).map_err(|_| invalid())?;
+    if jid.bare() == who.jid.bare() { Ok(jid) } else { Err(invalid()) }
+}
+
+fn subscription(stream: &StreamName, jid: &Jid) -> Element {
+    element("subscription", PUBSUB)
+        .with("node", stream.local())
+        .with("jid", jid.as_str())
+        .with("subscription", "subscribed")
+        .build()
+}

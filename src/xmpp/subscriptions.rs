@@ -1,0 +1,135 @@
+//! Subscriptions of XMPP addresses to streams (XEP-0060, section 6): kept in the store, each with the offset from which its address has
+//! still to be sent messages.
+//!
+//! A notification counts as sent once it is in the buffer of the link, and as confirmed once the server has answered something that
+//! came behind it. What is not confirmed is sent again over the next link, with the same ids.
+
+mod stored;
+mod table;
+
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+
+use super::stanza::{StanzaError, failed};
+use crate::auth::{Authenticator, Grants};
+use crate::hub::{Hub, Subscriber};
+use crate::limits::Limits;
+use crate::metrics::XmppMetrics;
+use crate::stream::{Failure, Filter, Offset, SessionChange};
+
+pub(super) use stored::session_name;
+use stored::{restored, stored_change};
+use table::JidTable;
+pub(super) use table::{DueSubscription, NoSubscriptionRoom, SubscriptionKey};
+
+/// Subscriptions whose offsets are stored at once.
+const STORED_AT_ONCE: usize = 1000;
+
+/// All subscriptions.
+pub(super) struct JidSubscriptions {
+    hub: Arc<Hub>,
+    table: Mutex<JidTable>,
+    /// Marks streams that have subscriptions when they change.
+    subscriber: Subscriber,
+    metrics: XmppMetrics,
+}
+
+impl JidSubscriptions {
+    /// Loads the subscriptions that the store has kept. Those that the rules allow no longer are left out.
+    pub(super) async fn load(
+        hub: &Arc<Hub>,
+        limits: &Limits,
+        auth: &Authenticator,
+        metrics: XmppMetrics,
+    ) -> Result<Self, Failure> {
+        let subscriber = hub.subscriber("xmpp");
+        let mut table = JidTable::new(hub.budget().clone(), limits);
+        for (key, offset, suspended) in restored(hub).await? {
+            let grants = auth.jid(key.jid.bare().as_str());
+            if table.restore(&key, &grants, offset, suspended) {
+                subscriber.add(Filter::literal(key.stream));
+            }
+        }
+        metrics.subscriptions.set(i64::try_from(table.len()).unwrap_or(i64::MAX));
+        Ok(Self { hub: hub.clone(), table: Mutex::new(table), subscriber, metrics })
+    }
+
+    /// Waits until streams with subscriptions have changed, and makes their subscriptions due. Cancel safe.
+    pub(super) async fn changed(&self, max: usize) {
+        let names = self.subscriber.changed(max).await;
+        let mut table = self.table.lock();
+        if self.subscriber.take_overflow() {
+            table.all_are_due();
+        } else {
+            names.iter().for_each(|name| table.stream_changed(name));
+        }
+    }
+
+    /// Runs `operate` on the table. It must not wait.
+    pub(super) fn with<T>(&self, operate: impl FnOnce(&mut JidTable) -> T) -> T {
+        operate(&mut self.table.lock())
+    }
+
+    /// Adds a subscription that begins at `offset`, once it is stored. An existing one goes on where it is.
+    pub(super) async fn add(
+        &self,
+        key: SubscriptionKey,
+        grants: &Arc<Grants>,
+        offset: Offset,
+    ) -> Result<(), StanzaError> {
+        if self.with(|table| table.resume(&key)) {
+            return Ok(());
+        }
+        self.with(|table| table.insert(&key, grants, offset)).map_err(|error| match error {
+            NoSubscriptionRoom::Limit => StanzaError::resource_constraint().because("too-many-subscriptions"),
+            NoSubscriptionRoom::Memory => StanzaError::resource_constraint(),
+        })?;
+        let change = stored_change(&key.jid.bare(), [(&key, Some((offset, false)))]);
+        if let Err(failure) = self.store(change).await {
+            self.with(|table| table.remove(&key));
+            return Err(failed(failure));
+        }
+        // Marked behind the filter, so that what came meanwhile is not missed.
+        self.subscriber.add(Filter::literal(key.stream.clone()));
+        self.subscriber.mark(key.stream);
+        self.count();
+        Ok(())
+    }
+
+    /// Removes a subscription. Returns whether it existed.
+    pub(super) async fn remove(&self, key: &SubscriptionKey) -> Result<bool, Failure> {
+        let (existed, is_last) = self.with(|table| (table.remove(key), !table.has_stream(&key.stream)));
+        if is_last {
+            self.subscriber.remove(&Filter::literal(key.stream.clone()));
+        }
+        if existed {
+            self.count();
+            self.store(stored_change(&key.jid.bare(), [(key, None)])).await?;
+        }
+        Ok(existed)
+    }
+
+    /// Stores offsets that have changed. Returns whether there may be more.
+    pub(super) async fn save(&self) -> Result<bool, Failure> {
+        let unsaved = self.with(|table| table.take_unsaved(STORED_AT_ONCE));
+        let is_full = unsaved.len() >= STORED_AT_ONCE;
+        for (index, (jid, states)) in unsaved.iter().enumerate() {
+            let entries = states.iter().map(|(key, state)| (key, *state));
+            if let Err(failure) = self.store(stored_change(jid, entries)).await {
+                let rest = unsaved.iter().skip(index).flat_map(|(_, states)| states);
+                self.with(|table| rest.for_each(|(key, _)| table.note_unsaved(key)));
+                return Err(failure);
+            }
+        }
+        Ok(is_full)
+    }
+
+    async fn store(&self, change: SessionChange) -> Result<(), Failure> {
+        if self.hub.keeps_sessions() { self.hub.change_session(change).await } else { Ok(()) }
+    }
+
+    fn count(&self) {
+        self.metrics.subscriptions.set(i64::try_from(self.with(|table| table.len())).unwrap_or(i64::MAX));
+    }
+}

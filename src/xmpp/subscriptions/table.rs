@@ -1,0 +1,474 @@
+//! [`JidTable`]: the state of all subscriptions. Without IO and clock.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
+use std::sync::Arc;
+
+use crate::auth::Grants;
+use crate::budget::{Account, Budget, Charge};
+use crate::limits::Limits;
+use crate::stream::{Offset, Principal, StreamName};
+use crate::xmpp::jid::Jid;
+
+/// Estimated memory of a subscription, without its texts.
+const SUBSCRIPTION_BYTES: usize = 500;
+
+/// Resources of an address that are known to be available. Further ones are taken for unavailable.
+const RESOURCES_MAX: usize = 16;
+
+/// A subscription of an address to a stream. Ordered by the stream.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(in crate::xmpp) struct SubscriptionKey {
+    pub(in crate::xmpp) stream: StreamName,
+    /// The address that notifications are sent to.
+    pub(in crate::xmpp) jid: Jid,
+}
+
+/// A subscription that may have messages to send.
+#[derive(Debug)]
+pub(in crate::xmpp) struct DueSubscription {
+    pub(in crate::xmpp) key: SubscriptionKey,
+    /// Where to read on.
+    pub(in crate::xmpp) offset: Offset,
+    /// What its address may do.
+    pub(in crate::xmpp) grants: Arc<Grants>,
+}
+
+/// Why there is no room for a subscription.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::xmpp) enum NoSubscriptionRoom {
+    /// There are too many, of this address or of all.
+    Limit,
+    /// The memory budget, or the share of the address, is used up.
+    Memory,
+}
+
+/// What a subscription stores of its state: its offset, and whether it is suspended; `None`: it is gone.
+pub(in crate::xmpp) type StoredState = Option<(Offset, bool)>;
+
+/// All subscriptions.
+pub(in crate::xmpp) struct JidTable {
+    subscriptions: BTreeMap<SubscriptionKey, JidSubscription>,
+    /// By addresses without a resource.
+    holders: HashMap<Jid, Holder>,
+    /// Subscriptions that may have messages to send, each once.
+    due: VecDeque<SubscriptionKey>,
+    /// Subscriptions that have sent what is not confirmed.
+    unconfirmed: BTreeSet<SubscriptionKey>,
+    /// Subscriptions whose stored state is outdated.
+    unsaved: BTreeSet<SubscriptionKey>,
+    budget: Arc<Budget>,
+    subscriptions_max: usize,
+    per_jid_max: usize,
+}
+
+#[derive(Debug)]
+struct JidSubscription {
+    /// All messages before this offset are in the buffer of the link, or behind it.
+    sent: Offset,
+    /// All messages before this offset have arrived at the server.
+    confirmed: Offset,
+    /// Nothing is sent until the address is available again.
+    suspended: bool,
+    is_due: bool,
+}
+
+/// An address with subscriptions.
+struct Holder {
+    grants: Arc<Grants>,
+    subscriptions: BTreeSet<SubscriptionKey>,
+    bytes: u64,
+    charge: Charge,
+    /// Addresses with resources that are known to be available.
+    available: HashSet<Jid>,
+}
+
+impl JidTable {
+    pub(super) fn new(budget: Arc<Budget>, limits: &Limits) -> Self {
+        Self {
+            subscriptions: BTreeMap::new(),
+            holders: HashMap::new(),
+            due: VecDeque::new(),
+            unconfirmed: BTreeSet::new(),
+            unsaved: BTreeSet::new(),
+            budget,
+            subscriptions_max: limits.xmpp_subscriptions_max,
+            per_jid_max: limits.xmpp_subscriptions_per_jid_max,
+        }
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.subscriptions.len()
+    }
+
+    /// Adds a subscription from the store, whatever the limits are by now. Returns whether it is the first one of its stream.
+    pub(super) fn restore(
+        &mut self,
+        key: &SubscriptionKey,
+        grants: &Arc<Grants>,
+        offset: Offset,
+        suspended: bool,
+    ) -> bool {
+        let is_first = !self.has_stream(&key.stream);
+        self.put(key, grants, JidSubscription { sent: offset, confirmed: offset, suspended, is_due: false });
+        is_first
+    }
+
+    /// Adds a subscription that does not exist.
+    pub(super) fn insert(
+        &mut self,
+        key: &SubscriptionKey,
+        grants: &Arc<Grants>,
+        offset: Offset,
+    ) -> Result<(), NoSubscriptionRoom> {
+        let of_jid = self.holders.get(&key.jid.bare()).map_or(0, |holder| holder.subscriptions.len());
+        if of_jid >= self.per_jid_max || self.len() >= self.subscriptions_max {
+            return Err(NoSubscriptionRoom::Limit);
+        }
+        let owner = self.budget.owner_in(grants.tenant().clone(), principal(grants));
+        owner.admit(bytes_of(key)).map_err(|_| NoSubscriptionRoom::Memory)?;
+        self.put(
+            key,
+            grants,
+            JidSubscription { sent: offset, confirmed: offset, suspended: false, is_due: false },
+        );
+        Ok(())
+    }
+
+    fn put(&mut self, key: &SubscriptionKey, grants: &Arc<Grants>, subscription: JidSubscription) {
+        let budget = &self.budget;
+        let holder = self.holders.entry(key.jid.bare()).or_insert_with(|| {
+            let owner = budget.owner_in(grants.tenant().clone(), principal(grants));
+            Holder {
+                grants: grants.clone(),
+                subscriptions: BTreeSet::new(),
+                bytes: 0,
+                charge: Charge::new(&owner, Account::Sessions, 0),
+                available: HashSet::new(),
+            }
+        });
+        if holder.subscriptions.insert(key.clone()) {
+            holder.bytes += bytes_of(key);
+            holder.charge.set(holder.bytes);
+        }
+        self.subscriptions.insert(key.clone(), subscription);
+    }
+
+    /// Removes a subscription. Returns whether it existed.
+    pub(in crate::xmpp) fn remove(&mut self, key: &SubscriptionKey) -> bool {
+        self.unconfirmed.remove(key);
+        self.unsaved.remove(key);
+        let existed = self.subscriptions.remove(key).is_some();
+        let jid = key.jid.bare();
+        if let Some(holder) = self.holders.get_mut(&jid).filter(|_| existed) {
+            holder.subscriptions.remove(key);
+            holder.bytes = holder.bytes.saturating_sub(bytes_of(key));
+            holder.charge.set(holder.bytes);
+            if holder.subscriptions.is_empty() {
+                self.holders.remove(&jid);
+            }
+        }
+        existed
+    }
+
+    /// The subscriptions of an address without its resource.
+    pub(in crate::xmpp) fn of(&self, jid: &Jid) -> Vec<SubscriptionKey> {
+        self.holders.get(jid).map(|holder| holder.subscriptions.iter().cloned().collect()).unwrap_or_default()
+    }
+
+    /// Whether there is a subscription to a stream.
+    pub(super) fn has_stream(&self, stream: &StreamName) -> bool {
+        self.of_stream(stream).next().is_some()
+    }
+
+    fn of_stream(&self, stream: &StreamName) -> impl Iterator<Item = &SubscriptionKey> {
+        // Nothing sorts before the shortest domain.
+        let subscriptions =
+            self.subscriptions.range(SubscriptionKey { stream: stream.clone(), jid: Jid::least() }..);
+        subscriptions.map(|(key, _)| key).take_while(move |key| key.stream == *stream)
+    }
+
+    /// Makes the subscriptions to a stream due.
+    pub(super) fn stream_changed(&mut self, stream: &StreamName) {
+        let keys: Vec<_> = self.of_stream(stream).cloned().collect();
+        keys.iter().for_each(|key| self.make_due(key));
+    }
+
+    /// Makes all subscriptions due.
+    pub(super) fn all_are_due(&mut self) {
+        let keys: Vec<_> = self.subscriptions.keys().cloned().collect();
+        keys.iter().for_each(|key| self.make_due(key));
+    }
+
+    /// Begins with a new link: what was not confirmed is sent again.
+    pub(in crate::xmpp) fn begin_link(&mut self) {
+        for key in std::mem::take(&mut self.unconfirmed) {
+            if let Some(subscription) = self.subscriptions.get_mut(&key) {
+                subscription.sent = subscription.confirmed;
+            }
+        }
+        self.all_are_due();
+    }
+
+    pub(in crate::xmpp) fn make_due(&mut self, key: &SubscriptionKey) {
+        let Some(subscription) = self.subscriptions.get_mut(key) else { return };
+        if !subscription.suspended && !subscription.is_due {
+            subscription.is_due = true;
+            self.due.push_back(key.clone());
+        }
+    }
+
+    /// Whether a subscription may have messages to send.
+    pub(in crate::xmpp) fn has_due(&self) -> bool {
+        !self.due.is_empty()
+    }
+
+    /// Takes the subscription that has been due for the longest time.
+    pub(in crate::xmpp) fn take_due(&mut self) -> Option<DueSubscription> {
+        while let Some(key) = self.due.pop_front() {
+            let Some(subscription) = self.subscriptions.get_mut(&key) else { continue };
+            subscription.is_due = false;
+            if let Some(holder) = self.holders.get(&key.jid.bare()).filter(|_| !subscription.suspended) {
+                return Some(DueSubscription {
+                    offset: subscription.sent,
+                    grants: holder.grants.clone(),
+                    key,
+                });
+            }
+        }
+        None
+    }
+
+    /// Notes that the messages of a subscription are sent up to `offset`, from where the last call of [`take_due`](Self::take_due)
+    /// said.
+    pub(in crate::xmpp) fn sent(&mut self, due: &DueSubscription, offset: Offset) {
+        let Some(subscription) = self.subscriptions.get_mut(&due.key) else { return };
+        // A message may have been returned meanwhile.
+        if subscription.sent == due.offset && offset != due.offset && !subscription.suspended {
+            subscription.sent = offset;
+            self.unconfirmed.insert(due.key.clone());
+        }
+    }
+
+    /// Number of subscriptions that have sent what is not confirmed.
+    pub(in crate::xmpp) fn unconfirmed_len(&self) -> usize {
+        self.unconfirmed.len()
+    }
+
+    /// What is sent and not confirmed: for each subscription the offset up to which it is.
+    pub(in crate::xmpp) fn unconfirmed(&self) -> Vec<(SubscriptionKey, Offset)> {
+        let sent = |key: &SubscriptionKey| Some((key.clone(), self.subscriptions.get(key)?.sent));
+        self.unconfirmed.iter().filter_map(sent).collect()
+    }
+
+    /// Confirms what [`unconfirmed`](Self::unconfirmed) has returned, except messages that were returned meanwhile.
+    pub(in crate::xmpp) fn confirm(&mut self, sent: Vec<(SubscriptionKey, Offset)>) {
+        for (key, offset) in sent {
+            let Some(subscription) = self.subscriptions.get_mut(&key) else { continue };
+            let confirmed = offset.min(subscription.sent);
+            if subscription.confirmed < confirmed {
+                subscription.confirmed = confirmed;
+                self.unsaved.insert(key.clone());
+            }
+            if subscription.confirmed == subscription.sent {
+                self.unconfirmed.remove(&key);
+            }
+        }
+    }
+
+    /// A message that began at `start` was returned: it is sent again once the address is available. Returns whether there is such a
+    /// subscription.
+    pub(in crate::xmpp) fn returned(&mut self, key: &SubscriptionKey, start: Offset) -> bool {
+        let Some(subscription) = self.subscriptions.get_mut(key) else { return false };
+        // Only what is on its way can be returned.
+        if start < subscription.confirmed || start >= subscription.sent {
+            return false;
+        }
+        subscription.sent = start;
+        subscription.suspended = true;
+        self.unsaved.insert(key.clone());
+        true
+    }
+
+    /// Resumes a subscription. Returns whether it exists.
+    pub(super) fn resume(&mut self, key: &SubscriptionKey) -> bool {
+        let Some(subscription) = self.subscriptions.get_mut(key) else { return false };
+        if std::mem::take(&mut subscription.suspended) {
+            self.unsaved.insert(key.clone());
+            self.make_due(key);
+        }
+        true
+    }
+
+    /// An address has become available or unavailable. Its subscriptions, and those of the address without the resource, are resumed
+    /// or, if no other resource is known to be available, suspended.
+    pub(in crate::xmpp) fn presence(&mut self, jid: &Jid, is_available: bool) {
+        let Some(holder) = self.holders.get_mut(&jid.bare()) else { return };
+        if is_available && (holder.available.len() < RESOURCES_MAX) {
+            holder.available.insert(jid.clone());
+        } else if !is_available {
+            holder.available.remove(jid);
+        }
+        let is_alone = holder.available.is_empty();
+        let keys: Vec<_> = holder.subscriptions.iter().cloned().collect();
+        for key in
+            keys.iter().filter(|key| key.jid == *jid || (key.jid.is_bare() && (is_available || is_alone)))
+        {
+            if is_available {
+                self.resume(key);
+            } else if let Some(subscription) = self.subscriptions.get_mut(key)
+                && !std::mem::replace(&mut subscription.suspended, true)
+            {
+                self.unsaved.insert(key.clone());
+            }
+        }
+    }
+
+    /// Notes that the stored state of a subscription is outdated.
+    pub(super) fn note_unsaved(&mut self, key: &SubscriptionKey) {
+        self.unsaved.insert(key.clone());
+    }
+
+    /// Takes at most `max` subscriptions whose stored states are outdated, by addresses without resources.
+    pub(super) fn take_unsaved(&mut self, max: usize) -> Vec<(Jid, Vec<(SubscriptionKey, StoredState)>)> {
+        let mut taken: BTreeMap<Jid, Vec<_>> = BTreeMap::new();
+        for _ in 0..max {
+            let Some(key) = self.unsaved.pop_first() else { break };
+            let state = self.subscriptions.get(&key).map(|found| (found.confirmed, found.suspended));
+            taken.entry(key.jid.bare()).or_default().push((key, state));
+        }
+        taken.into_iter().collect()
+    }
+
+    /// Whether a stored state is outdated.
+    pub(in crate::xmpp) fn has_unsaved(&self) -> bool {
+        !self.unsaved.is_empty()
+    }
+}
+
+fn principal(grants: &Grants) -> Principal {
+    grants.principal().unwrap_or(Principal::GATEWAY)
+}
+
+fn bytes_of(key: &SubscriptionKey) -> u64 {
+    (SUBSCRIPTION_BYTES + key.stream.as_str().len() + key.jid.as_str().len()) as u64
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::stream::{Epoch, Position};
+
+    fn at(position: u64) -> Offset {
+        Offset { epoch: Epoch(1), position: Position(position) }
+    }
+
+    fn key(stream: &str, jid: &str) -> SubscriptionKey {
+        SubscriptionKey { stream: StreamName::parse(stream).unwrap(), jid: Jid::parse(jid).unwrap() }
+    }
+
+    fn table(keys: &[&SubscriptionKey]) -> JidTable {
+        let limits =
+            Limits { xmpp_subscriptions_per_jid_max: 2, xmpp_subscriptions_max: 3, ..Limits::default() };
+        let mut table = JidTable::new(Budget::unlimited(), &limits);
+        for key in keys {
+            table.insert(key, &Arc::new(Grants::everything()), at(0)).unwrap();
+        }
+        table
+    }
+
+    /// Sends up to `offset` for the next due subscription.
+    fn send(table: &mut JidTable, offset: u64) -> DueSubscription {
+        let due = table.take_due().unwrap();
+        table.sent(&due, at(offset));
+        due
+    }
+
+    #[test]
+    fn a_subscription_is_due_once_however_often_its_stream_changes() {
+        let (one, other) = (key("a", "x@y"), key("a", "z@y"));
+        let mut table = table(&[&one, &other, &key("b", "x@y")]);
+        table.stream_changed(&one.stream);
+        table.stream_changed(&one.stream);
+        assert_eq!([table.take_due(), table.take_due()].map(|due| due.unwrap().key), [one, other]);
+        assert!(table.take_due().is_none());
+    }
+
+    #[test]
+    fn what_is_not_confirmed_is_sent_again_over_the_next_link() {
+        let one = key("a", "x@y");
+        let mut table = table(&[&one]);
+        table.begin_link();
+        send(&mut table, 3);
+        let at_barrier = table.unconfirmed();
+        table.make_due(&one);
+        send(&mut table, 5);
+        table.confirm(at_barrier);
+        table.begin_link();
+        assert_eq!(table.take_due().unwrap().offset, at(3));
+        assert_eq!(table.take_unsaved(9), [(one.jid.clone(), vec![(one, Some((at(3), false)))])]);
+    }
+
+    #[test]
+    fn what_is_returned_waits_for_its_address() {
+        let one = key("a", "x@y");
+        let mut table = table(&[&one]);
+        table.stream_changed(&one.stream);
+        send(&mut table, 3);
+        let at_barrier = table.unconfirmed();
+        assert!(table.returned(&one, at(1)) && !table.returned(&one, at(2)));
+        table.confirm(at_barrier);
+        table.stream_changed(&one.stream);
+        assert!(table.take_due().is_none());
+        table.presence(&Jid::parse("x@y/phone").unwrap(), true);
+        assert_eq!(table.take_due().unwrap().offset, at(1));
+        assert!(!table.returned(&one, at(0)), "it is confirmed");
+    }
+
+    #[test]
+    fn a_message_that_is_returned_while_others_are_read_stops_these() {
+        let one = key("a", "x@y");
+        let mut table = table(&[&one]);
+        table.stream_changed(&one.stream);
+        send(&mut table, 3);
+        table.make_due(&one);
+        let due = table.take_due().unwrap();
+        table.returned(&one, at(0));
+        table.presence(&one.jid, true);
+        table.sent(&due, at(9));
+        assert_eq!(table.take_due().unwrap().offset, at(0));
+    }
+
+    #[test]
+    fn presence_of_one_resource_keeps_the_others_waiting() {
+        let (bare, full) = (key("a", "x@y"), key("b", "x@y/phone"));
+        let mut table = table(&[&bare, &full]);
+        let [phone, desk] = ["x@y/phone", "x@y/desk"].map(|text| Jid::parse(text).unwrap());
+        let due = |table: &mut JidTable| {
+            table.all_are_due();
+            let keys: BTreeSet<_> = std::iter::from_fn(|| table.take_due()).map(|due| due.key).collect();
+            Vec::from_iter(keys)
+        };
+        table.presence(&phone, true);
+        table.presence(&desk, true);
+        table.presence(&phone, false);
+        assert_eq!(due(&mut table), [bare.clone()]);
+        table.presence(&desk, false);
+        assert_eq!(due(&mut table), []);
+        table.presence(&desk, true);
+        assert_eq!(due(&mut table), [bare.clone()]);
+        table.presence(&phone, true);
+        assert_eq!(due(&mut table), [bare, full]);
+    }
+
+    #[test]
+    fn limits_hold_for_an_address_and_for_all() {
+        let mut table = table(&[&key("a", "x@y/1"), &key("b", "x@y/2")]);
+        let grants = Arc::new(Grants::everything());
+        assert_eq!(table.insert(&key("c", "x@y"), &grants, at(0)), Err(NoSubscriptionRoom::Limit));
+        assert_eq!(table.insert(&key("c", "z@y"), &grants, at(0)), Ok(()));
+        assert_eq!(table.insert(&key("c", "w@y"), &grants, at(0)), Err(NoSubscriptionRoom::Limit));
+        assert!(table.remove(&key("a", "x@y/1")) && !table.remove(&key("a", "x@y/1")));
+        assert_eq!(table.insert(&key("c", "x@y"), &grants, at(0)), Ok(()));
+        assert_eq!(table.of(&Jid::parse("x@y").unwrap()), [key("b", "x@y/2"), key("c", "x@y")]);
+    }
+}
