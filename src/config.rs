@@ -52,6 +52,8 @@ pub struct Settings {
     pub xmpp_component_name: Option<String>,
     /// File with the secret of the component.
     pub xmpp_component_secret_file: Option<PathBuf>,
+    /// Domain of XMPP clients that connect to the gateway itself. `None`: there are none.
+    pub xmpp_domain: Option<String>,
     /// Where messages are stored.
     pub store: StorePlace,
     /// Name of this gateway among those that share a store. `None`: the name of the machine and the port.
@@ -164,6 +166,7 @@ impl Default for Settings {
             xmpp_component: None,
             xmpp_component_name: None,
             xmpp_component_secret_file: None,
+            xmpp_domain: None,
             store: StorePlace::Directory("pollgate-data".into()),
             gateway_name: None,
             sync: SyncPolicy::Always,

@@ -47,7 +47,7 @@ use outbound::Outbound;
 use store::OpenStore;
 use tls::Certificates;
 use wakes::WakeApps;
-use xmpp::{component_settings, start_component};
+use xmpp::{client_front, component_settings, start_component};
 
 pub use error::BindError;
 
@@ -84,6 +84,8 @@ pub struct Server {
     refused_filters: Vec<Filter>,
     wake_apps: WakeApps,
     component: Option<ComponentSettings>,
+    /// Domain of the XMPP clients that connect to the gateway itself.
+    xmpp_domain: Option<String>,
 }
 
 /// A server that runs until it is drained or dropped.
@@ -100,7 +102,7 @@ pub struct Running {
 }
 
 /// WebSockets that wait for the MQTT front; further ones wait in their HTTP connections.
-const MQTT_SOCKETS_MAX: usize = 64;
+const SUBPROTOCOL_SOCKETS_MAX: usize = 64;
 
 /// How soon a change of the time of day is written to the clock file, and how soon a failed write is retried.
 const CLOCK_INTERVAL: Duration = Duration::from_secs(1);
@@ -193,6 +195,7 @@ impl Server {
             refused_filters,
             wake_apps,
             component: component_settings(settings)?,
+            xmpp_domain: settings.xmpp_domain.clone(),
         })
     }
 
@@ -232,7 +235,9 @@ impl Server {
         broker.load().await?;
         let client = self.outbound.client();
         let outbound = self.outbound.start(&hub, &self.limits, clock, &metrics).await?;
-        let (sender, mqtt_sockets) = mpsc::channel(MQTT_SOCKETS_MAX);
+        let (sender, mqtt_sockets) = mpsc::channel(SUBPROTOCOL_SOCKETS_MAX);
+        let (xmpp_sender, xmpp_sockets) = mpsc::channel(SUBPROTOCOL_SOCKETS_MAX);
+        let xmpp = client_front(self.xmpp_domain, &hub, &self.limits, &metrics, clock, &self.auth)?;
         let gateway = Gateway::new(
             hub.clone(),
             self.limits.clone(),
@@ -245,6 +250,7 @@ impl Server {
         .logging_access(self.logs.access.clone())
         .auditing(self.logs.audit.clone())
         .with_auth(self.auth.clone())
+        .handing_xmpp(xmpp.as_ref().map(|_| xmpp_sender))
         .with_subscriptions(outbound.subscriptions)
         .filling_from(outbound.origins);
         let admin = Admin::new(hub.clone(), store.clone(), metrics.clone(), clock, self.admin_access)
@@ -302,6 +308,7 @@ impl Server {
             tokio::spawn(wakes.run()),
             tokio::spawn(connection::serve_sockets(broker.clone(), self.limits.clone(), mqtt_sockets)),
         ]);
+        tasks.extend(xmpp.map(|front| tokio::spawn(connection::serve_xmpp_sockets(front, xmpp_sockets))));
         tasks.extend(self.clock_file.map(|file| tokio::spawn(keep_clock(file, clock))));
         if let Some((listener, _)) = self.mqtt {
             let connections_max = self.limits.connections_max;

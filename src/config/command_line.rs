@@ -101,6 +101,10 @@ pub(super) struct ServeArgs {
     /// File with the secret that the XMPP server has for the component [default: none]
     #[arg(long, value_name = "FILE")]
     xmpp_component_secret_file: Option<String>,
+    /// Domain of XMPP clients that connect to the gateway itself, over WebSocket at `/v1/xmpp`, for example `example.org`
+    /// (docs/xmpp.md) [default: no such clients]
+    #[arg(long, value_name = "NAME")]
+    xmpp_domain: Option<String>,
     /// Where messages are stored: a directory, `memory` (lost when the process ends), or `redis://[USER:PASSWORD@]HOST:PORT`, a Redis
     /// or Valkey that several gateways share [default: pollgate-data]
     #[arg(long, value_name = "PLACE")]
@@ -250,6 +254,7 @@ impl ServeArgs {
             ("xmpp_component", self.xmpp_component),
             ("xmpp_component_name", self.xmpp_component_name),
             ("xmpp_component_secret_file", self.xmpp_component_secret_file),
+            ("xmpp_domain", self.xmpp_domain),
             ("store", self.store),
             ("gateway_name", self.gateway_name),
             ("sync", self.sync),

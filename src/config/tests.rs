@@ -36,6 +36,7 @@ fn other_value(option: &str) -> &'static str {
         "origin" => "https://app.example,https://other.example",
         "log" => "json",
         "xmpp-component" => "localhost:5347",
+        "xmpp-domain" => "example.org",
         "xmpp-component-name" => "streams.example.org",
         "xmpp-component-secret-file" => "secret",
         "access-log" => "access.log",

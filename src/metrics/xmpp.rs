@@ -10,6 +10,9 @@ pub(crate) struct XmppMetrics {
     /// Whether the component's link is up.
     pub(crate) linked: Gauge,
     pub(crate) links_lost: Counter,
+    /// Clients that have logged in at the gateway itself.
+    pub(crate) clients: Gauge,
+    pub(crate) logins_failed: Counter,
     pub(crate) subscriptions: Gauge,
     pub(crate) requests: Counter,
     pub(crate) requests_failed: Counter,
@@ -29,6 +32,10 @@ impl XmppMetrics {
         let links_lost = counter(
             "xmpp_component_links_lost",
             "Times that the link to the XMPP server could not be opened, or was lost",
+        );
+        let logins_failed = counter(
+            "xmpp_logins_failed",
+            "XMPP clients that were connected to the gateway and did not log in",
         );
         let requests = counter("xmpp_requests", "Requests of XMPP clients");
         let requests_failed =
@@ -55,10 +62,13 @@ impl XmppMetrics {
             gauge
         };
         let linked = gauge("xmpp_component_linked", "Whether the link to the XMPP server is up");
-        let subscriptions = gauge("xmpp_subscriptions", "Stored subscriptions of XMPP addresses");
+        let clients = gauge("xmpp_clients", "XMPP clients that have logged in at the gateway itself");
+        let subscriptions = gauge("xmpp_subscriptions", "Subscriptions of XMPP addresses");
         Self {
             linked,
             links_lost,
+            clients,
+            logins_failed,
             subscriptions,
             requests,
             requests_failed,

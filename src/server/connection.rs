@@ -19,12 +19,13 @@ use crate::access_log::LoggedAddress;
 use crate::budget::{Budget, principal_of};
 use crate::http::TrustedProxies;
 use crate::http::conn::{
-    self, ConnectionContext, ConnectionDetails, ConnectionState, GuardedStream, MqttSocket, OpenConnection,
-    Phase, Service, Transport,
+    self, ConnectionContext, ConnectionDetails, ConnectionState, GuardedStream, OpenConnection, Phase,
+    Service, SubprotocolSocket, Transport,
 };
 use crate::limits::Limits;
 use crate::metrics::{ConnectionGuard, Metrics, stall_timed};
 use crate::mqtt::{Broker, Peer, WebSocketBytes};
+use crate::xmpp::ClientFront;
 
 /// How long a refusal may take, so that clients that send nothing do not delay the refusal of others.
 const REFUSAL_TIME: Duration = Duration::from_secs(3);
@@ -186,9 +187,9 @@ async fn serve_mqtt(
 pub(super) async fn serve_sockets(
     broker: Arc<Broker>,
     limits: Arc<Limits>,
-    mut sockets: mpsc::Receiver<MqttSocket>,
+    mut sockets: mpsc::Receiver<SubprotocolSocket>,
 ) {
-    while let Some(MqttSocket { io, state, principal, grants, address }) = sockets.recv().await {
+    while let Some(SubprotocolSocket { io, state, principal, grants, address }) = sockets.recv().await {
         let broker = broker.clone();
         let (first_bytes_max, frame_bytes_max) =
             (limits.mqtt_connect_bytes_max, limits.mqtt_packet_bytes_max);
@@ -198,6 +199,21 @@ pub(super) async fn serve_sockets(
             drop(state);
         });
         tokio::spawn(stall_timed(|| "an MQTT connection over WebSocket", served));
+    }
+}
+
+/// Serves XMPP over the WebSockets that the HTTP front hands over, until that front is gone.
+pub(super) async fn serve_xmpp_sockets(
+    front: Arc<ClientFront>,
+    mut sockets: mpsc::Receiver<SubprotocolSocket>,
+) {
+    while let Some(SubprotocolSocket { io, state, principal, .. }) = sockets.recv().await {
+        let front = front.clone();
+        let served = Box::pin(async move {
+            front.serve_websocket(io, principal).await;
+            drop(state);
+        });
+        tokio::spawn(stall_timed(|| "an XMPP connection over WebSocket", served));
     }
 }
 

@@ -8,7 +8,7 @@ use super::logs::LogError;
 use super::outbound::OutboundSettingsError;
 use super::tls_files::TlsError;
 use super::wakes::WakeError;
-use super::xmpp::ComponentError;
+use super::xmpp::XmppSettingsError;
 use crate::auth::AuthError;
 use crate::http::{InvalidAccess, InvalidNetwork, RevocationLogError};
 use crate::store::{EngineError, OpenError};
@@ -38,9 +38,9 @@ pub enum BindError {
     /// A provider that wakes devices cannot be used.
     #[error(transparent)]
     Wake(#[from] WakeError),
-    /// The component of an XMPP server cannot be started.
+    /// The XMPP front cannot be started.
     #[error(transparent)]
-    Component(#[from] ComponentError),
+    Xmpp(#[from] XmppSettingsError),
     /// A filter that MQTT clients may not subscribe to is malformed.
     #[error("--mqtt-refuse-filter {0:?}: {1}")]
     Filter(String, InvalidFilter),

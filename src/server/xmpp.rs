@@ -1,4 +1,4 @@
-//! The component of an XMPP server, from the settings.
+//! The XMPP front from the settings: the component of an XMPP server, and the service for the gateway's own clients.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -12,11 +12,11 @@ use crate::hub::Hub;
 use crate::limits::Limits;
 use crate::metrics::{Metrics, stall_timed};
 use crate::stream::Failure;
-use crate::xmpp::{Component, ComponentSettings, InvalidJid};
+use crate::xmpp::{ClientFront, Component, ComponentSettings, InvalidJid};
 
-/// Why the component cannot be started. The texts are for the operator.
+/// Why the XMPP front cannot be started. The texts are for the operator.
 #[derive(Debug, thiserror::Error)]
-pub enum ComponentError {
+pub enum XmppSettingsError {
     /// The file with the secret cannot be read.
     #[error("--xmpp-component-secret-file: cannot read {}: {error}", .path.display())]
     Read {
@@ -31,20 +31,25 @@ pub enum ComponentError {
     /// The name is not that of a component.
     #[error("--xmpp-component-name must be a domain, such as streams.example.org, not {0:?}")]
     Name(String),
+    /// The domain of clients is none.
+    #[error("--xmpp-domain must be a domain, such as example.org, not {0:?}")]
+    Domain(String),
 }
 
 /// Reads the settings of the component. `None`: there is none.
-pub(super) fn component_settings(settings: &Settings) -> Result<Option<ComponentSettings>, ComponentError> {
+pub(super) fn component_settings(
+    settings: &Settings,
+) -> Result<Option<ComponentSettings>, XmppSettingsError> {
     let options =
         (&settings.xmpp_component, &settings.xmpp_component_name, &settings.xmpp_component_secret_file);
     // The check of the settings has found that all are given, or none.
     let (Some(address), Some(name), Some(path)) = options else { return Ok(None) };
-    let unreadable = |error| ComponentError::Read { path: path.clone(), error };
+    let unreadable = |error| XmppSettingsError::Read { path: path.clone(), error };
     let secret = std::fs::read_to_string(path).map_err(unreadable)?.trim().to_owned();
     if secret.is_empty() {
-        return Err(ComponentError::Empty(path.clone()));
+        return Err(XmppSettingsError::Empty(path.clone()));
     }
-    let invalid = |InvalidJid| ComponentError::Name(name.clone());
+    let invalid = |InvalidJid| XmppSettingsError::Name(name.clone());
     ComponentSettings::new(address.clone(), name, secret).map(Some).map_err(invalid)
 }
 
@@ -61,4 +66,18 @@ pub(super) async fn start_component(
     let component =
         Component::load(hub.clone(), limits.clone(), metrics, clock, auth.clone(), settings).await?;
     Ok(Some(tokio::spawn(stall_timed(|| "the XMPP component", Box::pin(component.run())))))
+}
+
+/// The front for clients that connect to the gateway itself. `None`: it accepts none.
+pub(super) fn client_front(
+    domain: Option<String>,
+    hub: &Arc<Hub>,
+    limits: &Arc<Limits>,
+    metrics: &Metrics,
+    clock: Clock,
+    auth: &Arc<Authenticator>,
+) -> Result<Option<Arc<ClientFront>>, XmppSettingsError> {
+    let Some(domain) = domain else { return Ok(None) };
+    let front = ClientFront::new(hub.clone(), limits.clone(), metrics, clock, auth.clone(), &domain);
+    front.map(|front| Some(Arc::new(front))).map_err(|InvalidJid| XmppSettingsError::Domain(domain))
 }

@@ -11,7 +11,7 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio::time::sleep;
 
-use super::service::PubsubService;
+use super::PubsubService;
 use crate::auth::Authenticator;
 use crate::clock::{Backoff, Clock};
 use crate::hub::Hub;

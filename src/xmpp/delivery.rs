@@ -2,8 +2,8 @@
 
 use minidom::Element;
 
+use super::PubsubService;
 use super::items::EVENT;
-use super::service::PubsubService;
 use super::subscriptions::DueSubscription;
 use super::xml::{CLIENT, POLLGATE, WithAttribute, element};
 use crate::auth::{Action, authorize};

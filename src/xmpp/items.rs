@@ -2,8 +2,7 @@
 //! and 7.1; XEP-0313; XEP-0359).
 //!
 //! The id of an item is the offset after its message, which is also what a reader sends in any other delivery form to go on. An id that
-//! a publisher chooses for an item is that of an idempotent producer: a second item with this id is taken for a repetition, and
-//! not appended.
+//! a publisher chooses tells a repetition: the same content as that of the last item with this id is not appended again.
 
 use std::sync::Arc;
 
@@ -12,15 +11,16 @@ use minidom::Element;
 use super::jid::Jid;
 use super::page::{PageQuery, PageStart};
 use super::payload::{InvalidPayload, Published, payload_of};
-use super::service::{ARCHIVE, DATA_FORM, PUBSUB, PubsubService, Requester, read_error, stream_of};
+use super::service::{ARCHIVE, DATA_FORM, PUBSUB, read_error, stream_of};
 use super::stanza::{StanzaError, failed};
 use super::subscriptions::session_name;
 use super::xml::{CLIENT, WithAttribute, element};
+use super::{PubsubService, Requester};
 use crate::auth::{Action, authorize};
 use crate::clock::rfc3339;
 use crate::stream::{
     Annotation, Append, AppendError, AppendRefusal, ContentType, Encoding, Message, MessageLimit, Messages,
-    Offset, PRODUCER_ID_BYTES_MAX, Position, Producer, QoS, Start, StreamName,
+    Offset, PRODUCER_ID_BYTES_MAX, Position, Producer, ProducerRefusal, QoS, Start, StreamName,
 };
 
 pub(super) const EVENT: &str = "http://jabber.org/protocol/pubsub#event";
@@ -34,6 +34,15 @@ const NAMED_ITEMS_MAX: usize = 16;
 /// Size of an answer in multiples of the messages of one event of a live form.
 const PAGE_EVENTS: usize = 4;
 
+/// What the ids of producers begin with that stand for ids of items.
+const PRODUCERS: &str = "xmpp:";
+
+/// Appends of one item, each of which another publisher with the same id may have overtaken.
+const EPOCH_ATTEMPTS_MAX: usize = 4;
+
+/// The last epoch that a producer can have.
+const EPOCH_MAX: u64 = (1 << 53) - 1;
+
 /// A page of the messages of a stream.
 struct Page {
     messages: Vec<Message>,
@@ -46,6 +55,30 @@ impl Page {
     fn ends(&self) -> Option<(String, String)> {
         let ends = self.messages.first().zip(self.messages.last());
         ends.map(|(first, last)| (first.next.to_string(), last.next.to_string()))
+    }
+}
+
+/// The epoch of the producer of an item whose id its publisher has chosen: the checksum of the content, below a number that grows if the
+/// checksum does not.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct ContentEpoch(u64);
+
+impl ContentEpoch {
+    const CHECKSUM_BITS: u32 = 32;
+
+    fn first(content: &[u8]) -> Self {
+        Self(crc32c::crc32c(content).into())
+    }
+
+    fn checksum(self) -> u64 {
+        self.0 & ((1 << Self::CHECKSUM_BITS) - 1)
+    }
+
+    /// The epoch of this content after that of the last item. `None`: it is the same content.
+    fn behind(self, last: Self) -> Option<Self> {
+        let is_greater = self.checksum() > last.checksum();
+        let number = (last.0 >> Self::CHECKSUM_BITS) + u64::from(!is_greater);
+        (self.checksum() != last.checksum()).then(|| Self(number << Self::CHECKSUM_BITS | self.checksum()))
     }
 }
 
@@ -77,19 +110,45 @@ impl PubsubService {
         let may_create = authorize(&who.grants, Action::Create, &name).is_ok();
         let append = self.append(who, published, item.attr("id"))?;
         let append = if may_create { append.or_create() } else { append };
-        let appended = match self.hub.publish(&name, append).await {
+        let appended = match self.append_once(&name, append).await {
             Ok(appended) => appended,
             // The same as without the right to append, so that it does not tell which streams exist.
             Err(AppendError::Missing(_)) if !may_create => return Err(StanzaError::forbidden()),
             Err(error) => return Err(append_error(&error)),
         };
         let said = element("publish", PUBSUB).with("node", name.local());
-        let said = match appended.duplicate {
+        let said = match appended {
             // Which offset the first one got is not known.
-            true => said,
-            false => said.append(element("item", PUBSUB).with("id", appended.tail.to_string()).build()),
+            None => said,
+            Some(tail) => said.append(element("item", PUBSUB).with("id", tail.to_string()).build()),
         };
         Ok(element("pubsub", PUBSUB).append(said.build()).build())
+    }
+
+    /// Appends, and returns the new tail. `None`: it is a repetition. The epoch of the producer tells the content, so that another one
+    /// with the same id is appended, also if its checksum is smaller than that of the last one.
+    async fn append_once(&self, name: &StreamName, append: Append) -> Result<Option<Offset>, AppendError> {
+        let Some(producer) = &append.producer else {
+            return self.hub.publish(name, append).await.map(|appended| Some(appended.tail));
+        };
+        let (mut epoch, mut attempts) = (ContentEpoch(producer.epoch), 0);
+        loop {
+            let mut attempt = append.clone();
+            // Behind the last epoch, a repetition is appended rather than that a message is lost.
+            let has_epoch = epoch.0 <= EPOCH_MAX;
+            attempt.producer = has_epoch.then(|| Producer { epoch: epoch.0, ..producer.clone() });
+            match self.hub.publish(name, attempt).await {
+                Ok(appended) => return Ok((!appended.duplicate).then_some(appended.tail)),
+                Err(AppendError::Refused {
+                    refusal: AppendRefusal::Producer(ProducerRefusal::StaleEpoch { current }),
+                    ..
+                }) if attempts < EPOCH_ATTEMPTS_MAX => match epoch.behind(ContentEpoch(current)) {
+                    Some(later) => (epoch, attempts) = (later, attempts + 1),
+                    None => return Ok(None),
+                },
+                Err(error) => return Err(error),
+            }
+        }
     }
 
     fn append(&self, who: &Requester, published: Published, id: Option<&str>) -> Result<Append, StanzaError> {
@@ -109,9 +168,14 @@ impl PubsubService {
             correlation: None,
             user_properties: Vec::new(),
         };
-        let producer = id.map(|id| Producer { id: id.into(), epoch: 0, sequence: 0 }.of(who.principal()));
+        let ContentEpoch(epoch) = ContentEpoch::first(&bytes);
+        let producer = id.map(|id| {
+            // No producer of HTTP has such an epoch, which would fence it.
+            let id = [PRODUCERS, id].concat().into();
+            Producer { id, epoch, sequence: 0 }.of(who.principal)
+        });
         let append = Append::of_any_type(bytes, content_type, self.limits.json_depth_max);
-        Ok(Append { principal: who.principal(), annotation: Some(Arc::new(annotation)), producer, ..append })
+        Ok(Append { principal: who.principal, annotation: Some(Arc::new(annotation)), producer, ..append })
     }
 
     /// Returns items of a node: those that are named, a page, or the last ones.
@@ -303,5 +367,21 @@ fn append_error(error: &AppendError) -> StanzaError {
             _ => StanzaError::not_acceptable(),
         },
         AppendError::Failed(failure) => failed(*failure),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_content_has_a_later_epoch_than_the_one_before_it() {
+        let [low, high] = [ContentEpoch(3), ContentEpoch(9)];
+        assert_eq!((low.behind(low), high.behind(low)), (None, Some(high)));
+        let again = low.behind(high).unwrap();
+        assert!(again.0 > high.0 && low.behind(again).is_none());
+        assert_eq!(high.behind(again).map(ContentEpoch::checksum), Some(9));
+        assert!(high.behind(again).unwrap().0 > again.0);
+        assert_ne!(ContentEpoch::first(b"on"), ContentEpoch::first(b"off"));
     }
 }

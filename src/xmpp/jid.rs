@@ -39,6 +39,11 @@ impl Jid {
         if is_valid { Ok(Self(text.into())) } else { Err(InvalidJid) }
     }
 
+    /// Parses the address of a service, which is only a domain.
+    pub(super) fn parse_domain(text: &str) -> Result<Self, InvalidJid> {
+        Self::parse(text).ok().filter(|jid| jid.as_str() == jid.domain()).ok_or(InvalidJid)
+    }
+
     /// Sorts before every address. It is none.
     pub(super) fn least() -> Self {
         Self("".into())

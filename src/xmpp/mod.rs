@@ -1,7 +1,7 @@
 //! The XMPP front: a publish-subscribe service (XEP-0060) whose nodes are the streams that HTTP reads.
 //!
-//! [`Component`] connects it to an XMPP server, which has the clients. What does not depend on that link is what any other one needs,
-//! such as BOSH or WebSocket:
+//! [`Component`] connects it to an XMPP server, which has the clients. [`ClientFront`] serves clients that connect to the gateway itself, over
+//! WebSocket. Both use:
 //!
 //! * `xml` turns the bytes of a stream, cut anywhere, into elements (`StreamDecoder`), or a whole frame into one (`parse_document`), within
 //!   limits, and elements into bytes. Stanzas are in the namespace `jabber:client`; `in_namespace` moves those of another link. No IO.
@@ -13,6 +13,7 @@
 //! * `JidSubscriptions` has the subscriptions of all addresses with their stored offsets; `PubsubService::deliver` reads what is due. A link that
 //!   has the client itself notes what is `sent`, and `confirm`s what the client has acknowledged.
 
+mod client;
 mod component;
 mod delivery;
 mod items;
@@ -26,5 +27,95 @@ mod subscribe;
 mod subscriptions;
 mod xml;
 
+use std::sync::Arc;
+
+use minidom::Element;
+
+use crate::auth::{Authenticator, Grants};
+use crate::clock::Clock;
+use crate::hub::Hub;
+use crate::limits::Limits;
+use crate::metrics::{Metrics, XmppMetrics};
+use crate::stream::{Failure, Principal};
+use jid::Jid;
+use stanza::{StanzaError, answer, answered_by};
+use subscriptions::JidSubscriptions;
+use xml::{CLIENT, in_namespace, to_bytes};
+
+pub use client::ClientFront;
 pub use component::{Component, ComponentSettings};
 pub use jid::InvalidJid;
+
+/// Answers the requests of XMPP clients, and keeps their subscriptions.
+struct PubsubService {
+    hub: Arc<Hub>,
+    limits: Arc<Limits>,
+    metrics: XmppMetrics,
+    clock: Clock,
+    auth: Arc<Authenticator>,
+    /// The address of the service.
+    name: Jid,
+    subscriptions: JidSubscriptions,
+}
+
+/// The client that sends a request.
+#[derive(Debug, Clone)]
+struct Requester {
+    /// Its address, as the link that it comes from has verified it.
+    jid: Jid,
+    grants: Arc<Grants>,
+    /// Whom quotas apply to.
+    principal: Principal,
+}
+
+impl PubsubService {
+    /// Creates the service, and loads the subscriptions that the store has kept.
+    async fn load(
+        hub: Arc<Hub>,
+        limits: Arc<Limits>,
+        metrics: &Metrics,
+        clock: Clock,
+        auth: Arc<Authenticator>,
+        name: Jid,
+    ) -> Result<Self, Failure> {
+        let metrics = metrics.xmpp().clone();
+        let subscriptions = JidSubscriptions::load(&hub, &limits, &auth, metrics.clone()).await?;
+        Ok(Self { hub, limits, metrics, clock, auth, name, subscriptions })
+    }
+
+    /// Creates the service for one client, whose subscriptions are not stored.
+    fn of_client(
+        (hub, limits): (Arc<Hub>, Arc<Limits>),
+        metrics: XmppMetrics,
+        clock: Clock,
+        auth: Arc<Authenticator>,
+        name: Jid,
+        client: Principal,
+    ) -> Self {
+        let subscriptions = JidSubscriptions::of_client(&hub, &limits, metrics.clone(), client);
+        Self { hub, limits, metrics, clock, auth, name, subscriptions }
+    }
+
+    /// The client whose address the server of a component's link vouches for.
+    fn requester(&self, jid: Jid) -> Requester {
+        let grants = self.auth.jid(jid.bare().as_str());
+        // The rights of an address have a subject; without any, all such clients share the quota of the gateway.
+        let principal = grants.principal().unwrap_or(Principal::GATEWAY);
+        Requester { jid, grants, principal }
+    }
+
+    /// The bytes of a stanza in the namespace of a link. An answer that is too large is replaced by an error; any other stanza is
+    /// left out.
+    fn encode(&self, stanza: Element, namespace: &str) -> Vec<u8> {
+        let answered = answered_by(&stanza);
+        let bytes = to_bytes(&in_namespace(stanza, CLIENT, namespace));
+        match answered {
+            _ if bytes.len() <= self.limits.xmpp_stanza_bytes_max => bytes,
+            None => Vec::new(),
+            Some((id, to)) => {
+                let refused = answer(&id, Some(&self.name), &to, Err(StanzaError::answer_too_large()));
+                to_bytes(&in_namespace(refused, CLIENT, namespace))
+            }
+        }
+    }
+}

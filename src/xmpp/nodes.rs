@@ -3,11 +3,10 @@
 use minidom::Element;
 
 use super::page::{PageQuery, PageStart};
-use super::service::{
-    ARCHIVE, DATA_FORM, DISCO_INFO, DISCO_ITEMS, PING, PUBSUB, PubsubService, Requester, stream_of,
-};
+use super::service::{ARCHIVE, DATA_FORM, DISCO_INFO, DISCO_ITEMS, PING, PUBSUB, stream_of};
 use super::stanza::{StanzaError, failed};
 use super::xml::{WithAttribute, element, is_text};
+use super::{PubsubService, Requester};
 use crate::auth::{Action, authorize};
 use crate::hub::{Creation, CreationError, StreamWalk};
 use crate::stream::{ChangeError, ContentType, CreateError, Description, Filter, Retention, StreamName};
@@ -89,7 +88,7 @@ impl PubsubService {
         authorize(&who.grants, Action::Create, &name).map_err(|_| StanzaError::forbidden())?;
         let NodeConfig { content_type, messages_max } = NodeConfig::read(request)?;
         let retention = messages_max.map(|max| Retention { messages_max: Some(max), ..Retention::default() });
-        let principal = who.principal();
+        let principal = who.principal;
         let creation = Creation { principal, content_type, retention, ..Creation::default() };
         match self.hub.create(&name, creation).await {
             Ok(created) if created.fresh => Ok(None),

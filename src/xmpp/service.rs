@@ -1,20 +1,12 @@
-//! [`PubsubService`]: the publish-subscribe service that XMPP clients talk to, over whatever link their stanzas come. It answers requests.
-
-use std::sync::Arc;
+//! Answers the requests of XMPP clients, over whatever link they come, and maps errors of reads.
 
 use minidom::Element;
 
-use super::jid::Jid;
 use super::page::PageQuery;
 use super::stanza::{Request, StanzaError, answer, failed};
-use super::subscriptions::JidSubscriptions;
 use super::xml::{POLLGATE, WithAttribute, element};
-use crate::auth::{Authenticator, Grants};
-use crate::clock::Clock;
-use crate::hub::Hub;
-use crate::limits::Limits;
-use crate::metrics::{Metrics, XmppMetrics};
-use crate::stream::{Failure, GapReason, Principal, ReadError, StreamName};
+use super::{PubsubService, Requester};
+use crate::stream::{GapReason, ReadError, StreamName};
 
 pub(super) const PING: &str = "urn:xmpp:ping";
 pub(super) const DISCO_INFO: &str = "http://jabber.org/protocol/disco#info";
@@ -24,55 +16,7 @@ pub(super) const PUBSUB_OWNER: &str = "http://jabber.org/protocol/pubsub#owner";
 pub(super) const ARCHIVE: &str = "urn:xmpp:mam:2";
 pub(super) const DATA_FORM: &str = "jabber:x:data";
 
-/// Answers the requests of XMPP clients, and keeps their subscriptions.
-pub(super) struct PubsubService {
-    pub(super) hub: Arc<Hub>,
-    pub(super) limits: Arc<Limits>,
-    pub(super) metrics: XmppMetrics,
-    pub(super) clock: Clock,
-    auth: Arc<Authenticator>,
-    /// The address of the service.
-    pub(super) name: Jid,
-    pub(super) subscriptions: JidSubscriptions,
-}
-
-/// The client that sends a request.
-#[derive(Debug, Clone)]
-pub(super) struct Requester {
-    /// Its address, as the link that it comes from has verified it.
-    pub(super) jid: Jid,
-    pub(super) grants: Arc<Grants>,
-}
-
-impl Requester {
-    /// Whom quotas apply to.
-    pub(super) fn principal(&self) -> Principal {
-        // The rights of an address have a subject; without any, all such clients share the quota of the gateway.
-        self.grants.principal().unwrap_or(Principal::GATEWAY)
-    }
-}
-
 impl PubsubService {
-    /// Creates the service, and loads the subscriptions that the store has kept.
-    pub(super) async fn load(
-        hub: Arc<Hub>,
-        limits: Arc<Limits>,
-        metrics: &Metrics,
-        clock: Clock,
-        auth: Arc<Authenticator>,
-        name: Jid,
-    ) -> Result<Self, Failure> {
-        let metrics = metrics.xmpp().clone();
-        let subscriptions = JidSubscriptions::load(&hub, &limits, &auth, metrics.clone()).await?;
-        Ok(Self { hub, limits, metrics, clock, auth, name, subscriptions })
-    }
-
-    /// The client whose address the server of a component's link vouches for.
-    pub(super) fn requester(&self, jid: Jid) -> Requester {
-        let grants = self.auth.jid(jid.bare().as_str());
-        Requester { jid, grants }
-    }
-
     /// Answers a request. The last stanza is the answer; results of an archive come before it.
     pub(super) async fn handle(&self, who: &Requester, request: Request) -> Vec<Element> {
         self.metrics.requests.inc();
@@ -82,7 +26,7 @@ impl PubsubService {
             self.metrics.requests_failed.inc();
             tracing::debug!(jid = %who.jid, ?error, "an XMPP request failed");
         }
-        stanzas.push(answer(&request.id, &self.name, &who.jid, outcome));
+        stanzas.push(answer(&request.id, Some(&self.name), &who.jid, outcome));
         stanzas
     }
 

@@ -88,18 +88,42 @@ pub(super) fn wants_answer(stanza: &Element) -> bool {
     stanza.is("iq", CLIENT) && !matches!(stanza.attr("type"), Some("result" | "error"))
 }
 
-/// The answer to a request.
+/// The id of the request that a stanza of the gateway answers, and who has sent it. `None`: it is no answer.
+pub(super) fn answered_by(stanza: &Element) -> Option<(String, Jid)> {
+    let (id, to) = (stanza.attr("id")?, stanza.attr("to")?);
+    stanza.is("iq", CLIENT).then(|| Some((id.to_owned(), Jid::parse(to).ok()?)))?
+}
+
+/// The answer to a request. It is from the address that the request was sent to; `None`: from the account of the client.
 pub(super) fn answer(
     id: &str,
-    from: &Jid,
+    from: Option<&Jid>,
     to: &Jid,
     outcome: Result<Option<Element>, StanzaError>,
 ) -> Element {
-    let iq = element("iq", CLIENT).with("id", id).with("from", from.as_str()).with("to", to.as_str());
+    let iq = element("iq", CLIENT).with("id", id).with("to", to.as_str());
+    let iq = match from {
+        Some(from) => iq.with("from", from.as_str()),
+        None => iq,
+    };
     match outcome {
         Ok(payload) => iq.with("type", "result").append_all(payload).build(),
         Err(error) => iq.with("type", "error").append(error.to_element()).build(),
     }
+}
+
+/// A message of `jid` that cannot be delivered, as its sender gets it back. `None`: the stanza is no message, or is itself such an error.
+pub(super) fn returned(stanza: &Element, jid: &Jid, error: &StanzaError) -> Option<Element> {
+    if !stanza.is("message", CLIENT) || stanza.attr("type") == Some("error") {
+        return None;
+    }
+    let mut message = element("message", CLIENT).with("type", "error").with("to", jid.as_str());
+    for name in ["id", "to"] {
+        if let Some(value) = stanza.attr(name) {
+            message = message.with(if name == "to" { "from" } else { name }, value);
+        }
+    }
+    Some(message.append(error.to_element()).build())
 }
 
 impl StanzaError {
@@ -135,6 +159,11 @@ impl StanzaError {
     /// The content does not fit.
     pub(super) fn not_acceptable() -> Self {
         Self::new("modify", "not-acceptable")
+    }
+
+    /// The answer does not fit into a stanza.
+    pub(super) fn answer_too_large() -> Self {
+        Self::not_acceptable().with_text("the answer is too large; ask for fewer items")
     }
 
     /// Not possible now; it may be later.
@@ -198,9 +227,7 @@ pub(super) fn failed(failure: Failure) -> StanzaError {
         | Failure::Short
         | Failure::Unreachable
         | Failure::OverBudget(_)
-        | Failure::TooFast(_) => {
-            StanzaError::resource_constraint()
-        }
+        | Failure::TooFast(_) => StanzaError::resource_constraint(),
         Failure::Broken | Failure::Unreadable => StanzaError::internal(),
     }
 }
@@ -240,7 +267,7 @@ mod tests {
     fn an_error_names_its_condition_and_more() {
         let [from, to] = ["s.example", "a@b/c"].map(|text| Jid::parse(text).unwrap());
         let error = StanzaError::item_not_found().because("not-subscribed").with_text("gone");
-        let text = String::from_utf8(to_bytes(&answer("7", &from, &to, Err(error)))).unwrap();
+        let text = String::from_utf8(to_bytes(&answer("7", Some(&from), &to, Err(error)))).unwrap();
         let parsed = parse_document(text.as_bytes(), 4096).unwrap();
         assert_eq!(
             (parsed.attr("id"), parsed.attr("to"), parsed.attr("type")),

@@ -3,10 +3,11 @@
 use minidom::Element;
 
 use super::jid::Jid;
-use super::service::{PUBSUB, PubsubService, Requester, stream_of};
+use super::service::{PUBSUB, stream_of};
 use super::stanza::{StanzaError, failed};
 use super::subscriptions::SubscriptionKey;
 use super::xml::{WithAttribute, element};
+use super::{PubsubService, Requester};
 use crate::stream::StreamName;
 
 impl PubsubService {

@@ -16,7 +16,7 @@ use crate::auth::{Authenticator, Grants};
 use crate::hub::{Hub, Subscriber};
 use crate::limits::Limits;
 use crate::metrics::XmppMetrics;
-use crate::stream::{Failure, Filter, Offset, SessionChange};
+use crate::stream::{Failure, Filter, Offset, Principal, SessionChange};
 
 pub(super) use stored::session_name;
 use stored::{restored, stored_change};
@@ -33,6 +33,8 @@ pub(super) struct JidSubscriptions {
     /// Marks streams that have subscriptions when they change.
     subscriber: Subscriber,
     metrics: XmppMetrics,
+    /// Whether they outlive this gateway.
+    are_stored: bool,
 }
 
 impl JidSubscriptions {
@@ -44,15 +46,26 @@ impl JidSubscriptions {
         metrics: XmppMetrics,
     ) -> Result<Self, Failure> {
         let subscriber = hub.subscriber("xmpp");
-        let mut table = JidTable::new(hub.budget().clone(), limits);
+        let mut table = JidTable::new(hub.budget().clone(), limits, Principal::GATEWAY);
         for (key, offset, suspended) in restored(hub).await? {
             let grants = auth.jid(key.jid.bare().as_str());
             if table.restore(&key, &grants, offset, suspended) {
                 subscriber.add(Filter::literal(key.stream));
             }
         }
-        metrics.subscriptions.set(i64::try_from(table.len()).unwrap_or(i64::MAX));
-        Ok(Self { hub: hub.clone(), table: Mutex::new(table), subscriber, metrics })
+        metrics.subscriptions.inc_by(count_of(&table));
+        Ok(Self { hub: hub.clone(), table: Mutex::new(table), subscriber, metrics, are_stored: true })
+    }
+
+    /// Those of one client, which end with it. They are charged to `client` if its grants have no subject.
+    pub(super) fn of_client(
+        hub: &Arc<Hub>,
+        limits: &Limits,
+        metrics: XmppMetrics,
+        client: Principal,
+    ) -> Self {
+        let table = Mutex::new(JidTable::new(hub.budget().clone(), limits, client));
+        Self { hub: hub.clone(), table, subscriber: hub.subscriber("xmpp"), metrics, are_stored: false }
     }
 
     /// Waits until streams with subscriptions have changed, and makes their subscriptions due. Cancel safe.
@@ -93,7 +106,7 @@ impl JidSubscriptions {
         // Marked behind the filter, so that what came meanwhile is not missed.
         self.subscriber.add(Filter::literal(key.stream.clone()));
         self.subscriber.mark(key.stream);
-        self.count();
+        self.metrics.subscriptions.inc();
         Ok(())
     }
 
@@ -104,7 +117,7 @@ impl JidSubscriptions {
             self.subscriber.remove(&Filter::literal(key.stream.clone()));
         }
         if existed {
-            self.count();
+            self.metrics.subscriptions.dec();
             self.store(stored_change(&key.jid.bare(), [(key, None)])).await?;
         }
         Ok(existed)
@@ -126,10 +139,17 @@ impl JidSubscriptions {
     }
 
     async fn store(&self, change: SessionChange) -> Result<(), Failure> {
-        if self.hub.keeps_sessions() { self.hub.change_session(change).await } else { Ok(()) }
+        let is_stored = self.are_stored && self.hub.keeps_sessions();
+        if is_stored { self.hub.change_session(change).await } else { Ok(()) }
     }
+}
 
-    fn count(&self) {
-        self.metrics.subscriptions.set(i64::try_from(self.with(|table| table.len())).unwrap_or(i64::MAX));
+impl Drop for JidSubscriptions {
+    fn drop(&mut self) {
+        self.metrics.subscriptions.dec_by(count_of(self.table.get_mut()));
     }
+}
+
+fn count_of(table: &JidTable) -> i64 {
+    i64::try_from(table.len()).unwrap_or(i64::MAX)
 }

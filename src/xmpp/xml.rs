@@ -185,9 +185,7 @@ impl Tree {
 }
 
 fn parser() -> Parser {
-    let mut options = Options::default();
-    options.max_token_length = ATTRIBUTE_BYTES_MAX;
-    Parser::with_options(options)
+    Parser::with_options(Options { max_token_length: ATTRIBUTE_BYTES_MAX, ..Options::default() })
 }
 
 fn malformed(error: &rxml::Error) -> XmlError {
@@ -216,6 +214,13 @@ fn element_of(namespace: &str, name: &str, attributes: AttrMap) -> Result<Elemen
 /// Begins an element.
 pub(super) fn element(name: &'static str, namespace: &str) -> ElementBuilder {
     Element::builder(name, namespace)
+}
+
+/// Begins an element of a stream, which has the prefix that clients expect (RFC 6120, section 4.8.5).
+pub(super) fn stream_element(name: &'static str) -> ElementBuilder {
+    // Fails only if the prefix is declared already.
+    let prefixed = element(name, STREAMS).prefix(Some("stream".to_owned()), STREAMS);
+    prefixed.unwrap_or_else(|_| element(name, STREAMS))
 }
 
 /// Adds attributes by name.

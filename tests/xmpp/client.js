@@ -17,9 +17,9 @@ export class Client {
   // What it was told, in order.
   heard = []
 
-  // A client that has logged in. It ends with the test at the latest.
-  static async connect(context, prosody, user) {
-    const client = new Client(prosody.login(user))
+  // A client that has logged in. It ends with the test at the latest. The service is told that it is there, unless it is `silent`.
+  static async connect(context, prosody, user, how = "announces") {
+    const client = new Client([...prosody.login(user), how])
     context.after(() => client.end())
     client.jid = (await client.event(({ event }) => event === "connected")).jid
     return client
@@ -82,6 +82,21 @@ export class Client {
       for (const item of items) if (!found.has(item.id)) found.set(item.id, item.content)
     }
     return found
+  }
+
+  // How often it was notified of each item, by its id.
+  get notifications() {
+    const found = new Map()
+    for (const { event, items } of this.heard) {
+      if (event !== "notified") continue
+      for (const { id } of items) found.set(id, 1 + (found.get(id) ?? 0))
+    }
+    return found
+  }
+
+  // How often it was notified of an item of which it had been notified before.
+  get repetitions() {
+    return [...this.notifications.values()].reduce((sum, count) => sum + count - 1, 0)
   }
 
   // Waits until it was notified of `count` items, and returns their contents.

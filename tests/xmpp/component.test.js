@@ -19,10 +19,10 @@ const MAM = "urn:xmpp:mam:2"
 const json = (from, to) => Array.from({ length: to - from }, (_, number) => `{"n":${from + number}}`)
 
 class World {
-  static async start(context, further = ["--open"]) {
+  static async start(context, further = ["--open"], keepsMessages = true) {
     const world = new World()
     world.context = context
-    world.prosody = await Prosody.start(context)
+    world.prosody = await Prosody.start(context, keepsMessages)
     world.folder = await mkdtemp(join(tmpdir(), "pollgate-"))
     world.arguments = [...world.prosody.options, "--store", join(world.folder, "store"), ...further]
     world.gateway = await start("127.0.0.1:0", world.arguments, "127.0.0.1:0")
@@ -55,8 +55,8 @@ class World {
     await this.isLinked()
   }
 
-  client(user) {
-    return Client.connect(this.context, this.prosody, user)
+  client(user, how) {
+    return Client.connect(this.context, this.prosody, user, how)
   }
 
   stream(name) {
@@ -108,8 +108,16 @@ test("an id that the publisher chooses makes a repetition harmless", options, as
   const world = await World.start(context)
   const alice = await world.client("alice")
   await world.create("a")
-  for (const id of ["one", "one", "two"]) await alice.do("publish", { node: "a", content: `"${id}"`, id })
-  assert.deepEqual(await (await fetch(world.stream("a"))).json(), ["one", "two"])
+  const publish = (id, content) => alice.do("publish", { node: "a", content: `"${content}"`, id })
+  assert.notEqual((await publish("one", "x")).id, null)
+  assert.equal((await publish("one", "x")).id, null)
+  await publish("two", "x")
+  assert.deepEqual(await (await fetch(world.stream("a"))).json(), ["x", "x"])
+  // An id that names a state, as those of singletons do: each change is a message.
+  const states = ["on", "off", "on", "on", "off", "dim", "on", "off"]
+  for (const state of states) await publish("current", state)
+  const changes = states.filter((state, index) => state !== states[index - 1])
+  assert.deepEqual((await (await fetch(world.stream("a"))).json()).slice(2), changes)
 })
 
 test("items are read page by page in both directions, without gaps and repetitions", options, async (context) => {
@@ -241,7 +249,7 @@ test("nothing is lost and nothing has two ids when Prosody is killed", options, 
   assert.deepEqual([...again.items.keys()], [...again.items.keys()].sort())
 })
 
-test("nothing is lost and nothing has two ids when the gateway is killed", options, async (context) => {
+test("nothing is lost, and only what was not confirmed is repeated, when the gateway is killed", options, async (context) => {
   const world = await World.start(context)
   const bob = await world.client("bob")
   await world.create("a")
@@ -254,6 +262,15 @@ test("nothing is lost and nothing has two ids when the gateway is killed", optio
   assert.deepEqual(await bob.contents(120), json(0, 120))
   const ids = [...bob.items.keys()]
   assert.deepEqual(ids, [...ids].sort())
+  // Each link sends each message once.
+  assert(Math.max(...bob.notifications.values()) <= 1 + 3)
+  // The answer to the second ping comes behind what confirms the messages. It is stored when the gateway ends, and they are not repeated.
+  for (let ping = 0; ping < 2; ping++) await bob.do("ping")
+  await world.restart("drain")
+  const before = bob.repetitions
+  await world.append("a", "120")
+  await bob.contents(121)
+  assert.equal(bob.repetitions, before)
 })
 
 test("a user who is away is sent nothing, and everything on return", options, async (context) => {
@@ -276,17 +293,50 @@ test("a user who is away is sent nothing, and everything on return", options, as
 })
 
 test("what Prosody returns is sent again when its address is back", options, async (context) => {
-  const world = await World.start(context)
-  const bob = await world.client("bob")
+  const world = await World.start(context, ["--open"], false)
+  // The service is not told when it leaves.
+  const bob = await world.client("bob/phone", "silent")
   await world.create("a")
   await bob.do("subscribe", { node: "a", bare: false })
   await bob.end()
-  // Prosody has told that this resource is gone, or tells it by returning the message.
   for (const content of ["1", "2"]) await world.append("a", content)
-  const again = await world.client("bob")
-  await again.do("subscribe", { node: "a" })
+  await world.until("xmpp_returned_total", (returned) => returned >= 1)
+  const again = await world.client("bob/phone")
   await world.append("a", "3")
-  assert.deepEqual(await again.contents(1), ["3"])
+  assert.deepEqual(await again.contents(3), ["1", "2", "3"])
+  assert.equal(again.repetitions, 0)
+})
+
+test("a message that does not fit into a stanza is told, and an answer that does not is an error", options, async (context) => {
+  const world = await World.start(context, ["--open", "--limit", "xmpp_stanza_bytes_max=4096"])
+  const bob = await world.client("bob")
+  await world.create("a")
+  await bob.do("subscribe", { node: "a" })
+  for (const length of [10, 5000, 20]) await world.append("a", JSON.stringify("x".repeat(length)))
+  while (bob.items.size < 3) await bob.event(({ event, items }) => event === "notified" && items[0].content?.length === 22)
+  const names = bob.heard.filter(({ event }) => event === "notified").map(({ items: [{ name }] }) => name)
+  assert.deepEqual(names, ["{urn:xmpp:json:0}json", "{urn:pollgate:0}too-large", "{urn:xmpp:json:0}json"])
+  for (let count = 0; count < 10; count++) await world.append("a", JSON.stringify("x".repeat(1000)))
+  const page = (max) => bob.get(`<pubsub xmlns='${PUBSUB}'><items node='a' max_items='${max}'/></pubsub>`)
+  assert.deepEqual((await page(10)).error, ["not-acceptable", "text"])
+  assert.equal((await page(2)).items.length, 2)
+  // What the server sends beyond the limit ends the link, and the next one serves everybody again.
+  const lost = await world.metric("xmpp_component_links_lost_total")
+  void bob.tell("publish", { node: "a", content: JSON.stringify("x".repeat(6000)) })
+  await world.until("xmpp_component_links_lost_total", (count) => count > lost)
+  await world.isLinked()
+  await bob.do("ping")
+})
+
+test("requests beyond the limit wait, and are all answered in their order", options, async (context) => {
+  const world = await World.start(context, ["--open", "--limit", "xmpp_requests_max=2"])
+  const [alice, bob] = [await world.client("alice"), await world.client("bob")]
+  await world.create("a")
+  const publish = (user, from) => json(from, from + 12).map((content) => user.do("publish", { node: "a", content }))
+  await Promise.all([...publish(alice, 0), ...publish(bob, 100)])
+  const numbers = (await (await fetch(world.stream("a"))).json()).map(({ n }) => n)
+  const from = (first) => Array.from({ length: 12 }, (_, n) => first + n)
+  assert.deepEqual([numbers.filter((n) => n < 100), numbers.filter((n) => n >= 100)], [from(0), from(100)])
 })
 
 test("a server that stands still holds the gateway up, and loses nothing", { timeout: 120_000 }, async (context) => {

@@ -33,8 +33,10 @@ export class Prosody {
   #exited
 
   // A server that ends with its test.
-  static async start(context) {
+  // It keeps messages for users who are away, or returns them.
+  static async start(context, keepsMessages = true) {
     const prosody = new Prosody()
+    prosody.keepsMessages = keepsMessages
     prosody.folder = await mkdtemp(join(tmpdir(), "pollgate-prosody-"))
     prosody.clients = await freePort()
     prosody.components = await freePort()
@@ -61,7 +63,7 @@ export class Prosody {
         pidfile: `"${this.folder}/prosody.pid"`,
         data_path: `"${this.folder}/data"`,
         log: `{ { levels = { min = "error" }, to = "console" } }`,
-        modules_disabled: '{ "s2s", "tls" }',
+        modules_disabled: this.keepsMessages ? '{ "s2s", "tls" }' : '{ "s2s", "tls", "offline" }',
         modules_enabled: '{ "disco", "ping", "roster", "saslauth" }',
         authentication: '"internal_plain"',
         allow_unencrypted_plain_auth: true,
@@ -116,9 +118,9 @@ export class Prosody {
     this.#child.kill("SIGCONT")
   }
 
-  // What slixmpp needs to log in.
+  // What slixmpp needs to log in. A user may name a resource.
   login(user) {
-    return ["127.0.0.1", String(this.clients), `${user}@${HOST}`, PASSWORD, SERVICE]
+    return ["127.0.0.1", String(this.clients), user.replace(/^[^/]*/, `$&@${HOST}`), PASSWORD, SERVICE]
   }
 
   // Options of a gateway that is its component.

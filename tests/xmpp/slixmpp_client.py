@@ -46,8 +46,9 @@ def page_of(element):
 
 
 class Client(slixmpp.ClientXMPP):
-    def __init__(self, jid, password, service):
+    def __init__(self, jid, password, service, announces):
         super().__init__(jid, password)
+        self.announces = announces
         for plugin in ("xep_0030", "xep_0059", "xep_0060", "xep_0199"):
             self.register_plugin(plugin)
         self.enable_starttls = False
@@ -68,7 +69,8 @@ class Client(slixmpp.ClientXMPP):
     async def begin(self, _):
         self.send_presence()
         # Directed: the service sends notifications while it knows that the client is there.
-        self.send_presence(pto=self.service)
+        if self.announces:
+            self.send_presence(pto=self.service)
         say("connected", jid=str(self.boundjid.full))
 
     def heard(self, message):
@@ -118,7 +120,8 @@ class Client(slixmpp.ClientXMPP):
         payload = ElementTree.Element(f"{{{JSON}}}json")
         payload.text = content
         answer = await self.plugin["xep_0060"].publish(self.service, node, id=id, payload=payload, timeout=50)
-        return {"id": answer["pubsub"]["publish"]["item"]["id"]}
+        item = answer.xml.find(f".//{{{PUBSUB}}}item")
+        return {"id": None if item is None else item.get("id")}
 
     async def create(self, node):
         await self.plugin["xep_0060"].create_node(self.service, node, timeout=50)
@@ -157,9 +160,9 @@ async def commands(client):
         say("answered", number=number, **answer)
 
 
-async def main(host, port, jid, password, service):
+async def main(host, port, jid, password, service, announces="announces"):
     logging.basicConfig(level=logging.ERROR)
-    client = Client(jid, password, service)
+    client = Client(jid, password, service, announces == "announces")
     client.connect(host, int(port))
     await commands(client)
 

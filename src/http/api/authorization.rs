@@ -69,9 +69,9 @@ impl Rights {
                 (request.rights, request.principal) = (Some(self.clone()), self.principal());
                 Operation::Subscription(request)
             }
-            Operation::Mqtt(mut handshake) => {
-                handshake.mqtt_grants = Some(self.grants()).filter(|grants| grants.subject().is_some());
-                Operation::Mqtt(handshake)
+            Operation::Subprotocol(subprotocol, mut handshake) => {
+                handshake.grants = Some(self.grants()).filter(|grants| grants.subject().is_some());
+                Operation::Subprotocol(subprotocol, handshake)
             }
             // Files and preflights have nothing to protect.
             other @ (Operation::Options(_) | Operation::GetFile(_)) => other,

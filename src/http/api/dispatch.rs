@@ -59,7 +59,9 @@ impl Gateway {
             Operation::Read(read) => return self.read(read, state, origin).await.map(Reply::http),
             Operation::GetFile(get) => return Ok(Reply::http(get.answer().into())),
             Operation::Options(options) => return Ok(Reply::http(options.answer().into())),
-            Operation::Mqtt(handshake) => return self.upgrade_to_mqtt(&handshake),
+            Operation::Subprotocol(subprotocol, handshake) => {
+                return self.upgrade_to_subprotocol(subprotocol, &handshake);
+            }
             Operation::Device(request) => {
                 let answered = Box::pin(self.devices(request, state.principal())).await;
                 return answered.map(|answer| Reply::http(answer.into()));

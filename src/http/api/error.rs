@@ -74,8 +74,8 @@ pub(in crate::http) enum Error {
     BodyBroken,
     #[error("this resource needs a WebSocket handshake of version 13 (RFC 6455; over HTTP/2 RFC 8441)")]
     UpgradeRequired,
-    #[error("/mqtt accepts only WebSockets with the subprotocol mqtt")]
-    Subprotocol,
+    #[error("{path} accepts only WebSockets with the subprotocol {name}")]
+    Subprotocol { path: &'static str, name: &'static str },
     #[error("this server does not serve the host {host}; start it with --host {host} to allow that")]
     Misdirected { host: Box<str> },
     #[error(

@@ -23,6 +23,8 @@ pub(in crate::http) enum Form {
     WebSocket,
     /// A WebSocket for MQTT.
     Mqtt,
+    /// A WebSocket for XMPP.
+    Xmpp,
     /// The page or the JavaScript client.
     File,
     /// HEAD.
@@ -47,6 +49,7 @@ impl Form {
             Self::Ndjson => "ndjson",
             Self::WebSocket => "websocket",
             Self::Mqtt => "mqtt",
+            Self::Xmpp => "xmpp",
             Self::File => "file",
             Self::Head => "head",
             Self::Delete => "delete",

@@ -12,7 +12,7 @@ use crate::access_log::AccessLog;
 use crate::access_log::audit::AuditLog;
 use crate::auth::{Authenticator, Tickets};
 use crate::clock::{Clock, jittered};
-use crate::http::conn::MqttSocket;
+use crate::http::conn::SubprotocolSocket;
 use crate::http_client::AddressPolicy;
 use crate::hub::Hub;
 use crate::hub::subscriptions::SubscriptionTable;
@@ -35,7 +35,9 @@ pub struct Gateway {
     /// From which origins the gateway fills streams.
     pub(in crate::http) origin_policy: OriginPolicy,
     /// Hands WebSockets with the subprotocol `mqtt` to the MQTT front.
-    pub(in crate::http) mqtt_sockets: mpsc::Sender<MqttSocket>,
+    pub(in crate::http) mqtt_sockets: mpsc::Sender<SubprotocolSocket>,
+    /// Hands WebSockets with the subprotocol `xmpp` to the XMPP front. `None`: it accepts none.
+    pub(in crate::http) xmpp_sockets: Option<mpsc::Sender<SubprotocolSocket>>,
     /// The subscriptions, if there are any.
     pub(in crate::http) subscriptions: Option<SubscriptionFront>,
     /// Where requests are logged, if they are.
@@ -53,7 +55,7 @@ impl Gateway {
         metrics: Arc<Metrics>,
         clock: Clock,
         access: AccessPolicy,
-        mqtt_sockets: mpsc::Sender<MqttSocket>,
+        mqtt_sockets: mpsc::Sender<SubprotocolSocket>,
     ) -> Self {
         let forms = FormMetrics::new(metrics.clone());
         let auth = Arc::new(Authenticator::open());
@@ -71,6 +73,7 @@ impl Gateway {
             tickets,
             origin_policy: OriginPolicy::default(),
             mqtt_sockets,
+            xmpp_sockets: None,
             subscriptions,
             access_log,
             audit_log,
@@ -81,6 +84,11 @@ impl Gateway {
     pub fn with_auth(mut self, auth: Arc<Authenticator>) -> Self {
         self.access.origins.accept_credentials(auth.is_enabled());
         Self { auth, ..self }
+    }
+
+    /// Sends WebSockets with the subprotocol `xmpp` to `sockets`.
+    pub fn handing_xmpp(self, xmpp_sockets: Option<mpsc::Sender<SubprotocolSocket>>) -> Self {
+        Self { xmpp_sockets, ..self }
     }
 
     /// Serves subscriptions.

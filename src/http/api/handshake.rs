@@ -23,17 +23,43 @@ use crate::http::conn::{Body, bare};
 const WEBSOCKET_GUID: &[u8] = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11";
 const KEY_BYTES: usize = 16;
 
+/// A subprotocol that another front than that of HTTP serves.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::http) enum Subprotocol {
+    /// MQTT 5, section 6.
+    Mqtt,
+    /// RFC 7395.
+    Xmpp,
+}
+
+impl Subprotocol {
+    pub(in crate::http) const ALL: [Self; 2] = [Self::Mqtt, Self::Xmpp];
+
+    pub(in crate::http) fn name(self) -> &'static str {
+        match self {
+            Self::Mqtt => "mqtt",
+            Self::Xmpp => "xmpp",
+        }
+    }
+
+    /// The path of WebSockets with this subprotocol.
+    pub(in crate::http) fn path(self) -> &'static str {
+        match self {
+            Self::Mqtt => "/mqtt",
+            Self::Xmpp => "/v1/xmpp",
+        }
+    }
+}
+
 /// A valid handshake of a client.
 #[derive(Debug)]
 pub(in crate::http) struct Handshake {
     /// The `Sec-WebSocket-Accept` of the response. `None`: over HTTP/2, which has no such field.
     pub(in crate::http) accept: Option<String>,
-    /// Whether the client offers the subprotocol `mqtt`.
-    pub(in crate::http) offers_mqtt: bool,
     /// The address of the client that a proxy tells. `None`: the connection is the client's own.
     pub(in crate::http) forwarded: Option<IpAddr>,
     /// What an MQTT client may do whose CONNECT has no credentials: the rights of those in the handshake, if there are any.
-    pub(in crate::http) mqtt_grants: Option<Arc<Grants>>,
+    pub(in crate::http) grants: Option<Arc<Grants>>,
 }
 
 impl Handshake {
@@ -43,8 +69,16 @@ impl Handshake {
             Some(_) => None,
             None => Some(accept(head)?),
         };
-        let offers_mqtt = has_token(head, &SEC_WEBSOCKET_PROTOCOL, "mqtt");
-        Ok(Self { accept, offers_mqtt, forwarded: None, mqtt_grants: None })
+        Ok(Self { accept, forwarded: None, grants: None })
+    }
+
+    /// Parses the handshake of a client that has to offer a subprotocol.
+    pub(in crate::http) fn parse_for(subprotocol: Subprotocol, head: &Parts) -> Result<Self, Error> {
+        let handshake = Self::parse(head)?;
+        match has_token(head, &SEC_WEBSOCKET_PROTOCOL, subprotocol.name()) {
+            true => Ok(handshake),
+            false => Err(Error::Subprotocol { path: subprotocol.path(), name: subprotocol.name() }),
+        }
     }
 
     /// Returns the response that opens the WebSocket: 101, or over HTTP/2 200, since the connection does not switch protocols.

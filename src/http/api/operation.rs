@@ -19,7 +19,7 @@ use super::form::Form;
 use super::forwarded::ClientSource;
 use super::gateway::Gateway;
 use super::handlers::Put;
-use super::handshake::Handshake;
+use super::handshake::{Handshake, Subprotocol};
 use super::options::Options;
 use super::origins::AllowedOrigin;
 use super::subscriptions::SubscriptionRequest;
@@ -68,7 +68,7 @@ impl GatewayRequest {
             }
             Operation::OnStream(_, OnStream::Create(put, _)) => put.principal = put.principal.or(principal),
             Operation::WebSocket(socket) => socket.handshake.forwarded = Some(address),
-            Operation::Mqtt(handshake) => handshake.forwarded = Some(address),
+            Operation::Subprotocol(_, handshake) => handshake.forwarded = Some(address),
             Operation::OnStream(_, OnStream::Head { .. } | OnStream::Delete) => {}
             Operation::Device(DeviceRequest::Put(spec)) => spec.principal = spec.principal.or(principal),
             Operation::Read(_) | Operation::Options(_) | Operation::GetFile(_) => {}
@@ -85,8 +85,8 @@ pub(in crate::http) enum Operation {
     WebSocket(Box<WebSocket>),
     Options(Box<Options>),
     GetFile(GetFile),
-    /// A WebSocket for MQTT.
-    Mqtt(Box<Handshake>),
+    /// A WebSocket for another front.
+    Subprotocol(Subprotocol, Box<Handshake>),
     /// The exchange of a token for a ticket.
     Ticket(Box<TicketRequest>),
     Device(DeviceRequest),
@@ -125,7 +125,7 @@ impl Operation {
             Self::WebSocket(socket) => socket.stream(),
             Self::Options(_)
             | Self::GetFile(_)
-            | Self::Mqtt(_)
+            | Self::Subprotocol(..)
             | Self::Ticket(_)
             | Self::Cookie(_)
             | Self::Device(_)
@@ -139,7 +139,7 @@ impl Operation {
             Self::Read(read) => read.client(),
             Self::OnStream(..) | Self::WebSocket(_) | Self::Options(_) => None,
             Self::GetFile(_)
-            | Self::Mqtt(_)
+            | Self::Subprotocol(..)
             | Self::Ticket(_)
             | Self::Cookie(_)
             | Self::Device(_)
@@ -153,7 +153,8 @@ impl Operation {
             Self::Read(read) => Some(read.form()),
             Self::WebSocket(_) => Some(Form::WebSocket),
             Self::GetFile(_) => Some(Form::File),
-            Self::Mqtt(_) => Some(Form::Mqtt),
+            Self::Subprotocol(Subprotocol::Mqtt, _) => Some(Form::Mqtt),
+            Self::Subprotocol(Subprotocol::Xmpp, _) => Some(Form::Xmpp),
             Self::Ticket(_) | Self::Cookie(_) | Self::Device(_) | Self::Subscription(_) => Some(Form::Other),
             Self::OnStream(..) | Self::Options(_) => None,
         }

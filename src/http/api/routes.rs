@@ -16,13 +16,12 @@ use super::files::{FILE_METHODS, File, GetFile};
 use super::form::Form;
 use super::gateway::{Gateway, HoldPolicy};
 use super::handlers::{Put, STREAM_METHODS, post};
-use super::handshake::Handshake;
+use super::handshake::{Handshake, Subprotocol};
 use super::operation::{GatewayRequest, OnStream, Operation};
 use super::options::Options;
 use super::subscriptions::{SubscriptionHead, SubscriptionRequest, is_reserved, is_without_credentials};
 use super::target::stream_of_path;
 use super::tickets::{TICKET_METHODS, TICKET_PATH, TicketRequest};
-use super::upgrade;
 use super::upload::{can_skip, collect};
 use crate::auth::Action;
 use crate::budget::Owner;
@@ -41,8 +40,8 @@ const STREAM_PATHS: &str = "/v1/";
 /// The methods of [`STREAMS_PATH`].
 const STREAMS_METHODS: &str = "GET, HEAD, POST, OPTIONS";
 
-/// The methods of the path of MQTT over WebSocket.
-const MQTT_METHODS: &str = "GET, OPTIONS";
+/// The methods of the paths of MQTT and XMPP over WebSocket.
+const SUBPROTOCOL_METHODS: &str = "GET, OPTIONS";
 
 /// A body below this size is received without asking the memory budget first.
 const SMALL_BODY_BYTES: u64 = 16 * 1024;
@@ -232,6 +231,9 @@ impl Gateway {
         if let Some(path) = DevicePath::parse(head.uri.path()) {
             return parse_device(path?, form, &head);
         }
+        if let Some(subprotocol) = self.subprotocol_at(head.uri.path()) {
+            return parse_subprotocol(subprotocol, form, &head).map(ParsedHead::Complete);
+        }
         let options = |methods| Operation::Options(Box::new(Options::parse(methods, &head)));
         let operation = match head.uri.path() {
             STREAMS_PATH => match form {
@@ -244,11 +246,6 @@ impl Gateway {
                 }
                 Form::Preflight => options(STREAMS_METHODS),
                 _ => return Err(Error::MethodNotAllowed { allowed: STREAMS_METHODS }),
-            },
-            upgrade::MQTT_PATH => match form {
-                Form::ShortPoll | Form::WebSocket => Operation::Mqtt(Box::new(Handshake::parse(&head)?)),
-                Form::Preflight => options(MQTT_METHODS),
-                _ => return Err(Error::MethodNotAllowed { allowed: MQTT_METHODS }),
             },
             TICKET_PATH if self.auth.is_enabled() => match form {
                 Form::Append => {
@@ -314,7 +311,7 @@ impl Gateway {
                     ReadOrSocket::parse(Some(name), head, &self.limits, self.holds)?.into(),
                 ));
             }
-            Form::Mqtt | Form::File | Form::Other => {
+            Form::Mqtt | Form::Xmpp | Form::File | Form::Other => {
                 return Err(Error::MethodNotAllowed { allowed: STREAM_METHODS });
             }
         };
@@ -352,6 +349,17 @@ fn parse_device(path: DevicePath, form: Form, head: &Parts) -> Result<ParsedHead
             Ok(ParsedHead::NeedsBody(BodyOperation::Device(id)))
         }
         (None, path) => Err(Error::MethodNotAllowed { allowed: path.methods() }),
+    }
+}
+
+fn parse_subprotocol(subprotocol: Subprotocol, form: Form, head: &Parts) -> Result<Operation, Error> {
+    match form {
+        Form::ShortPoll | Form::WebSocket => {
+            let handshake = Handshake::parse_for(subprotocol, head)?;
+            Ok(Operation::Subprotocol(subprotocol, Box::new(handshake)))
+        }
+        Form::Preflight => Ok(Operation::Options(Box::new(Options::parse(SUBPROTOCOL_METHODS, head)))),
+        _ => Err(Error::MethodNotAllowed { allowed: SUBPROTOCOL_METHODS }),
     }
 }
 

@@ -8,20 +8,17 @@ use tokio::sync::mpsc;
 use super::credentials::{Renewals, Rights, SocketRights};
 use super::error::Error;
 use super::gateway::Gateway;
-use super::handshake::Handshake;
+use super::handshake::{Handshake, Subprotocol};
 use crate::access_log::{AccessEntry, LoggedAddress};
 use crate::auth::Grants;
 use crate::budget::principal_of;
-use crate::http::conn::{Answer, ConnectionState, MqttSocket, UpgradedIo, logged};
+use crate::http::conn::{Answer, ConnectionState, SubprotocolSocket, UpgradedIo, logged};
 use crate::http::read::live::{LiveOpener, OpenLive, WEBSOCKET};
 use crate::http::read::request::{LiveRead, WebSocket};
 use crate::http::read::websocket::{Publisher, SocketSession};
 use crate::hub::Hub;
 use crate::limits::Limits;
 use crate::stream::{Principal, StreamName};
-
-/// The path of MQTT over WebSocket (MQTT 5, section 6).
-pub(in crate::http) const MQTT_PATH: &str = "/mqtt";
 
 /// A response, and the protocol to which the connection switches after it, if any.
 pub(in crate::http) struct Reply<A> {
@@ -39,13 +36,13 @@ impl<A> Reply<A> {
 /// The protocol to which a connection switches.
 pub(in crate::http) enum Upgrade {
     WebSocket(Box<WebSocketUpgrade>),
-    /// MQTT in WebSocket frames.
-    Mqtt(MqttUpgrade),
+    /// Another protocol in WebSocket frames.
+    Subprotocol(SubprotocolUpgrade),
 }
 
-/// A WebSocket that is about to be handed to the MQTT front.
-pub(in crate::http) struct MqttUpgrade {
-    sockets: mpsc::Sender<MqttSocket>,
+/// A WebSocket that is about to be handed to another front.
+pub(in crate::http) struct SubprotocolUpgrade {
+    sockets: mpsc::Sender<SubprotocolSocket>,
     /// The address of the client that a proxy tells.
     forwarded: Option<IpAddr>,
     grants: Option<Arc<Grants>>,
@@ -72,8 +69,8 @@ enum SocketReads {
 }
 
 impl Upgrade {
-    /// Sets the entry of the request in the access log, which is complete when the WebSocket ends. What MQTT sends is not
-    /// logged.
+    /// Sets the entry of the request in the access log, which is complete when the WebSocket ends. What MQTT and
+    /// XMPP send is not logged.
     pub(in crate::http) fn log(&mut self, entry: Option<AccessEntry>) {
         if let Self::WebSocket(socket) = self {
             socket.access = entry;
@@ -83,10 +80,10 @@ impl Upgrade {
     /// Serves the connection until either side closes it.
     pub(in crate::http) async fn serve(self, io: UpgradedIo, state: Arc<ConnectionState>) {
         match self {
-            // This fails only if the MQTT front is gone, and the server with it.
-            Self::Mqtt(MqttUpgrade { sockets, forwarded, grants }) => {
+            // This fails only if the other front is gone, and the server with it.
+            Self::Subprotocol(SubprotocolUpgrade { sockets, forwarded, grants }) => {
                 let (principal, address) = client_of(&state, forwarded);
-                drop(sockets.send(MqttSocket { io, state, principal, grants, address }).await);
+                drop(sockets.send(SubprotocolSocket { io, state, principal, grants, address }).await);
             }
             Self::WebSocket(socket) => socket.serve(io).await,
         }
@@ -148,18 +145,32 @@ fn client_of(state: &ConnectionState, forwarded: Option<IpAddr>) -> (Principal, 
 }
 
 impl Gateway {
-    /// Switches to MQTT over WebSocket.
-    pub(in crate::http) fn upgrade_to_mqtt<A: Answer>(
+    /// The subprotocol of the WebSockets at a path.
+    pub(super) fn subprotocol_at(&self, path: &str) -> Option<Subprotocol> {
+        let found = Subprotocol::ALL.into_iter().find(|subprotocol| subprotocol.path() == path)?;
+        self.sockets_of(found).map(|_| found)
+    }
+
+    /// Who accepts the WebSockets with a subprotocol. `None`: nobody does.
+    fn sockets_of(&self, subprotocol: Subprotocol) -> Option<&mpsc::Sender<SubprotocolSocket>> {
+        match subprotocol {
+            Subprotocol::Mqtt => Some(&self.mqtt_sockets),
+            Subprotocol::Xmpp => self.xmpp_sockets.as_ref(),
+        }
+    }
+
+    /// Switches to a protocol that another front serves.
+    pub(in crate::http) fn upgrade_to_subprotocol<A: Answer>(
         &self,
+        subprotocol: Subprotocol,
         handshake: &Handshake,
     ) -> Result<Reply<A>, Error> {
-        if !handshake.offers_mqtt {
-            return Err(Error::Subprotocol);
-        }
-        let answer = A::from(handshake.response(Some("mqtt")));
-        let (forwarded, grants) = (handshake.forwarded, handshake.mqtt_grants.clone());
-        let upgrade = MqttUpgrade { sockets: self.mqtt_sockets.clone(), forwarded, grants };
-        Ok(Reply { answer, upgrade: Some(Upgrade::Mqtt(upgrade)) })
+        let (path, name) = (subprotocol.path(), subprotocol.name());
+        let sockets = self.sockets_of(subprotocol).ok_or(Error::Subprotocol { path, name })?.clone();
+        let answer = A::from(handshake.response(Some(name)));
+        let (forwarded, grants) = (handshake.forwarded, handshake.grants.clone());
+        let upgrade = SubprotocolUpgrade { sockets, forwarded, grants };
+        Ok(Reply { answer, upgrade: Some(Upgrade::Subprotocol(upgrade)) })
     }
 
     /// Switches to a WebSocket over one stream or many.

@@ -41,7 +41,7 @@ pub use context::{ConnectionContext, Service};
 pub use io::GuardedStream;
 pub use state::{ConnectionDetails, ConnectionState, OpenConnection, Phase};
 pub use transport::Transport;
-pub use upgraded::{MqttSocket, UpgradedIo};
+pub use upgraded::{SubprotocolSocket, UpgradedIo};
 
 pub(super) use body::{FRAME_BYTES_MAX, logged};
 pub(super) use response::{Answer, Framing, Head, bare};

@@ -23,8 +23,8 @@ pub enum UpgradedIo {
     Http2(TokioIo<Upgraded>),
 }
 
-/// A WebSocket with the subprotocol `mqtt`. The MQTT front accepts it like a connection of a listener.
-pub struct MqttSocket {
+/// A WebSocket with a subprotocol, whose front accepts it like a connection of a listener.
+pub struct SubprotocolSocket {
     /// The bytes of the connection: WebSocket frames.
     pub io: UpgradedIo,
     /// State of the connection. It is held until the socket ends, because the connection counts as open until then.

@@ -40,8 +40,7 @@ pub struct ComponentSettings {
 impl ComponentSettings {
     /// Settings of the component `name`, for which the server at `address` (`HOST:PORT`) has a secret.
     pub fn new(address: String, name: &str, secret: String) -> Result<Self, InvalidJid> {
-        let name = Jid::parse(name).ok().filter(|jid| jid.as_str() == jid.domain()).ok_or(InvalidJid)?;
-        Ok(Self { address, name, secret })
+        Ok(Self { address, name: Jid::parse_domain(name)?, secret })
     }
 }
 

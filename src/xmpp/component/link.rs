@@ -17,11 +17,11 @@ use tokio::time::{Instant, sleep_until, timeout};
 use super::handshake::{ACCEPT, HandshakeError, LinkedStream, READ_BYTES, barrier, reason};
 use super::requests::{JidRequests, TooMany};
 use crate::stream::{Offset, StreamName};
+use crate::xmpp::PubsubService;
 use crate::xmpp::jid::Jid;
-use crate::xmpp::service::PubsubService;
 use crate::xmpp::stanza::{Stanza, StanzaError, answer, wants_answer};
 use crate::xmpp::subscriptions::SubscriptionKey;
-use crate::xmpp::xml::{CLIENT, STREAMS, StreamDecoder, StreamEvent, XmlError, in_namespace, to_bytes};
+use crate::xmpp::xml::{CLIENT, STREAMS, StreamDecoder, StreamEvent, XmlError, in_namespace};
 
 /// Bytes that wait to be written, beyond which nothing more is read or sent. One stanza or answer may exceed it.
 const OUTPUT_BYTES_MAX: usize = 256 * 1024;
@@ -128,7 +128,7 @@ pub(super) async fn serve(
                 Ok(bytes) => link.output.advance(bytes),
                 Err(error) => break LinkEnd::Lost(error),
             },
-            stanzas = link.requests.next() => stanzas.into_iter().for_each(|stanza| put(&mut link.output, service, stanza)),
+            stanzas = link.requests.next() => stanzas.into_iter().for_each(|stanza| link.put(stanza)),
             () = service.subscriptions.changed(CHANGED_MAX), if awaits_changes => {}
             () = sleep_until(timer_at) => if let Err(end) = link.handle_timer().await {
                 break end;
@@ -140,7 +140,7 @@ pub(super) async fn serve(
     let finish = async {
         while link.requests.len() > 0 {
             let stanzas = link.requests.next().await;
-            stanzas.into_iter().for_each(|stanza| put(&mut link.output, service, stanza));
+            stanzas.into_iter().for_each(|stanza| link.put(stanza));
         }
         link.output.extend_from_slice(b"</stream:stream>");
         let written = writer.write_all(&link.output).await;
@@ -233,7 +233,7 @@ impl<'a> ComponentLink<'a> {
             Err(error) => error,
         };
         if wants_answer {
-            put(&mut self.output, self.service, answer(&id, &to, &from, Err(error)));
+            self.put(answer(&id, Some(&to), &from, Err(error)));
         }
     }
 
@@ -254,7 +254,7 @@ impl<'a> ComponentLink<'a> {
             let Some(due) = self.service.subscriptions.with(|table| table.take_due()) else { break };
             consume_budget().await;
             for stanza in self.service.deliver(&due).await {
-                put(&mut self.output, self.service, stanza);
+                self.put(stanza);
             }
         }
         let is_needed = self.service.subscriptions.with(|table| table.unconfirmed_len() > 0);
@@ -267,12 +267,17 @@ impl<'a> ComponentLink<'a> {
         }
     }
 
+    /// Puts a stanza into the output.
+    fn put(&mut self, stanza: Element) {
+        self.output.extend_from_slice(&self.service.encode(stanza, ACCEPT));
+    }
+
     fn send_barrier(&mut self) {
         let unconfirmed = self.service.subscriptions.with(|table| table.unconfirmed());
         self.barriers.last += 1;
         self.barriers.sent = Some((Instant::now() + BARRIER_TIMEOUT, unconfirmed));
         let id = self.barriers.id();
-        put(&mut self.output, self.service, barrier(self.service.name.as_str(), &id));
+        self.put(barrier(self.service.name.as_str(), &id));
     }
 
     /// The barrier is back.
@@ -314,19 +319,5 @@ impl Barriers {
     /// Whether a stanza of the gateway itself, with this id, is the barrier on its way.
     fn is_back(&self, id: &str) -> bool {
         self.sent.is_some() && id == self.id()
-    }
-}
-
-/// Puts a stanza into the output. An answer that is too large is replaced by an error.
-fn put(output: &mut BytesMut, service: &PubsubService, stanza: Element) {
-    let bytes = to_bytes(&in_namespace(stanza.clone(), CLIENT, ACCEPT));
-    if bytes.len() <= service.limits.xmpp_stanza_bytes_max {
-        return output.extend_from_slice(&bytes);
-    }
-    let to = stanza.attr("to").and_then(|to| Jid::parse(to).ok());
-    if let (Some(id), Some(to), true) = (stanza.attr("id"), to, stanza.is("iq", CLIENT)) {
-        let error = StanzaError::not_acceptable().with_text("the answer is too large; ask for fewer items");
-        let refused = answer(id, &service.name, &to, Err(error));
-        output.extend_from_slice(&to_bytes(&in_namespace(refused, CLIENT, ACCEPT)));
     }
 }

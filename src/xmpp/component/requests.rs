@@ -84,11 +84,9 @@ mod tests {
     }
 
     /// A request that is performed once `when` is sent, and answers with `name`.
-    fn request(when: oneshot::Receiver<()>, name: &'static str) -> impl Future<Output = Vec<Element>> + Send {
-        async move {
-            let _sent = when.await;
-            vec![Element::bare(name, "x")]
-        }
+    async fn request(when: oneshot::Receiver<()>, name: &'static str) -> Vec<Element> {
+        let _sent = when.await;
+        vec![Element::bare(name, "x")]
     }
 
     #[tokio::test]

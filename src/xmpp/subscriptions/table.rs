@@ -59,6 +59,8 @@ pub(in crate::xmpp) struct JidTable {
     budget: Arc<Budget>,
     subscriptions_max: usize,
     per_jid_max: usize,
+    /// Whom addresses are charged to whose grants have no subject.
+    principal: Principal,
 }
 
 #[derive(Debug)]
@@ -83,7 +85,7 @@ struct Holder {
 }
 
 impl JidTable {
-    pub(super) fn new(budget: Arc<Budget>, limits: &Limits) -> Self {
+    pub(super) fn new(budget: Arc<Budget>, limits: &Limits, principal: Principal) -> Self {
         Self {
             subscriptions: BTreeMap::new(),
             holders: HashMap::new(),
@@ -93,6 +95,7 @@ impl JidTable {
             budget,
             subscriptions_max: limits.xmpp_subscriptions_max,
             per_jid_max: limits.xmpp_subscriptions_per_jid_max,
+            principal,
         }
     }
 
@@ -124,7 +127,8 @@ impl JidTable {
         if of_jid >= self.per_jid_max || self.len() >= self.subscriptions_max {
             return Err(NoSubscriptionRoom::Limit);
         }
-        let owner = self.budget.owner_in(grants.tenant().clone(), principal(grants));
+        let owner =
+            self.budget.owner_in(grants.tenant().clone(), grants.principal().unwrap_or(self.principal));
         owner.admit(bytes_of(key)).map_err(|_| NoSubscriptionRoom::Memory)?;
         self.put(
             key,
@@ -135,9 +139,9 @@ impl JidTable {
     }
 
     fn put(&mut self, key: &SubscriptionKey, grants: &Arc<Grants>, subscription: JidSubscription) {
-        let budget = &self.budget;
+        let (budget, principal) = (&self.budget, grants.principal().unwrap_or(self.principal));
         let holder = self.holders.entry(key.jid.bare()).or_insert_with(|| {
-            let owner = budget.owner_in(grants.tenant().clone(), principal(grants));
+            let owner = budget.owner_in(grants.tenant().clone(), principal);
             Holder {
                 grants: grants.clone(),
                 subscriptions: BTreeSet::new(),
@@ -345,10 +349,6 @@ impl JidTable {
     }
 }
 
-fn principal(grants: &Grants) -> Principal {
-    grants.principal().unwrap_or(Principal::GATEWAY)
-}
-
 fn bytes_of(key: &SubscriptionKey) -> u64 {
     (SUBSCRIPTION_BYTES + key.stream.as_str().len() + key.jid.as_str().len()) as u64
 }
@@ -369,7 +369,7 @@ mod tests {
     fn table(keys: &[&SubscriptionKey]) -> JidTable {
         let limits =
             Limits { xmpp_subscriptions_per_jid_max: 2, xmpp_subscriptions_max: 3, ..Limits::default() };
-        let mut table = JidTable::new(Budget::unlimited(), &limits);
+        let mut table = JidTable::new(Budget::unlimited(), &limits, Principal::GATEWAY);
         for key in keys {
             table.insert(key, &Arc::new(Grants::everything()), at(0)).unwrap();
         }
@@ -451,11 +451,11 @@ mod tests {
         table.presence(&phone, true);
         table.presence(&desk, true);
         table.presence(&phone, false);
-        assert_eq!(due(&mut table), [bare.clone()]);
+        assert_eq!(due(&mut table), std::slice::from_ref(&bare));
         table.presence(&desk, false);
         assert_eq!(due(&mut table), []);
         table.presence(&desk, true);
-        assert_eq!(due(&mut table), [bare.clone()]);
+        assert_eq!(due(&mut table), std::slice::from_ref(&bare));
         table.presence(&phone, true);
         assert_eq!(due(&mut table), [bare, full]);
     }

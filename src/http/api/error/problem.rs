@@ -76,7 +76,7 @@ impl Error {
                 fields.insert(SEC_WEBSOCKET_VERSION, HeaderValue::from_static("13"));
                 (StatusCode::UPGRADE_REQUIRED, "upgrade-required")
             }
-            Self::Subprotocol => (StatusCode::BAD_REQUEST, "subprotocol"),
+            Self::Subprotocol { .. } => (StatusCode::BAD_REQUEST, "subprotocol"),
             Self::Misdirected { .. } => (StatusCode::MISDIRECTED_REQUEST, "misdirected"),
             Self::Origin { .. } | Self::CrossSite | Self::CookieWithoutOrigin => {
                 (StatusCode::FORBIDDEN, "origin")

@@ -1,0 +1,79 @@
+//! [`ClientFront`]: the gateway as the XMPP server of its own clients, which log in with a token and talk to the publish-subscribe
+//! service of the domain. There are no other services: nobody is reached by address, and rosters are empty.
+//!
+//! `login` negotiates a stream up to the address of the client and `sasl` reads its credentials, both without IO. `session` is a client
+//! that has logged in; its subscriptions end with it. `websocket` drives both over a WebSocket (RFC 7395).
+
+#[cfg(test)]
+#[path = "../../fuzz/xmpp_stream.rs"]
+mod fuzz;
+mod login;
+mod sasl;
+mod session;
+#[cfg(test)]
+mod tests;
+mod websocket;
+
+use std::sync::Arc;
+
+use super::jid::{InvalidJid, Jid};
+use crate::auth::{Authenticator, Grants, Unauthorized};
+use crate::budget::OpenCharge;
+use crate::clock::Clock;
+use crate::hub::Hub;
+use crate::limits::Limits;
+use crate::metrics::{Metrics, XmppMetrics};
+use crate::stream::Principal;
+use sasl::{Credentials, SaslError};
+
+/// Serves clients that connect to the gateway itself.
+pub struct ClientFront {
+    hub: Arc<Hub>,
+    limits: Arc<Limits>,
+    metrics: XmppMetrics,
+    clock: Clock,
+    auth: Arc<Authenticator>,
+    domain: Jid,
+}
+
+/// What a client may do, and its place among the connections of its tenant.
+struct AdmittedClient {
+    grants: Arc<Grants>,
+    open: Option<OpenCharge>,
+}
+
+impl ClientFront {
+    /// Creates the front of `hub` for clients of `domain`.
+    pub fn new(
+        hub: Arc<Hub>,
+        limits: Arc<Limits>,
+        metrics: &Metrics,
+        clock: Clock,
+        auth: Arc<Authenticator>,
+        domain: &str,
+    ) -> Result<Self, InvalidJid> {
+        let domain = Jid::parse_domain(domain)?;
+        Ok(Self { hub, limits, metrics: metrics.xmpp().clone(), clock, auth, domain })
+    }
+
+    /// Verifies the credentials of a client, whose address has the principal `address`. Its name gives it no rights: those are of the
+    /// token.
+    fn admit(&self, credentials: &Credentials, address: Principal) -> Result<AdmittedClient, SaslError> {
+        let grants = match &credentials.token {
+            Some(token) => {
+                let verified = self.auth.token(token.as_bytes(), address, self.clock.wall());
+                verified.map_err(|error| match error {
+                    Unauthorized::KeysPending | Unauthorized::TooManyFailures { .. } => SaslError::Temporary,
+                    _ => SaslError::NotAuthorized,
+                })?
+            }
+            None if self.auth.anonymous().is_empty() => return Err(SaslError::NotAuthorized),
+            None => self.auth.anonymous(),
+        };
+        let open = self.hub.open(grants.tenant(), false).map_err(|_full| {
+            self.hub.count_refusal(grants.tenant());
+            SaslError::Temporary
+        })?;
+        Ok(AdmittedClient { grants, open })
+    }
+}

@@ -1,0 +1,264 @@
+//! [`Login`]: negotiates the stream of a client from its first element to its address (RFC 6120, sections 4, 6 and 7). Without IO and
+//! clock.
+
+use minidom::Element;
+
+use super::sasl::{Credentials, Mechanism, SASL, SaslError, invalid_token};
+use crate::xmpp::jid::Jid;
+use crate::xmpp::stanza::{Request, Stanza, StanzaError, answer};
+use crate::xmpp::xml::{STREAMS, element, stream_element};
+
+const BIND: &str = "urn:ietf:params:xml:ns:xmpp-bind";
+/// Older clients ask for a session after they have bound a resource (RFC 3921, section 3).
+pub(super) const SESSION: &str = "urn:ietf:params:xml:ns:xmpp-session";
+/// The namespace of the conditions of stream errors (RFC 6120, section 4.9.3).
+const STREAM_ERRORS: &str = "urn:ietf:params:xml:ns:xmpp-streams";
+
+/// Attempts to authenticate, after which the stream ends.
+const ATTEMPTS_MAX: usize = 3;
+
+/// Why the gateway ends a stream (RFC 6120, section 4.9.3): the name of the condition.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct StreamError(pub(super) &'static str);
+
+/// What follows from an element of the client.
+#[derive(PartialEq)]
+pub(super) enum LoginStep {
+    /// The client is answered.
+    Answer(Element),
+    /// The credentials are to be verified. [`Login::verified`] takes the outcome.
+    Verify(Credentials),
+    /// The client is answered, and has logged in with this address.
+    Bound(Element, Jid),
+    /// The client is answered, if there is an answer, and the stream ends.
+    End(Option<Element>, StreamError),
+}
+
+/// The negotiation of a stream.
+pub(super) struct Login {
+    domain: Jid,
+    state: State,
+    attempts_left: usize,
+}
+
+enum State {
+    Unauthenticated,
+    /// The client has to send the first message of a mechanism.
+    Challenged(Mechanism),
+    /// The credentials of a user are being verified.
+    Verifying(Mechanism, Jid),
+    /// The client has to answer to the refusal of its token (RFC 7628, section 3.2.3).
+    Refused(SaslError),
+    /// The client has to bind a resource.
+    Authenticated(Jid),
+}
+
+impl Login {
+    pub(super) fn new(domain: Jid) -> Self {
+        Self { domain, state: State::Unauthenticated, attempts_left: ATTEMPTS_MAX }
+    }
+
+    /// What the client can do now. It is told this whenever it opens the stream.
+    pub(super) fn features(&self) -> Element {
+        let features = stream_element("features");
+        match self.state {
+            State::Authenticated(_) => {
+                let session = element("session", SESSION).append(element("optional", SESSION).build());
+                features.append(element("bind", BIND).build()).append(session.build()).build()
+            }
+            _ => features.append(Mechanism::offered()).build(),
+        }
+    }
+
+    /// Handles an element of the client.
+    pub(super) fn handle(&mut self, received: Element) -> LoginStep {
+        if received.ns() == SASL {
+            return self.handle_sasl(&received);
+        }
+        match &self.state {
+            State::Authenticated(user) => bind(user, received),
+            _ if received.ns() == STREAMS => LoginStep::End(None, StreamError("unsupported-stanza-type")),
+            _ => LoginStep::End(None, StreamError("not-authorized")),
+        }
+    }
+
+    fn handle_sasl(&mut self, received: &Element) -> LoginStep {
+        match (received.name(), &self.state) {
+            (_, State::Authenticated(_) | State::Verifying(..)) => {
+                LoginStep::End(None, StreamError("policy-violation"))
+            }
+            ("auth", _) => {
+                let mechanism = Mechanism::parse(received.attr("mechanism").unwrap_or_default());
+                match (mechanism, received.text()) {
+                    (Err(error), _) => self.fail(error),
+                    (Ok(mechanism), message) if message.trim().is_empty() => {
+                        self.state = State::Challenged(mechanism);
+                        LoginStep::Answer(element("challenge", SASL).build())
+                    }
+                    (Ok(mechanism), message) => self.take(mechanism, &message),
+                }
+            }
+            ("response", State::Challenged(mechanism)) => {
+                let (mechanism, message) = (*mechanism, received.text());
+                self.take(mechanism, &message)
+            }
+            ("response", State::Refused(error)) => {
+                let error = *error;
+                self.fail(error)
+            }
+            ("abort", _) => self.fail(SaslError::Aborted),
+            _ => self.fail(SaslError::Malformed),
+        }
+    }
+
+    fn take(&mut self, mechanism: Mechanism, message: &str) -> LoginStep {
+        match mechanism.credentials(message, &self.domain) {
+            Ok(credentials) => {
+                self.state = State::Verifying(mechanism, credentials.user.clone());
+                LoginStep::Verify(credentials)
+            }
+            Err(error) => self.fail(error),
+        }
+    }
+
+    /// Takes the outcome of [`LoginStep::Verify`].
+    pub(super) fn verified(&mut self, outcome: Result<(), SaslError>) -> LoginStep {
+        let state = std::mem::replace(&mut self.state, State::Unauthenticated);
+        match (state, outcome) {
+            (State::Verifying(_, user), Ok(())) => {
+                self.state = State::Authenticated(user);
+                LoginStep::Answer(element("success", SASL).build())
+            }
+            (State::Verifying(Mechanism::OAuthBearer, _), Err(SaslError::NotAuthorized)) => {
+                self.state = State::Refused(SaslError::NotAuthorized);
+                LoginStep::Answer(invalid_token())
+            }
+            (_, outcome) => self.fail(outcome.err().unwrap_or(SaslError::Malformed)),
+        }
+    }
+
+    fn fail(&mut self, error: SaslError) -> LoginStep {
+        self.state = State::Unauthenticated;
+        self.attempts_left -= 1;
+        let failure = error.to_element();
+        match self.attempts_left {
+            0 => LoginStep::End(Some(failure), StreamError("policy-violation")),
+            _ => LoginStep::Answer(failure),
+        }
+    }
+}
+
+/// Binds the resource that the client wants, or a random one (RFC 6120, section 7).
+fn bind(user: &Jid, received: Element) -> LoginStep {
+    let refuse = |id: &str, error| LoginStep::Answer(answer(id, None, user, Err(error)));
+    let Ok(Stanza::Request(Request { id, is_set: true, payload })) = Stanza::read(received) else {
+        return LoginStep::End(None, StreamError("not-authorized"));
+    };
+    if !payload.is("bind", BIND) {
+        return refuse(&id, StanzaError::forbidden());
+    }
+    let wanted = payload.get_child("resource", BIND).map(Element::text).filter(|text| !text.is_empty());
+    let resource = wanted.unwrap_or_else(|| format!("{:016x}", fastrand::u64(..)));
+    match Jid::parse(&format!("{user}/{resource}")) {
+        Err(_) => refuse(&id, StanzaError::bad_request()),
+        Ok(jid) => {
+            let said = element("jid", BIND).append(jid.as_str()).build();
+            let bound = element("bind", BIND).append(said).build();
+            LoginStep::Bound(answer(&id, None, &jid, Ok(Some(bound))), jid)
+        }
+    }
+}
+
+impl StreamError {
+    pub(super) fn to_element(self) -> Element {
+        let Self(condition) = self;
+        stream_element("error").append(element(condition, STREAM_ERRORS).build()).build()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use base64::Engine;
+    use base64::engine::general_purpose::STANDARD;
+
+    use super::*;
+    use crate::xmpp::xml::{CLIENT, parse_document, to_bytes};
+
+    fn login() -> Login {
+        Login::new(Jid::parse("b.example").unwrap())
+    }
+
+    fn auth(mechanism: &str, message: &str) -> Element {
+        let text =
+            format!("<auth xmlns='{SASL}' mechanism='{mechanism}'>{}</auth>", STANDARD.encode(message));
+        parse_document(text.as_bytes(), 1000).unwrap()
+    }
+
+    fn stanza(text: &str) -> Element {
+        parse_document(text.replacen(' ', &format!(" xmlns='{CLIENT}' "), 1).as_bytes(), 4096).unwrap()
+    }
+
+    fn condition(step: &LoginStep) -> String {
+        let LoginStep::Answer(element) = step else { panic!() };
+        element.children().next().map(|child| child.name().to_owned()).unwrap_or_default()
+    }
+
+    fn authenticated() -> Login {
+        let mut login = login();
+        assert!(matches!(login.handle(auth("PLAIN", "\0anna\0token")), LoginStep::Verify(_)));
+        assert!(matches!(login.verified(Ok(())), LoginStep::Answer(success) if success.name() == "success"));
+        login
+    }
+
+    #[test]
+    fn a_client_authenticates_and_binds() {
+        let mut login = authenticated();
+        let features = String::from_utf8(to_bytes(&login.features())).unwrap();
+        assert!(features.starts_with("<stream:features ") && features.contains(BIND), "{features}");
+        let step = login.handle(stanza(
+            "<iq id='1' type='set'><bind xmlns='urn:ietf:params:xml:ns:xmpp-bind'><resource>x y</resource></bind></iq>",
+        ));
+        assert!(matches!(step, LoginStep::Bound(_, jid) if jid.as_str() == "anna@b.example/x y"));
+        let step = authenticated()
+            .handle(stanza("<iq id='1' type='set'><bind xmlns='urn:ietf:params:xml:ns:xmpp-bind'/></iq>"));
+        assert!(matches!(step, LoginStep::Bound(_, jid) if jid.as_str().starts_with("anna@b.example/")));
+    }
+
+    #[test]
+    fn three_failures_end_the_stream() {
+        let mut login = login();
+        assert_eq!(condition(&login.handle(auth("SCRAM-SHA-1", "x"))), "invalid-mechanism");
+        login.handle(auth("PLAIN", "\0anna\0wrong"));
+        assert_eq!(condition(&login.verified(Err(SaslError::NotAuthorized))), "not-authorized");
+        login.handle(auth("PLAIN", "\0anna\0wrong"));
+        let step = login.verified(Err(SaslError::NotAuthorized));
+        assert!(matches!(step, LoginStep::End(Some(_), StreamError("policy-violation"))));
+    }
+
+    #[test]
+    fn a_first_message_may_come_after_a_challenge_and_a_refused_token_is_answered_twice() {
+        let mut login = login();
+        let empty = parse_document(format!("<auth xmlns='{SASL}' mechanism='OAUTHBEARER'/>").as_bytes(), 999);
+        assert_eq!(condition(&login.handle(empty.unwrap())), "");
+        let response = |message: &str| {
+            let text = format!("<response xmlns='{SASL}'>{}</response>", STANDARD.encode(message));
+            parse_document(text.as_bytes(), 999).unwrap()
+        };
+        let step = login.handle(response("n,,\u{1}auth=Bearer wrong\u{1}\u{1}"));
+        assert!(matches!(step, LoginStep::Verify(_)));
+        let step = login.verified(Err(SaslError::NotAuthorized));
+        assert!(matches!(step, LoginStep::Answer(challenge) if challenge.name() == "challenge"));
+        assert_eq!(condition(&login.handle(response("\u{1}"))), "not-authorized");
+    }
+
+    #[test]
+    fn nothing_else_is_served_before_the_client_is_bound() {
+        let ping = "<iq id='1' type='get' to='b.example'><ping xmlns='urn:xmpp:ping'/></iq>";
+        let not_authorized = |step| matches!(step, LoginStep::End(None, StreamError("not-authorized")));
+        assert!(not_authorized(login().handle(stanza(ping))));
+        assert!(not_authorized(authenticated().handle(stanza(ping))));
+        assert!(not_authorized(authenticated().handle(stanza("<message to='a@b'/>"))));
+        let again = authenticated().handle(auth("PLAIN", "\0eve\0token"));
+        assert!(matches!(again, LoginStep::End(None, StreamError("policy-violation"))));
+    }
+}

@@ -1,0 +1,164 @@
+//! [`ClientSession`]: a client that has logged in. Its stanzas are handled one after the other, and its subscriptions end with it: what it
+//! misses while it is away, it reads from the archive, behind the id that it has seen last.
+
+use std::sync::Arc;
+
+use minidom::Element;
+
+use super::login::SESSION;
+use super::{AdmittedClient, ClientFront};
+use crate::auth::Grants;
+use crate::budget::OpenCharge;
+use crate::stream::Principal;
+use crate::xmpp::jid::Jid;
+use crate::xmpp::service::{DISCO_INFO, PING};
+use crate::xmpp::stanza::{Request, Stanza, StanzaError, answer, returned, wants_answer};
+use crate::xmpp::xml::{CLIENT, WithAttribute, element};
+use crate::xmpp::{PubsubService, Requester};
+
+const ROSTER: &str = "jabber:iq:roster";
+
+/// Changed streams that are taken at once.
+const CHANGED_MAX: usize = 64;
+
+/// A client that has logged in.
+pub(super) struct ClientSession {
+    front: Arc<ClientFront>,
+    service: PubsubService,
+    who: Requester,
+    /// Counts the client for its tenant.
+    _open: Option<OpenCharge>,
+}
+
+impl ClientSession {
+    /// A session of the client with the address `jid`. `address` is the principal of its network address.
+    pub(super) fn new(
+        front: Arc<ClientFront>,
+        jid: Jid,
+        admission: AdmittedClient,
+        address: Principal,
+    ) -> Self {
+        let AdmittedClient { grants, open } = admission;
+        let principal = grants.principal().unwrap_or(address);
+        let service = PubsubService::of_client(
+            (front.hub.clone(), front.limits.clone()),
+            front.metrics.clone(),
+            front.clock,
+            front.auth.clone(),
+            front.domain.clone(),
+            principal,
+        );
+        front.metrics.clients.inc();
+        Self { front, service, who: Requester { jid, grants, principal }, _open: open }
+    }
+
+    pub(super) fn grants(&self) -> &Arc<Grants> {
+        &self.who.grants
+    }
+
+    /// Handles a stanza of the client. Returns the bytes of the stanzas that answer it.
+    pub(super) async fn handle(&self, stanza: Element) -> Vec<Vec<u8>> {
+        let stanzas = match stanza.attr("to").map(Jid::parse) {
+            // What has no address is for the account (RFC 6120, section 10.3.3), as are requests to the bare address.
+            None => self.handle_for_account(stanza),
+            Some(Ok(to)) if to == self.service.name => self.handle_for_service(stanza).await,
+            Some(Ok(to)) if to == self.who.jid.bare() => self.handle_for_account(stanza),
+            Some(_) => self.refuse(&stanza, &StanzaError::service_unavailable()),
+        };
+        self.encode(stanzas)
+    }
+
+    async fn handle_for_service(&self, stanza: Element) -> Vec<Element> {
+        let head = head_of(&stanza);
+        match Stanza::read(stanza) {
+            Ok(Stanza::Request(request)) => self.service.handle(&self.who, request).await,
+            Ok(Stanza::Presence { available }) => self.presence(available),
+            Ok(Stanza::Answer(_) | Stanza::Returned(_)) => Vec::new(),
+            Ok(Stanza::Other) => self.refuse(&head, &StanzaError::service_unavailable()),
+            Err(error) => self.refuse(&head, &error),
+        }
+    }
+
+    /// Handles what clients ask of their account: there is nothing in it.
+    fn handle_for_account(&self, stanza: Element) -> Vec<Element> {
+        let head = head_of(&stanza);
+        let request = match Stanza::read(stanza) {
+            Ok(Stanza::Request(request)) => request,
+            Ok(Stanza::Presence { available }) => return self.presence(available),
+            Ok(_) => return self.refuse(&head, &StanzaError::service_unavailable()),
+            Err(error) => return self.refuse(&head, &error),
+        };
+        let Request { id, is_set, payload } = request;
+        let outcome = match (&*payload.ns(), payload.name(), is_set) {
+            (PING, "ping", false) | (SESSION, "session", true) => Ok(None),
+            (ROSTER, "query", false) => Ok(Some(element("query", ROSTER).build())),
+            (DISCO_INFO, "query", false) => Ok(Some(account())),
+            _ => Err(StanzaError::service_unavailable()),
+        };
+        vec![answer(&id, addressee(&head).as_ref(), &self.who.jid, outcome)]
+    }
+
+    /// While the client is not available, it is sent no messages.
+    fn presence(&self, is_available: bool) -> Vec<Element> {
+        self.service.subscriptions.with(|table| table.presence(&self.who.jid, is_available));
+        Vec::new()
+    }
+
+    fn refuse(&self, stanza: &Element, error: &StanzaError) -> Vec<Element> {
+        if wants_answer(stanza) {
+            let id = stanza.attr("id").unwrap_or_default();
+            let from = addressee(stanza);
+            return vec![answer(id, from.as_ref(), &self.who.jid, Err(error.clone()))];
+        }
+        returned(stanza, &self.who.jid, error).into_iter().collect()
+    }
+
+    /// Waits until there may be messages for the client. Cancel safe.
+    pub(super) async fn changed(&self) {
+        while !self.service.subscriptions.with(|table| table.has_due()) {
+            self.service.subscriptions.changed(CHANGED_MAX).await;
+        }
+    }
+
+    /// Returns the bytes of stanzas with the next messages of one subscription, which count as sent.
+    pub(super) async fn next_messages(&self) -> Vec<Vec<u8>> {
+        let Some(due) = self.service.subscriptions.with(|table| table.take_due()) else { return Vec::new() };
+        let stanzas = self.service.deliver(&due).await;
+        // Nobody sends them again over another link.
+        self.service.subscriptions.with(|table| {
+            let sent = table.unconfirmed();
+            table.confirm(sent);
+        });
+        self.encode(stanzas)
+    }
+
+    fn encode(&self, stanzas: Vec<Element>) -> Vec<Vec<u8>> {
+        let encoded = stanzas.into_iter().map(|stanza| self.service.encode(stanza, CLIENT));
+        encoded.filter(|bytes| !bytes.is_empty()).collect()
+    }
+}
+
+impl Drop for ClientSession {
+    fn drop(&mut self) {
+        self.front.metrics.clients.dec();
+    }
+}
+
+/// The address that a stanza is sent to.
+fn addressee(stanza: &Element) -> Option<Jid> {
+    stanza.attr("to").and_then(|text| Jid::parse(text).ok())
+}
+
+/// A stanza without its content, from which an error is made.
+fn head_of(stanza: &Element) -> Element {
+    let mut head = Element::bare(stanza.name(), stanza.ns());
+    *head.attrs_mut() = stanza.attrs().clone();
+    head
+}
+
+/// What an account can do (XEP-0030, section 3).
+fn account() -> Element {
+    let identity = element("identity", DISCO_INFO).with("category", "account").with("type", "registered");
+    let features = [PING, DISCO_INFO].map(|name| element("feature", DISCO_INFO).with("var", name).build());
+    element("query", DISCO_INFO).append(identity.build()).append_all(features).build()
+}
