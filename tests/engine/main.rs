@@ -16,4 +16,13 @@ mod history;
 mod losses;
 mod outages;
 mod server;
+mod store_suite;
+/// The contract of a store. It is not beside that of the store on disk: a child that is being started has copies of all descriptors
+/// for a moment, and with them the lock of a directory that another test opens again.
+#[macro_use]
+#[allow(dead_code, reason = "the stores on disk use all of it")]
+#[path = "../store/suite/mod.rs"]
+mod suite;
 mod two_gateways;
+
+store_suite!(redis, crate::store_suite::make);

@@ -11,7 +11,6 @@
 
 mod damage;
 mod directory;
-mod engine;
 mod fixture;
 mod flips;
 mod index;
@@ -31,4 +30,3 @@ static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
 store_suite!(memory, || crate::suite::Made { store: Box::new(pollgate::store::Memory::new()), needs: None });
 store_suite!(disk, crate::directory::make);
-store_suite!(redis, crate::engine::make);

@@ -15,6 +15,12 @@ const A_SECOND: usize = 20;
 const MESSAGES: usize = 30;
 const ROUNDS: usize = 7;
 
+/// So many rounds are compared if other load on the machine leaves no quiet one among the first.
+const ROUNDS_MAX: usize = 3 * ROUNDS;
+
+/// Slow readers may add a fifth.
+const RATIO_MAX: f64 = 1.2;
+
 /// Larger than all buffers of a slow reader.
 const FILLING_BYTES: usize = 400_000;
 
@@ -90,14 +96,18 @@ async fn fast_readers_do_not_notice_slow_ones() {
     let gateway = Gateway::start(&[]).await;
     round(&gateway, "warm-up", READERS).await;
     let (mut without, mut with) = (Vec::new(), Vec::new());
-    for n in 0..ROUNDS {
+    // Other load on the machine adds to some rounds, whereas a delay by slow readers is in every round.
+    let best = |rounds: &[u64]| rounds.iter().copied().min().unwrap_or(u64::MAX) as f64;
+    for n in 0..ROUNDS_MAX {
         without.push(round(&gateway, &format!("without-{n}"), 0).await);
         with.push(round(&gateway, &format!("with-{n}"), READERS).await);
+        if n + 1 >= ROUNDS && best(&with) <= RATIO_MAX * best(&without) {
+            break;
+        }
     }
     let load = (READERS * A_SECOND * MESSAGE_BYTES) as f64 / 1e6;
     println!("p99 at {load} MB/s: without slow readers {without:?} us, with {READERS} {with:?} us");
-    // Other load on the machine adds to some rounds, whereas a delay by slow readers is in every round.
-    let [without, with] = [without, with].map(|rounds| rounds.into_iter().min().unwrap());
-    println!("best rounds {without} us and {with} us: {:.2} times", with as f64 / without as f64);
-    assert!(with as f64 <= 1.2 * without as f64, "{with} us instead of {without} us");
+    let (without, with) = (best(&without), best(&with));
+    println!("best rounds {without} us and {with} us: {:.2} times", with / without);
+    assert!(with <= RATIO_MAX * without, "{with} us instead of {without} us");
 }

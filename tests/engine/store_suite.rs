@@ -1,0 +1,22 @@
+//! Stores for the suite of all stores, each with an engine of its own.
+
+use std::sync::LazyLock;
+
+use pollgate::store::{Redis, RedisOptions};
+use tokio::runtime::{Builder, Runtime};
+
+use crate::server::Engine;
+use crate::suite::Made;
+
+/// The tasks of all stores run here, as tests call from runtimes of their own.
+static RUNTIME: LazyLock<Runtime> =
+    LazyLock::new(|| Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap());
+
+/// Creates an empty store.
+pub fn make() -> Made {
+    let engine = RUNTIME.handle().clone();
+    let engine = std::thread::spawn(move || engine.block_on(Engine::volatile())).join().unwrap();
+    let options = RedisOptions { url: engine.url(), gateway: "a".to_owned(), follows_engine_clock: false };
+    let store = Redis::new(options, RUNTIME.handle().clone()).unwrap();
+    Made { store: Box::new(store), needs: Some(Box::new(engine)) }
+}
