@@ -18,7 +18,20 @@ pub(crate) struct World {
     pub(crate) gateway: Gateway,
     // Dropped after the gateway.
     directory: tempfile::TempDir,
+    _leftovers: Leftovers,
     arguments: Vec<String>,
+}
+
+/// What faketime leaves behind of a killed process: two shared objects that are named like it.
+struct Leftovers(u32);
+
+impl Drop for Leftovers {
+    fn drop(&mut self) {
+        for name in ["sem.faketime_sem", "faketime_shm"] {
+            // A process that was not killed has removed them.
+            let _ = std::fs::remove_file(format!("/dev/shm/{name}_{}", self.0));
+        }
+    }
 }
 
 impl World {
@@ -31,7 +44,7 @@ impl World {
         let directory = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
         set(directory.path(), "+0");
         let gateway = start(directory.path(), &arguments).await;
-        Self { directory, arguments, gateway }
+        Self { _leftovers: Leftovers(gateway.id()), directory, arguments, gateway }
     }
 
     /// Sets the offset of the wall clock from the true time, for example `-400d`.
@@ -40,10 +53,10 @@ impl World {
     }
 
     pub(crate) async fn restart(self) -> Self {
-        let Self { directory, arguments, gateway } = self;
+        let Self { gateway, directory, arguments, _leftovers } = self;
         gateway.kill().await;
         let gateway = start(directory.path(), &arguments).await;
-        Self { directory, arguments, gateway }
+        Self { _leftovers: Leftovers(gateway.id()), directory, arguments, gateway }
     }
 
     /// Returns the date that the gateway sends to its clients.
@@ -75,7 +88,8 @@ fn set(directory: &Path, offset: &str) {
 }
 
 async fn start(directory: &Path, arguments: &[String]) -> Gateway {
-    let preload = run("faketime", &["-f", "+0", "printenv", "LD_PRELOAD"]);
+    // The library without -m is for processes of one thread: in others it shows the true time now and then.
+    let preload = run("faketime", &["-m", "-f", "+0", "printenv", "LD_PRELOAD"]);
     let (file, store) = (directory.join("offset"), directory.join("store"));
     let variables = [
         ("LD_PRELOAD", preload.trim()),
