@@ -36,6 +36,11 @@ impl Charge {
         Self { owner: owner.clone(), account, bytes }
     }
 
+    /// Charges a message of `bytes` that waits to be stored.
+    pub fn waiting(budget: &Arc<Budget>, tenant: Tenant, principal: Principal, bytes: usize) -> Self {
+        Self::new(&budget.owner_in(tenant, principal), Account::Buffers, bytes as u64)
+    }
+
     /// Returns the charged bytes.
     pub fn bytes(&self) -> u64 {
         self.bytes

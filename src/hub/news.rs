@@ -22,7 +22,8 @@ impl Followed {
 impl NewsListener for Followed {
     fn moved(&self, name: &StreamName, epoch: Epoch, tail: Position, closed: bool) {
         if let Some(waiters) = self.waiters.upgrade() {
-            waiters.begin(name, epoch, tail, closed);
+            // The store attaches names, so that a new epoch needs no other attachment.
+            let _no_publisher_waits = waiters.advance(name, epoch, tail, closed, None);
         }
     }
 

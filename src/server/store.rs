@@ -46,7 +46,7 @@ impl OpenStore {
             StorePlace::Engine(url) => {
                 let gateway = settings.gateway_name.clone().unwrap_or_else(|| gateway_name(address));
                 let options = RedisOptions { url: url.secret().into(), gateway, follows_engine_clock: true };
-                Ok(Self::Shared(Redis::new(options, Handle::current())?))
+                Ok(Self::Shared(Redis::new(options, budget.clone(), Handle::current())?))
             }
         }
     }

@@ -17,7 +17,7 @@ use crate::stream::{
     Producer, Retention, Snapshot, Start, StreamName, WriterStates, Writers,
 };
 
-pub(super) use state::{CreationRequest, DecidedAppend, Moment, State, WrittenState};
+pub(super) use state::{ClockDifference, CreationRequest, DecidedAppend, Moment, State, WrittenState};
 
 /// The minimum time between two sweeps of the same stream.
 pub(super) const SWEEP_AGAIN: Duration = Duration::from_secs(1);

@@ -38,12 +38,13 @@ use std::time::SystemTime;
 
 use tokio::runtime::Handle;
 
+use crate::budget::Budget;
 use crate::stream::{
     Append, AppendError, Appended, Batch, ChangeError, Create, CreateError, Created, Description, Epoch,
     Failure, Message, MessageLimit, Messages, NewsListener, ReadError, ReadLimit, SessionChange,
     SessionNames, SessionPage, Snapshot, Start, Store, StreamName, StreamPage, Work,
 };
-use shared::{SharedStore, difference};
+use shared::SharedStore;
 
 pub use engine::EngineError;
 pub use promise::EnginePromise;
@@ -56,9 +57,9 @@ pub struct Redis {
 }
 
 impl Redis {
-    /// A store that connects when it is first used. Its tasks run on `runtime`.
-    pub fn new(options: RedisOptions, runtime: Handle) -> Result<Self, EngineError> {
-        Ok(Self { shared: Arc::new(SharedStore::new(options, runtime)?) })
+    /// A store that connects when it is first used. What waits for the engine is charged to `budget`; its tasks run on `runtime`.
+    pub fn new(options: RedisOptions, budget: Arc<Budget>, runtime: Handle) -> Result<Self, EngineError> {
+        Ok(Self { shared: Arc::new(SharedStore::new(options, budget, runtime)?) })
     }
 
     /// Connects, and checks the settings of the engine. Fails if it may delete streams by itself.
@@ -179,7 +180,7 @@ impl Store for Redis {
     }
 
     fn follow_wall(&self, now: SystemTime, wall: SystemTime) {
-        self.shared.wall_ahead.store(difference(wall, now), Ordering::Relaxed);
+        self.shared.wall_ahead.follow(now, wall);
     }
 
     fn sweep(&self, now: SystemTime) -> Work<'_, Result<Vec<StreamName>, Failure>> {

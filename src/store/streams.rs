@@ -8,15 +8,15 @@ mod expiry;
 use std::collections::BTreeSet;
 use std::ops::Bound;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
-use std::time::{Duration, SystemTime};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::SystemTime;
 
 use dashmap::DashMap;
 use parking_lot::{Mutex, MutexGuard, RwLock};
 
-use super::entry::{Entry, Moment, State};
+use super::entry::{ClockDifference, Entry, Moment, State};
 use super::log::Content;
-use crate::budget::{Account, Budget, Charge, Owner};
+use crate::budget::{Budget, Charge, Owner};
 use crate::stream::{
     Append, AppendError, AppendType, Create, CreateError, Epoch, FORK_DEPTH_MAX, Fork, GapReason, Missing,
     PAGE_STREAMS_MAX, Payload, Position, Principal, ReadError, Shortage, Start, StreamName, StreamPage,
@@ -29,8 +29,8 @@ pub(super) struct Streams<C: Content> {
     /// The keys of `table` in order, for listings by page. Changed together with the table.
     names: RwLock<BTreeSet<StreamName>>,
     structure: Mutex<Structure>,
-    /// The difference of the time of day to the time that measures ages, in milliseconds.
-    wall_ahead: AtomicI64,
+    /// From the time that measures ages to the time of day.
+    wall_ahead: ClockDifference,
     budget: Arc<Budget>,
 }
 
@@ -80,20 +80,12 @@ impl<C: Content> Streams<C> {
 
     /// Sets the time of day at `now`; the difference stays until the next call.
     pub(super) fn follow_wall(&self, Moment { now, wall }: Moment) {
-        let millis = |time: Duration| i64::try_from(time.as_millis()).unwrap_or(i64::MAX);
-        let ahead = match wall.duration_since(now) {
-            Ok(ahead) => millis(ahead),
-            Err(behind) => -millis(behind.duration()),
-        };
-        self.wall_ahead.store(ahead, Ordering::Relaxed);
+        self.wall_ahead.follow(now, wall);
     }
 
     /// `now` together with the time of day.
     pub(super) fn moment(&self, now: SystemTime) -> Moment {
-        let ahead = self.wall_ahead.load(Ordering::Relaxed);
-        let by = Duration::from_millis(ahead.unsigned_abs());
-        let wall = if ahead < 0 { now.checked_sub(by) } else { now.checked_add(by) };
-        Moment { now, wall: wall.unwrap_or(now) }
+        Moment { now, wall: self.wall_ahead.convert(now) }
     }
 
     /// The account of the principal that creates the stream `name`. Fails if there is no room for it and its initial messages.
@@ -110,7 +102,7 @@ impl<C: Content> Streams<C> {
 
     /// Charges messages that wait to be stored.
     pub(super) fn charge_waiting(&self, name: &StreamName, principal: Principal, bytes: usize) -> Charge {
-        Charge::new(&self.budget.owner_in(name.tenant(), principal), Account::Buffers, bytes as u64)
+        Charge::waiting(&self.budget, name.tenant(), principal, bytes)
     }
 
     pub(super) fn structure(&self) -> MutexGuard<'_, Structure> {

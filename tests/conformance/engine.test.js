@@ -16,6 +16,7 @@ const socket = join(directory, "socket")
 const engine = spawn(process.env.ENGINE_BINARY ?? "redis-server",
   ["--port", "0", "--unixsocket", socket, "--save", "", "--appendonly", "no", "--dir", directory], { stdio: "ignore" })
 for (let isUp = false; !isUp; ) {
+  if (engine.exitCode !== null) throw new Error(`the engine has ended with ${engine.exitCode}`)
   const connection = connect(socket)
   isUp = await once(connection, "connect").then(() => true, () => new Promise((again) => setTimeout(again, 20, false)))
   connection.destroy()

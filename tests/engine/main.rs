@@ -13,6 +13,7 @@
 mod world;
 
 mod history;
+mod library;
 mod losses;
 mod outages;
 mod server;

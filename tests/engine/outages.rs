@@ -3,7 +3,7 @@
 use serde_json::json;
 
 use crate::server::Engine;
-use crate::world::{Gateway, Request, get, post, put, until};
+use crate::world::{Gateway, PATIENCE, Request, delete, get, post, program, put, until};
 
 /// Waits until a poll is held.
 async fn holds_a_poll(gateway: &Gateway) {
@@ -56,26 +56,63 @@ async fn a_gateway_that_has_lost_the_connection_for_news_misses_no_message() {
 }
 
 #[tokio::test]
+async fn a_poll_of_a_stream_that_ends_while_the_connection_for_news_is_lost_ends_too() {
+    let engine = Engine::volatile().await;
+    let (one, other) = (engine.gateway("one").await, engine.gateway("other").await);
+    for _ in 0..5 {
+        one.send(put("/v1/stream/s").json("")).await.expect(201);
+        let mut connection = one.connect().await;
+        let poll = connection.send(held_poll());
+        let end = async {
+            holds_a_poll(&one).await;
+            engine.command("CLIENT KILL TYPE pubsub");
+            other.send(delete("/v1/stream/s")).await.expect(204);
+        };
+        let (answer, ()) = tokio::join!(poll, end);
+        answer.expect(404);
+    }
+}
+
+#[tokio::test]
+async fn an_engine_whose_memory_is_full_refuses_appends_and_is_read() {
+    let engine = Engine::start(&["--save", "", "--maxmemory", "16mb"]).await;
+    let gateway = engine.gateway("one").await;
+    gateway.send(put("/v1/stream/s").text("")).await.expect(201);
+    let mut refused = None;
+    for _ in 0..1000 {
+        let answer = gateway.send(post("/v1/stream/s").text(vec![b'x'; 60_000])).await;
+        if answer.status != 204 {
+            refused = Some(answer.expect(507));
+            break;
+        }
+    }
+    let refused = refused.expect("the engine is full");
+    assert_eq!(refused.problem(), "store-full");
+    gateway.send(get("/v1/stream/s")).await.expect(200);
+}
+
+/// Starts a gateway that has to refuse the engine, and returns what it says.
+async fn refusal(engine: &Engine) -> String {
+    let url = engine.url();
+    let mut gateway = tokio::process::Command::new(program());
+    gateway.args(["--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0", "--mqtt", "off", "--store", &url]);
+    let output = tokio::time::timeout(PATIENCE, gateway.kill_on_drop(true).output());
+    let output = output.await.expect("it ends").unwrap();
+    assert!(!output.status.success());
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+#[tokio::test]
 async fn an_engine_that_may_delete_streams_by_itself_is_refused() {
     let engine = Engine::start(&["--save", "", "--maxmemory-policy", "allkeys-lru"]).await;
-    let url = engine.url();
-    let output = std::process::Command::new(crate::world::program())
-        .args(["--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0", "--mqtt", "off", "--store", &url])
-        .output()
-        .unwrap();
-    let said = String::from_utf8_lossy(&output.stderr);
-    assert!(!output.status.success() && said.contains("maxmemory-policy allkeys-lru"), "{said}");
+    let said = refusal(&engine).await;
+    assert!(said.contains("maxmemory-policy allkeys-lru"), "{said}");
 }
 
 #[tokio::test]
 async fn an_engine_that_does_not_answer_is_an_error_at_the_start() {
     let mut engine = Engine::volatile().await;
     engine.kill();
-    let url = engine.url();
-    let output = std::process::Command::new(crate::world::program())
-        .args(["--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0", "--mqtt", "off", "--store", &url])
-        .output()
-        .unwrap();
-    let said = String::from_utf8_lossy(&output.stderr);
-    assert!(!output.status.success() && said.contains("--store: the engine cannot be used"), "{said}");
+    let said = refusal(&engine).await;
+    assert!(said.contains("--store: the engine cannot be used"), "{said}");
 }

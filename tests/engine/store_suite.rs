@@ -2,6 +2,7 @@
 
 use std::sync::LazyLock;
 
+use pollgate::budget::Budget;
 use pollgate::store::{Redis, RedisOptions};
 use tokio::runtime::{Builder, Runtime};
 
@@ -17,6 +18,6 @@ pub fn make() -> Made {
     let engine = RUNTIME.handle().clone();
     let engine = std::thread::spawn(move || engine.block_on(Engine::volatile())).join().unwrap();
     let options = RedisOptions { url: engine.url(), gateway: "a".to_owned(), follows_engine_clock: false };
-    let store = Redis::new(options, RUNTIME.handle().clone()).unwrap();
+    let store = Redis::new(options, Budget::unlimited(), RUNTIME.handle().clone()).unwrap();
     Made { store: Box::new(store), needs: Some(Box::new(engine)) }
 }

@@ -1,7 +1,8 @@
 //! The values that a stream in a store consists of, besides its log.
 
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::sync::atomic::{AtomicI64, Ordering};
+use std::time::{Duration, SystemTime};
 
 use crate::store::log::Record;
 use crate::stream::{Annotation, Fork, Lifetime, Missing, Position, Principal, Retention};
@@ -13,6 +14,30 @@ pub(in crate::store) struct Moment {
     pub(in crate::store) now: SystemTime,
     /// The time of day at the same moment.
     pub(in crate::store) wall: SystemTime,
+}
+
+/// The difference between two clocks, in milliseconds, until it is measured again. Initially they show the same.
+#[derive(Debug, Default)]
+pub(in crate::store) struct ClockDifference(AtomicI64);
+
+impl ClockDifference {
+    /// Notes that one clock shows `from` and the other one `to`.
+    pub(in crate::store) fn follow(&self, from: SystemTime, to: SystemTime) {
+        let millis = |time: Duration| i64::try_from(time.as_millis()).unwrap_or(i64::MAX);
+        let ahead = match to.duration_since(from) {
+            Ok(ahead) => millis(ahead),
+            Err(behind) => -millis(behind.duration()),
+        };
+        self.0.store(ahead, Ordering::Relaxed);
+    }
+
+    /// What the other clock shows when the one shows `time`.
+    pub(in crate::store) fn convert(&self, time: SystemTime) -> SystemTime {
+        let ahead = self.0.load(Ordering::Relaxed);
+        let by = Duration::from_millis(ahead.unsigned_abs());
+        let converted = if ahead < 0 { time.checked_sub(by) } else { time.checked_add(by) };
+        converted.unwrap_or(time)
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -15,6 +15,7 @@ use super::argument::{millis, partition_of};
 use super::engine::EngineCall;
 use super::reply::{EngineReply, items};
 use super::shared::SharedStore;
+use crate::budget::Charge;
 use crate::stream::{
     Append, AppendError, AppendRefusal, AppendType, Appended, ChangeError, ContentType, Failure, Missing,
     ProducerRefusal, StreamName,
@@ -90,7 +91,10 @@ impl SharedStore {
                 let content_type = self.content_type_for(name, &append, now).await?;
                 append.split_for(&content_type)?;
             }
+            let waiting =
+                Charge::waiting(&self.budget, name.tenant(), append.principal, append.payload.len());
             let (returned, mut reply) = self.append(name, append, now).await?;
+            drop(waiting);
             append = returned;
             match &*reply.verdict {
                 "split" => self.content_types.invalidate(name),
@@ -144,7 +148,6 @@ impl SharedStore {
         }
         let head = reply.head().ok_or(Failure::Unreadable)?;
         let (first, second) = (reply.text(1), reply.text(2));
-        // A refused append may have found the former stream expired.
         let (source, ended) = (reply.text(3), reply.text(4));
         self.has_ended(name, source, &ended).await;
         let number = |text: &str| text.parse().ok();
@@ -153,10 +156,7 @@ impl SharedStore {
         let by_producer = |refusal| refused(AppendRefusal::Producer(refusal));
         let created = match &*reply.verdict {
             "new" => false,
-            "created" => {
-                self.has_ended(name, first, &second).await;
-                true
-            }
+            "created" => true,
             "duplicate" => {
                 return Ok(Appended {
                     tail,

@@ -85,13 +85,23 @@ fn fork(Fork { source, offset, sub_offset }: &Fork) -> String {
 
 impl EngineCall {
     /// Adds the messages of an append: content, kind, positions, messages, ends of the values, annotation, and what becomes of the
-    /// retained message.
-    pub(super) fn messages(self, payload: &Payload, annotation: Option<&Annotation>) -> Self {
+    /// retained message: with `may_retain` what the annotation says, otherwise nothing.
+    pub(super) fn messages(
+        self,
+        payload: &Payload,
+        annotation: Option<&Annotation>,
+        may_retain: bool,
+    ) -> Self {
         let shape = payload.shape();
         let ends: Vec<u8> = shape.ends().iter().flat_map(|end| end.to_le_bytes()).collect();
         let retain = match annotation {
-            Some(annotation) if annotation.retain && shape.is_empty_message() => "clear",
-            Some(annotation) if annotation.retain => "keep",
+            Some(annotation) if may_retain && annotation.retain => {
+                if shape.is_empty_message() {
+                    "clear"
+                } else {
+                    "keep"
+                }
+            }
             _ => "",
         };
         let note = annotation.map(|annotation| postcard::to_allocvec(&Note::of(annotation)));
@@ -137,7 +147,7 @@ impl EngineCall {
         let call = self
             .with(mode)
             .with(declared)
-            .messages(&append.payload, append.annotation.as_deref())
+            .messages(&append.payload, append.annotation.as_deref(), true)
             .producer(append.producer.as_ref())
             .with(append.sequence.as_deref().unwrap_or_default())
             .with(if append.close { "1" } else { "0" });

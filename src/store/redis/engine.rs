@@ -1,6 +1,7 @@
 //! The connection to the engine: calls of the function library, with a deadline and one attempt to connect again.
 
 use std::fmt;
+use std::sync::LazyLock;
 use std::time::Duration;
 
 use redis::aio::MultiplexedConnection;
@@ -12,10 +13,17 @@ use super::promise::EnginePromise;
 use crate::stream::Failure;
 
 /// The functions that the engine runs.
-const LIBRARY: &str = include_str!("library.lua");
+const FUNCTIONS: &str = include_str!("library.lua");
 
-/// What the names of the functions begin with. Their version is part of it, so that gateways of two versions may use one engine.
-const VERSION: &str = "pollgate_1_";
+/// Stands in [`FUNCTIONS`] for the name of the library, with which the names of the functions begin.
+const PLACEHOLDER: &str = "LIBRARY";
+
+/// The name of the library. It differs for each content, so that gateways of two versions may use one engine.
+static LIBRARY: LazyLock<String> = LazyLock::new(|| {
+    let digest = ring::digest::digest(&ring::digest::SHA256, FUNCTIONS.as_bytes());
+    let hex = digest.as_ref().iter().take(6).map(|byte| format!("{byte:02x}"));
+    format!("pollgate_{}", hex.collect::<String>())
+});
 
 /// After this time without an answer, a call counts as failed.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
@@ -63,7 +71,7 @@ impl EngineCall {
     /// Calls `function` on the keys that begin with `partition`.
     pub(super) fn of(function: &str, partition: &str) -> Self {
         let mut cmd = cmd("FCALL");
-        cmd.arg(format!("{VERSION}{function}")).arg(1).arg(partition);
+        cmd.arg(format!("{}_{function}", *LIBRARY)).arg(1).arg(partition);
         Self { cmd }
     }
 
@@ -107,7 +115,7 @@ impl Engine {
     pub(super) async fn call(&self, call: &EngineCall) -> Result<Value, Failure> {
         let mut connection = self.connected().await.map_err(|error| failure(&error))?;
         let answer = connection.send_packed_command(&call.cmd).await;
-        self.checked(answer).await
+        self.checked(answer.and_then(Value::extract_error)).await
     }
 
     /// Calls several functions at once, and returns their answers in the same order.
@@ -118,6 +126,7 @@ impl Engine {
         }
         let mut connection = self.connected().await.map_err(|error| failure(&error))?;
         let answers = connection.send_packed_commands(&pipeline, 0, calls.len()).await;
+        let answers = answers.and_then(|answers| answers.into_iter().map(Value::extract_error).collect());
         self.checked(answers).await
     }
 
@@ -125,16 +134,19 @@ impl Engine {
     pub(super) async fn command(&self, command: &Cmd) -> Result<Value, Failure> {
         let mut connection = self.connected().await.map_err(|error| failure(&error))?;
         let answer = connection.send_packed_command(command).await;
-        self.checked(answer).await
+        self.checked(answer.and_then(Value::extract_error)).await
     }
 
     async fn checked<T>(&self, answer: Result<T, RedisError>) -> Result<T, Failure> {
         match answer {
             Ok(answer) => Ok(answer),
             Err(error) => {
-                // The next call connects again: the engine may have moved, or have lost the functions.
-                *self.connection.lock().await = None;
-                Err(failure(&error))
+                let failure = failure(&error);
+                if failure != Failure::Full {
+                    // The next call connects again: the engine may have moved, or have lost the functions.
+                    *self.connection.lock().await = None;
+                }
+                Err(failure)
             }
         }
     }
@@ -152,8 +164,13 @@ impl Engine {
         // The connection's task belongs to the runtime of the store, whichever runtime calls.
         let mut connected = self.runtime.spawn(connecting).await.map_err(aborted)??;
         let mut load = cmd("FUNCTION");
-        load.arg("LOAD").arg("REPLACE").arg(LIBRARY);
-        load.query_async::<()>(&mut connected).await?;
+        load.arg("LOAD").arg(FUNCTIONS.replace(PLACEHOLDER, &LIBRARY));
+        match load.query_async::<String>(&mut connected).await {
+            Ok(_) => {}
+            // Another gateway has loaded it.
+            Err(error) if error.to_string().contains("already exists") => {}
+            Err(error) => return Err(error),
+        }
         *connection = Some(connected.clone());
         Ok(connected)
     }
@@ -176,7 +193,7 @@ impl Engine {
         for channel in channels {
             let mut subscribe = cmd("SSUBSCRIBE");
             subscribe.arg(channel);
-            connection.send_packed_command(&subscribe).await?;
+            connection.send_packed_command(&subscribe).await.and_then(Value::extract_error)?;
         }
         Ok(connection)
     }

@@ -11,12 +11,14 @@ use super::shared::SharedStore;
 use crate::store::log::Record;
 use crate::stream::{
     ChangeError, Create, CreateError, Created, EpochHistory, FORK_DEPTH_MAX, Failure, Fork, GapReason,
-    Lifetime, Missing, Payload, Position, ReadError, Retention, Start, StreamName, WriterStates,
+    Lifetime, MessageLimit, Missing, Payload, Position, ReadError, Retention, Start, StreamName,
+    WriterStates,
 };
 use bytes::Bytes;
 
-/// Maximum size of the messages that a fork copies; they are one call.
+/// Bounds of what a fork copies, which is one call: bytes of messages, and appends.
 const FORK_BYTES_MAX: usize = 16 * 1024 * 1024;
+const FORK_RECORDS_MAX: usize = 65_536;
 
 /// The part of a creation that a fork takes from its source.
 struct Branching {
@@ -96,23 +98,24 @@ impl SharedStore {
             ReadError::Gap(_) | ReadError::BehindTail => CreateError::ForkOffset,
         };
         let start = fork.offset.unwrap_or(Start::Tail);
-        let (head, anchor, _) = self.records(&fork.source, start, 0, now, true).await.map_err(failed)?;
+        let one = MessageLimit { bytes_max: 0, count_max: 1 };
+        let (head, anchor, _) = self.records(&fork.source, start, one, now, true).await.map_err(failed)?;
         if head.content_type != create.content_type {
             return Err(CreateError::SourceContentType);
         }
         let end = anchor.0.checked_add(fork.sub_offset).map(Position).filter(|end| *end <= head.tail);
         let end = end.ok_or(CreateError::ForkOffset)?;
+        let shared = MessageLimit { bytes_max: FORK_BYTES_MAX, count_max: FORK_RECORDS_MAX };
         let (mut records, mut from, mut bytes) = (Vec::new(), head.earliest, 0);
         while from < end {
             let start = Start::At(head.history.offset_at(from));
-            let (_, _, log) =
-                self.records(&fork.source, start, FORK_BYTES_MAX, now, true).await.map_err(failed)?;
+            let (_, _, log) = self.records(&fork.source, start, shared, now, true).await.map_err(failed)?;
             for record in log.records_from(from).take_while(|record| record.start < end) {
                 bytes += record.content.len();
                 from = record.end();
                 records.push(record.into_owned());
             }
-            if bytes > FORK_BYTES_MAX {
+            if bytes > FORK_BYTES_MAX || records.len() > FORK_RECORDS_MAX {
                 return Err(Failure::Full.into());
             }
         }
@@ -170,13 +173,10 @@ impl SharedStore {
                 Payload::message(record.content.clone())
             };
             // A fork begins without a retained message.
-            let annotation = record.annotation.as_deref().cloned();
-            let annotation =
-                annotation.map(|annotation| crate::stream::Annotation { retain: false, ..annotation });
-            call = call.messages(&payload, annotation.as_ref()).number(millis(record.at));
+            call = call.messages(&payload, record.annotation.as_deref(), false).number(millis(record.at));
         }
         if has_messages {
-            call = call.messages(&create.payload, None).number(millis(self.moment(now).0));
+            call = call.messages(&create.payload, None, false).number(millis(self.moment(now).0));
         }
         for (producer, seen) in producers {
             let state = format!("{}:{}:{}", producer.epoch, producer.sequence, millis(*seen));

@@ -1,13 +1,14 @@
-#!lua name=pollgate_1
+#!lua name=LIBRARY
 -- The steps of the store contract in Redis and Valkey. Each function is one step on one stream, and is done completely or not at all.
--- src/store/redis/mod.rs describes the keys; all keys of a call are in one hash slot, as they begin with the partition KEYS[1].
+-- src/store/redis.rs describes the keys; all keys of a call are in one hash slot, as they begin with the partition KEYS[1]. LIBRARY
+-- stands for a name that differs for each content of this file.
 --
 -- Times are milliseconds since 1970. Epochs are 16 hexadecimal digits, because a number of Lua has only 53 bits.
 
 -- Fields of the metadata of a stream that every step needs.
 local FIELDS = {
   'epoch', 'ancestors', 'tail', 'earliest', 'messages', 'bytes', 'closed', 'closed_by', 'content_type', 'essence', 'lifetime',
-  'retention', 'asked', 'used', 'sequence', 'deleted', 'depth', 'retained', 'replication', 'producers', 'source', 'branch',
+  'retention', 'asked', 'used', 'sequence', 'deleted', 'depth', 'replication', 'producers', 'source', 'branch',
   'appended',
 }
 local NUMBERS = { 'tail', 'earliest', 'messages', 'bytes', 'used', 'depth', 'producers', 'branch', 'appended' }
@@ -16,6 +17,9 @@ local NUMBERS = { 'tail', 'earliest', 'messages', 'bytes', 'used', 'depth', 'pro
 local TRIM_MAX = 1000
 local READ_MAX = 4096
 local SWEEP_MAX = 100
+
+-- How long the readers of a gateway that tells nothing any more are remembered, in the time of the engine; longer than they count.
+local WAITERS_KEPT = 10 * 60 * 1000
 
 -- A producer that was idle this long is forgotten: a week.
 local PRODUCER_IDLE_MAX = 7 * 24 * 3600 * 1000
@@ -60,15 +64,19 @@ local function store(keys, stream, ...)
   redis.call('HSET', keys.meta, unpack(changed))
 end
 
--- Identifies one history of the engine: it changes when a replica is promoted, which may lack the last appends.
-local function replication() return string.match(redis.call('INFO', 'replication'), 'master_replid:(%x+)') or '' end
+-- Identifies one history of the engine: it changes when a replica is promoted, which may lack the last appends. It is asked for once a
+-- call, as INFO takes half as long as everything else of a short call.
+local function replication(keys)
+  keys.history = keys.history or string.match(redis.call('INFO', 'replication'), 'master_replid:(%x+)') or ''
+  return keys.history
+end
 
 -- A new epoch: the time in microseconds, and 12 bits of the history, as two histories may count the same time. It is greater than all
 -- earlier ones, as a call takes longer than a microsecond.
-local function new_epoch()
+local function new_epoch(keys)
   local time = redis.call('TIME')
   local micros = tonumber(time[1]) * 1000000 + tonumber(time[2])
-  return string.format('%013x', micros) .. string.sub(replication() .. '000', 1, 3)
+  return string.format('%013x', micros) .. string.sub(replication(keys) .. '000', 1, 3)
 end
 
 local function head(stream)
@@ -113,7 +121,7 @@ end
 
 -- Continues in a new epoch if the engine may have lost appends since the last one: offsets beyond the tail are then refused for ever.
 local function follow_replication(keys, stream)
-  local current = replication()
+  local current = replication(keys)
   if stream.replication == current then return end
   -- The tail has the epoch of the appends before it, not that of a run without appends.
   local ancestors, epoch_of_tail = {}, nil
@@ -126,17 +134,21 @@ local function follow_replication(keys, stream)
   end
   ancestors[#ancestors + 1] = (epoch_of_tail or stream.epoch) .. ':' .. integer(stream.tail)
   while #ancestors > ANCESTORS_MAX do table.remove(ancestors, 1) end
-  stream.ancestors, stream.epoch, stream.replication = table.concat(ancestors, ','), new_epoch(), current
+  stream.ancestors, stream.epoch, stream.replication = table.concat(ancestors, ','), new_epoch(keys), current
   store(keys, stream, 'ancestors', 'epoch', 'replication')
 end
 
--- Finds a live stream. Returns it, or nil with the reason and the source that the caller has to release.
+-- Notes a use of a stream, from which an idle lifetime counts.
+local function use(keys, stream, now)
+  if string.sub(stream.lifetime, 1, 1) == 'i' then redis.call('HSET', keys.meta, 'used', integer(now)) end
+end
+
+-- Finds a live stream. Returns it, or nil with the reason, and of an expired stream the source that the caller has to release.
 local function find(keys, now, wall)
   local stream = load(keys)
   if not stream then return nil, { 'missing' } end
   if stream.deleted == '1' then return nil, { 'deleted' } end
   if has_ended(keys, stream, now, wall) then return nil, { 'missing', remove(keys, stream), 'ended' } end
-  follow_replication(keys, stream)
   return stream
 end
 
@@ -159,7 +171,7 @@ local function start_of(record, from)
   return math.min(struct.unpack('<I4', record.x, 4 * from - 3) + 1, length)
 end
 
--- Removes the oldest messages until the retention holds. Returns whether there were any.
+-- Removes the oldest messages until the retention holds.
 local function trim(keys, stream, now)
   local messages_max, bytes_max, age_max = string.match(stream.retention, '^(%d*),(%d*),(%d*)$')
   messages_max, bytes_max, age_max = tonumber(messages_max), tonumber(bytes_max), tonumber(age_max)
@@ -187,7 +199,6 @@ local function trim(keys, stream, now)
     trimmed = true
   end
   if trimmed then store(keys, stream, 'bytes', 'messages', 'earliest') end
-  return trimmed
 end
 
 -- When the sweep has to visit the stream, in the time of ages and in the time of day; nil if never.
@@ -214,10 +225,8 @@ local function push(keys, stream, record, now)
   if record.retain == 'keep' then
     redis.call('DEL', keys.retained)
     redis.call('HSET', keys.retained, 'start', integer(stream.tail), unpack(entry))
-    stream.retained = '1'
   elseif record.retain == 'clear' then
     redis.call('DEL', keys.retained)
-    stream.retained = ''
   end
   stream.tail = stream.tail + record.positions
   stream.messages = stream.messages + record.messages
@@ -232,7 +241,7 @@ local function record_from(args, at)
   }
 end
 
--- Checks the producer of an append. Returns 'new', 'duplicate' with the highest sequence, or the refusal.
+-- Checks the producer of an append. Returns nil and how many producers a new append adds, or why the append is not new.
 local function check_producer(keys, append, now)
   local known = redis.call('HGET', keys.meta, 'p:' .. append.producer)
   local epoch, last, seen
@@ -279,11 +288,11 @@ local function admit(keys, stream, append, now)
   return nil, added
 end
 
-local function new_stream(epoch, args, now)
+local function new_stream(keys, args, now)
   return {
-    epoch = epoch, ancestors = '', tail = 0, earliest = 0, messages = 0, bytes = 0, closed = '', closed_by = '',
+    epoch = new_epoch(keys), ancestors = '', tail = 0, earliest = 0, messages = 0, bytes = 0, closed = '', closed_by = '',
     content_type = args.content_type, essence = args.essence, lifetime = args.lifetime, retention = args.retention,
-    asked = args.asked, used = now, sequence = '', deleted = '', depth = 0, retained = '', replication = replication(),
+    asked = args.asked, used = now, sequence = '', deleted = '', depth = 0, replication = replication(keys),
     producers = 0, source = '', branch = 0, appended = 0,
   }
 end
@@ -310,20 +319,21 @@ local function append_from(args, at)
   return append
 end
 
--- Does one append. Returns its verdict.
+-- Does one append. Returns its verdict: its kind, the metadata, two details of a refusal, and the source to release and 'ended' if the
+-- former stream of this name was found expired.
 local function append_one(keys, append, now, wall)
   local stream, missing = find(keys, now, wall)
-  local created = false
-  if not stream then
+  local created, source, ended = false, missing and missing[2] or '', missing and missing[3] or ''
+  if stream then
+    follow_replication(keys, stream)
+  else
     if not append.creates or missing[1] ~= 'missing' then return missing end
-    stream, created = new_stream(new_epoch(), append.create, now), true
+    stream, created = new_stream(keys, append.create, now), true
   end
   local refusal, added = admit(keys, stream, append, now)
   if refusal then
-    local verdict = { refusal[1], head(stream), refusal[2] or '', refusal[3] or '' }
-    if refusal[1] == 'duplicate' and not created then stream.used = now; store(keys, stream, 'used') end
-    if missing and missing[3] then verdict[5], verdict[6] = missing[2], missing[3] end
-    return verdict
+    if refusal[1] == 'duplicate' and not created then use(keys, stream, now) end
+    return { refusal[1], head(stream), refusal[2] or '', refusal[3] or '', source, ended }
   end
   local before = stream.tail
   push(keys, stream, append.record, now)
@@ -337,7 +347,7 @@ local function append_one(keys, append, now, wall)
   if created then
     insert(keys, stream, now)
   else
-    store(keys, stream, 'tail', 'messages', 'bytes', 'closed', 'closed_by', 'sequence', 'producers', 'used', 'retained', 'appended')
+    store(keys, stream, 'tail', 'messages', 'bytes', 'closed', 'closed_by', 'sequence', 'producers', 'used', 'appended')
   end
   if append.producer ~= '' then
     redis.call('HSET', keys.meta, 'p:' .. append.producer,
@@ -345,28 +355,36 @@ local function append_one(keys, append, now, wall)
   end
   trim(keys, stream, now)
   announce(keys, stream, before)
-  return { created and 'created' or 'new', head(stream), missing and missing[2] or '', missing and missing[3] or '' }
+  return { created and 'created' or 'new', head(stream), '', '', source, ended }
 end
 
--- Appends of one gateway to one stream. A call whose answer was lost is sent again with the same id, and does nothing then. ARGV: name,
--- now, wall, gateway, id, then the fields of each append.
+-- Appends of one gateway to one stream. A call whose answer was lost is sent again with the same id, and does nothing then: of each
+-- verdict, the kind, the tail and the details are kept until the next call of the gateway. ARGV: name, now, wall, gateway, id, then the
+-- fields of each append.
 local function append(partition, args)
   local keys = keys_of(partition[1], args[1])
   local now, wall, last_call = tonumber(args[2]), tonumber(args[3]), 'g:' .. args[4]
   local done = redis.call('HGET', keys.meta, last_call)
-  if done then
-    local id, verdicts = string.match(done, '^(%d+) (.*)$')
-    if id == args[5] then return cmsgpack.unpack(verdicts) end
+  local id, told = string.match(done or '', '^(%d+) (.*)$')
+  if id == args[5] then
+    local verdicts, stream = cmsgpack.unpack(told), load(keys)
+    for _, verdict in ipairs(verdicts) do
+      if type(verdict[2]) == 'number' then
+        stream.tail = verdict[2]
+        verdict[2] = head(stream)
+      end
+    end
+    return verdicts
   end
-  local verdicts, is_changed = {}, false
+  local verdicts, kept, is_changed = {}, {}, false
   for at = 6, #args, APPEND_FIELDS do
     local verdict = append_one(keys, append_from(args, at), now, wall)
     is_changed = is_changed or verdict[1] == 'new' or verdict[1] == 'created'
     verdicts[#verdicts + 1] = verdict
+    local tail = type(verdict[2]) == 'table' and tonumber(verdict[2][3])
+    kept[#kept + 1] = { verdict[1], tail or verdict[2], unpack(verdict, 3) }
   end
-  if is_changed and redis.call('EXISTS', keys.meta) == 1 then
-    redis.call('HSET', keys.meta, last_call, args[5] .. ' ' .. cmsgpack.pack(verdicts))
-  end
+  if is_changed then redis.call('HSET', keys.meta, last_call, args[5] .. ' ' .. cmsgpack.pack(kept)) end
   return verdicts
 end
 
@@ -382,12 +400,11 @@ local function create(partition, args)
   if stream then
     local is_same = stream.essence == asked.essence and stream.asked == asked.asked and (stream.closed == '1') == closes
     if not is_same then return { 'differs' } end
-    stream.used = now
-    store(keys, stream, 'used')
+    use(keys, stream, now)
     return { 'exists', head(stream) }
   end
   if missing[1] == 'deleted' then return { 'taken' } end
-  stream = new_stream(new_epoch(), asked, now)
+  stream = new_stream(keys, asked, now)
   stream.sequence, stream.depth, stream.source, stream.branch = args[10], tonumber(args[11]), args[12], tonumber(args[13])
   stream.ancestors, stream.tail = args[14], tonumber(args[15])
   stream.earliest = stream.tail
@@ -407,27 +424,26 @@ local function create(partition, args)
   return { 'fresh', head(stream), missing[2] or '', missing[3] or '' }
 end
 
--- Reads records from a position on. ARGV: name, now, wall, start ('earliest', 'tail' or a position), bytes at most, whether this is a
--- use of the stream.
+-- Reads records from a position on. ARGV: name, now, wall, start ('earliest', 'tail' or a position), bytes and records at most, of which
+-- at least one is returned, and whether this is a use of the stream.
 local function read(partition, args)
   local keys = keys_of(partition[1], args[1])
   local now, wall = tonumber(args[2]), tonumber(args[3])
   local stream, missing = find(keys, now, wall)
   if not stream then return missing end
   trim(keys, stream, now)
-  if args[6] == '1' and string.sub(stream.lifetime, 1, 1) == 'i' then
-    stream.used = now
-    store(keys, stream, 'used')
-  end
+  if args[7] == '1' then use(keys, stream, now) end
   local from = args[4] == 'earliest' and stream.earliest or args[4] == 'tail' and stream.tail or tonumber(args[4])
-  local records = {}
+  -- An offset beyond the tail may be of an append that the engine has lost.
+  if from > stream.tail then follow_replication(keys, stream) end
+  local records, records_max = {}, math.min(tonumber(args[6]), READ_MAX)
   if from >= stream.earliest and from < stream.tail then
     local first = redis.call('XREVRANGE', keys.log, '0-' .. integer(from + 1), '-', 'COUNT', 1)[1]
     local next_id, bytes, bytes_max = first and first[1] or '0-' .. integer(from + 1), 0, tonumber(args[5])
-    while bytes <= bytes_max and #records < READ_MAX do
+    while bytes <= bytes_max and #records < records_max do
       local page = redis.call('XRANGE', keys.log, next_id, '+', 'COUNT', 16)
       for _, entry in ipairs(page) do
-        if bytes > bytes_max then break end
+        if bytes > bytes_max or #records == records_max then break end
         records[#records + 1] = entry
         bytes = bytes + math.max(#record_of(entry).d, 1)
       end
@@ -467,8 +483,7 @@ local function retained(partition, args)
   local now, wall = tonumber(args[2]), tonumber(args[3])
   local stream, missing = find(keys, now, wall)
   if not stream then return missing end
-  stream.used = now
-  store(keys, stream, 'used')
+  use(keys, stream, now)
   if args[4] == '1' then redis.call('DEL', keys.retained) end
   return { 'found', head(stream), redis.call('HGETALL', keys.retained) }
 end
@@ -488,8 +503,7 @@ local function fork(partition, args)
     local stream, missing = find(keys, tonumber(args[4]), tonumber(args[5]))
     if not stream then return missing end
     redis.call('SADD', keys.forks, args[2])
-    stream.used = tonumber(args[4])
-    store(keys, stream, 'used')
+    use(keys, stream, tonumber(args[4]))
     return { 'found', head(stream), integer(stream.depth) }
   end
   redis.call('SREM', keys.forks, args[2])
@@ -498,25 +512,23 @@ local function fork(partition, args)
     redis.call('DEL', keys.meta, keys.forks)
     return { 'removed', stream.source }
   end
-  return { 'kept', '' }
+  return { 'kept' }
 end
 
--- Keeps idle streams alive while a gateway has readers of them. ARGV: gateway, until, or 0 to end that at `now`, now, names.
+-- Keeps an idle stream alive while a gateway has readers of it. ARGV: name, gateway, until, or 0 to end that at `now`, now.
 local function wait(partition, args)
-  local until_time = tonumber(args[2])
-  for i = 4, #args do
-    local keys = keys_of(partition[1], args[i])
-    local lifetime = redis.call('HGET', keys.meta, 'lifetime')
-    if lifetime and string.sub(lifetime, 1, 1) == 'i' then
-      if until_time > 0 then
-        redis.call('HSET', keys.waiters, args[1], args[2])
-      else
-        redis.call('HDEL', keys.waiters, args[1])
-        redis.call('HSET', keys.meta, 'used', args[3])
-      end
-    end
+  local keys = keys_of(partition[1], args[1])
+  local lifetime = redis.call('HGET', keys.meta, 'lifetime')
+  if not lifetime or string.sub(lifetime, 1, 1) ~= 'i' then return 0 end
+  if args[3] == '0' then
+    redis.call('HDEL', keys.waiters, args[2])
+    redis.call('HSET', keys.meta, 'used', args[4])
+  else
+    redis.call('HSET', keys.waiters, args[2], args[3])
+    -- Those of gateways that were killed go with the last one.
+    redis.call('PEXPIRE', keys.waiters, WAITERS_KEPT)
   end
-  return #args - 3
+  return 1
 end
 
 -- The streams of a partition whose names begin with a prefix, from a name on. ARGV: the least name, which is excluded if it begins
@@ -541,14 +553,13 @@ local function list(partition, args)
   return { found, last }
 end
 
--- Removes streams of a partition that have expired, and messages that are too old. Returns how many streams are left, whether there is
--- more to do, and the ended streams, each with the source that it releases. ARGV: now, wall.
+-- Removes streams of a partition that have expired, and messages that are too old. Returns how many streams are left, and the ended
+-- streams, each with the source that it releases. ARGV: now, wall.
 local function sweep(partition, args)
   local now, wall = tonumber(args[1]), tonumber(args[2])
-  local ended, more = {}, 0
+  local ended = {}
   for _, agenda in ipairs({ { partition[1] .. 'due', now }, { partition[1] .. 'dated', wall } }) do
     local names = redis.call('ZRANGEBYSCORE', agenda[1], '-inf', integer(agenda[2]), 'LIMIT', 0, SWEEP_MAX)
-    if #names == SWEEP_MAX then more = 1 end
     for _, name in ipairs(names) do
       local keys = keys_of(partition[1], name)
       local stream = load(keys)
@@ -564,7 +575,7 @@ local function sweep(partition, args)
       end
     end
   end
-  return { redis.call('ZCARD', partition[1] .. 'names'), more, ended }
+  return { redis.call('ZCARD', partition[1] .. 'names'), ended }
 end
 
 -- Changes a session. KEYS[1] is the namespace of the gateway's sessions. ARGV: client, whether it begins anew, then key, '1' with a
@@ -593,15 +604,15 @@ local function sessions(namespace, args)
   return found
 end
 
-redis.register_function('pollgate_1_append', append)
-redis.register_function('pollgate_1_create', create)
-redis.register_function('pollgate_1_read', read)
-redis.register_function('pollgate_1_describe', describe)
-redis.register_function('pollgate_1_retained', retained)
-redis.register_function('pollgate_1_delete', delete)
-redis.register_function('pollgate_1_fork', fork)
-redis.register_function('pollgate_1_wait', wait)
-redis.register_function('pollgate_1_list', list)
-redis.register_function('pollgate_1_sweep', sweep)
-redis.register_function('pollgate_1_change_session', change_session)
-redis.register_function('pollgate_1_sessions', sessions)
+redis.register_function('LIBRARY_append', append)
+redis.register_function('LIBRARY_create', create)
+redis.register_function('LIBRARY_read', read)
+redis.register_function('LIBRARY_describe', describe)
+redis.register_function('LIBRARY_retained', retained)
+redis.register_function('LIBRARY_delete', delete)
+redis.register_function('LIBRARY_fork', fork)
+redis.register_function('LIBRARY_wait', wait)
+redis.register_function('LIBRARY_list', list)
+redis.register_function('LIBRARY_sweep', sweep)
+redis.register_function('LIBRARY_change_session', change_session)
+redis.register_function('LIBRARY_sessions', sessions)

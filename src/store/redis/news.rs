@@ -127,8 +127,8 @@ impl SharedStore {
     fn wait(&self, name: &StreamName, left_at: Option<SystemTime>, now: SystemTime) -> EngineCall {
         let (now, _) = self.moment(left_at.unwrap_or(now));
         let until = if left_at.is_some() { 0 } else { millis(now + BELIEVED_FOR) };
-        let call = EngineCall::of("wait", &partition_of(name)).with(&self.gateway);
-        call.number(until).number(millis(now)).with(name.as_str())
+        let call = EngineCall::of("wait", &partition_of(name)).with(name.as_str()).with(&self.gateway);
+        call.number(until).number(millis(now))
     }
 
     /// Tells the engine which streams have readers here.
@@ -141,7 +141,7 @@ impl SharedStore {
         Ok(())
     }
 
-    /// Reads the tails of all streams with readers here, and tells them.
+    /// Asks for the tails of all streams with readers here, and tells them, or that the stream has ended.
     pub(super) async fn tell_attached(&self, listener: &dyn NewsListener) {
         for part in self.attached.names().chunks(CALLS_MAX) {
             let call = |name| self.call("describe", name, SystemTime::UNIX_EPOCH).with("0");
@@ -149,8 +149,11 @@ impl SharedStore {
             let Ok(answers) = self.engine.call_all(&calls).await else { return };
             for (name, answer) in part.iter().zip(answers) {
                 let Some(mut reply) = EngineReply::of(answer) else { continue };
-                if let Some(StreamHead { history, tail, closed, .. }) = reply.head() {
-                    listener.moved(name, history.own(), tail, closed);
+                match reply.head() {
+                    Some(StreamHead { history, tail, closed, .. }) => {
+                        listener.moved(name, history.own(), tail, closed);
+                    }
+                    None => listener.ended(name),
                 }
             }
         }

@@ -39,7 +39,8 @@ impl SharedStore {
         now: SystemTime,
     ) -> Result<Batch, ReadError> {
         let bytes_max = limit.bytes_max.max(CHARACTER_BYTES_MAX);
-        let (head, from, log) = self.records(name, start, bytes_max, now, true).await?;
+        let all = MessageLimit { bytes_max, count_max: usize::MAX };
+        let (head, from, log) = self.records(name, start, all, now, true).await?;
         let view = View {
             slice: log.read(from, limit.bytes_max),
             from,
@@ -60,7 +61,7 @@ impl SharedStore {
         now: SystemTime,
         is_use: bool,
     ) -> Result<Messages, ReadError> {
-        let (head, from, log) = self.records(name, start, limit.bytes_max, now, is_use).await?;
+        let (head, from, log) = self.records(name, start, limit, now, is_use).await?;
         let (messages, next) = log.messages_within(from, limit);
         let view = MessagesView {
             messages,
@@ -73,12 +74,12 @@ impl SharedStore {
         Ok(view.into_messages())
     }
 
-    /// The records from `start` on, as a log that begins with the one that contains it.
+    /// The records from `start` on, as a log that begins with the one that contains it: as many as fit into `limit`, and at least one.
     pub(super) async fn records(
         &self,
         name: &StreamName,
         start: Start,
-        bytes_max: usize,
+        limit: MessageLimit,
         now: SystemTime,
         is_use: bool,
     ) -> Result<(StreamHead, Position, Log<Bytes>), ReadError> {
@@ -88,7 +89,8 @@ impl SharedStore {
             Start::Tail => call.with("tail"),
             Start::At(offset) => call.number(offset.position.0),
         };
-        let call = call.number(bytes_max as u64).with(if is_use { "1" } else { "0" });
+        let call = call.number(limit.bytes_max as u64).number(limit.count_max.max(1) as u64);
+        let call = call.with(if is_use { "1" } else { "0" });
         let mut reply = self.ask(name, &call).await?;
         let head = reply.head().ok_or(Failure::Unreadable)?;
         let from = head.locate(start)?;

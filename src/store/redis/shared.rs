@@ -2,8 +2,8 @@
 
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, AtomicU64, AtomicUsize, Ordering};
-use std::time::{Duration, SystemTime};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::time::SystemTime;
 
 use moka::sync::Cache;
 use parking_lot::Mutex;
@@ -15,6 +15,7 @@ use super::attached::AttachedStreams;
 use super::engine::{Engine, EngineCall, EngineError};
 use super::reply::EngineReply;
 use crate::budget::{Budget, Owner};
+use crate::store::entry::ClockDifference;
 use crate::stream::{
     ChangeError, ContentType, Description, Failure, Missing, Principal, SessionChange, StreamName, Tenant,
 };
@@ -38,10 +39,10 @@ pub(super) struct SharedStore {
     pub(super) engine: Engine,
     pub(super) gateway: String,
     pub(super) follows_engine_clock: bool,
-    /// The difference of the engine's clock to that of this machine, in milliseconds.
-    pub(super) engine_ahead: AtomicI64,
-    /// The difference of the time of day to the time that measures ages, in milliseconds.
-    pub(super) wall_ahead: AtomicI64,
+    /// From the clock of this machine to that of the engine.
+    pub(super) engine_ahead: ClockDifference,
+    /// From the time that measures ages to the time of day.
+    pub(super) wall_ahead: ClockDifference,
     /// The number of the next call that appends, unique among the runs of this gateway.
     pub(super) calls: AtomicU64,
     pub(super) appends: AppendQueue,
@@ -50,7 +51,10 @@ pub(super) struct SharedStore {
     pub(super) attached: AttachedStreams,
     /// Streams that ended by themselves and that no sweep has returned yet.
     pub(super) ended: Mutex<Vec<StreamName>>,
+    /// Number of all streams; only the gateway that sweeps knows it.
     pub(super) streams: AtomicUsize,
+    /// Charged for messages that wait for a call.
+    pub(super) budget: Arc<Budget>,
     /// Memory that a read takes for a moment is charged to nobody.
     pub(super) owner: Arc<Owner>,
 }
@@ -66,20 +70,25 @@ impl fmt::Debug for SharedStore {
 
 impl SharedStore {
     /// The state of a store that connects when it is first used.
-    pub(super) fn new(options: RedisOptions, runtime: Handle) -> Result<Self, EngineError> {
+    pub(super) fn new(
+        options: RedisOptions,
+        budget: Arc<Budget>,
+        runtime: Handle,
+    ) -> Result<Self, EngineError> {
         let RedisOptions { url, gateway, follows_engine_clock } = options;
         Ok(Self {
             engine: Engine::new(&url, runtime)?,
             gateway,
             follows_engine_clock,
-            engine_ahead: AtomicI64::new(0),
-            wall_ahead: AtomicI64::new(0),
+            engine_ahead: ClockDifference::default(),
+            wall_ahead: ClockDifference::default(),
             calls: AtomicU64::new(fastrand::u64(1 << 32..1 << 52)),
             appends: AppendQueue::default(),
             content_types: Cache::new(CONTENT_TYPES_MAX),
             attached: AttachedStreams::default(),
             ended: Mutex::default(),
             streams: AtomicUsize::new(0),
+            budget,
             owner: Budget::unlimited().owner_in(Tenant::default(), Principal::GATEWAY),
         })
     }
@@ -90,8 +99,8 @@ impl SharedStore {
 
     /// The time that measures ages, and the time of day, by the clock that all gateways share.
     pub(super) fn moment(&self, now: SystemTime) -> (SystemTime, SystemTime) {
-        let now = shifted(now, self.engine_ahead.load(Ordering::Relaxed));
-        (now, shifted(now, self.wall_ahead.load(Ordering::Relaxed)))
+        let now = self.engine_ahead.convert(now);
+        (now, self.wall_ahead.convert(now))
     }
 
     /// Begins a call on a stream with its name and the time.
@@ -155,19 +164,5 @@ impl SharedStore {
             None => call.with(key).with("0").with(""),
         });
         self.engine.call(&call).await.map(drop)
-    }
-}
-
-pub(super) fn shifted(time: SystemTime, millis: i64) -> SystemTime {
-    let by = Duration::from_millis(millis.unsigned_abs());
-    let shifted = if millis < 0 { time.checked_sub(by) } else { time.checked_add(by) };
-    shifted.unwrap_or(time)
-}
-
-pub(super) fn difference(later: SystemTime, earlier: SystemTime) -> i64 {
-    let millis = |time: Duration| i64::try_from(time.as_millis()).unwrap_or(i64::MAX);
-    match later.duration_since(earlier) {
-        Ok(ahead) => millis(ahead),
-        Err(behind) => -millis(behind.duration()),
     }
 }

@@ -9,7 +9,7 @@ use redis::{Value, cmd};
 use super::argument::{PARTITIONS, millis, partition};
 use super::engine::EngineCall;
 use super::reply::{EngineReply, StreamHead, items, text};
-use super::shared::{SharedStore, difference};
+use super::shared::SharedStore;
 use crate::stream::{Failure, Offset, PAGE_STREAMS_MAX, StreamName, StreamPage};
 
 /// Names that one call lists. A page of all partitions is merged from such parts.
@@ -34,10 +34,8 @@ impl SharedStore {
             self.compare_clocks(now).await?;
         }
         self.tell_waiters(now).await?;
-        let mut ended = std::mem::take(&mut *self.ended.lock());
-        if self.is_sweeper().await? {
-            ended.extend(self.sweep_all(now).await?);
-        }
+        let mut ended = if self.is_sweeper().await? { self.sweep_all(now).await? } else { Vec::new() };
+        ended.append(&mut self.ended.lock());
         Ok(ended)
     }
 
@@ -47,7 +45,7 @@ impl SharedStore {
         let [seconds, micros] =
             numbers.and_then(|numbers| numbers.try_into().ok()).ok_or(Failure::Unreadable)?;
         let time = SystemTime::UNIX_EPOCH + Duration::from_secs(seconds) + Duration::from_micros(micros);
-        self.engine_ahead.store(difference(time, now), Ordering::Relaxed);
+        self.engine_ahead.follow(now, time);
         Ok(())
     }
 
@@ -74,7 +72,7 @@ impl SharedStore {
         let calls: Vec<EngineCall> = (0..PARTITIONS).map(call).collect();
         let (mut ended, mut streams) = (Vec::new(), 0);
         for answer in self.engine.call_all(&calls).await? {
-            let [count, _more, names]: [Value; 3] =
+            let [count, names]: [Value; 2] =
                 items(answer).and_then(|parts| parts.try_into().ok()).ok_or(Failure::Unreadable)?;
             streams += text(count).and_then(|count| count.parse::<usize>().ok()).unwrap_or_default();
             let mut names = items(names).ok_or(Failure::Unreadable)?.into_iter().filter_map(text);
