@@ -152,7 +152,7 @@ impl Broker {
             let at = now + will.delay.min(expiry);
             DelayedWill { will, at, rights: WillRights::Held(rights.clone()) }
         });
-        // Its token counted until now: a connection ends with it.
+        // The token may have just expired, which ended the connection; a will that is due now is published anyway. A revocation prevents it.
         let due = later.take_if(is_due).filter(|_| self.auth.stands(rights));
         let offsets_stored = if is_over { Ok(()) } else { self.store_offsets(&mut session).await };
         let change = if is_over {

@@ -3,6 +3,9 @@
 //! A connection owns its session while it lasts. A new connection of the same client signals the older one
 //! and waits until that has put the session back, so a session always has exactly one owner.
 
+#[cfg(test)]
+mod tests;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -55,9 +58,15 @@ struct SessionSlot {
     connections: AtomicUsize,
 }
 
-/// Counts one connection in [`SessionSlot::connections`] until it is dropped.
+/// Keeps the slot of a client in the table until it is dropped. The last one to be dropped removes a slot without a session.
 #[derive(Debug)]
-struct Claim(Arc<SessionSlot>);
+struct Claim {
+    sessions: Arc<Sessions>,
+    client: Arc<str>,
+    slot: Arc<SessionSlot>,
+    /// Whether it counts in [`SessionSlot::connections`].
+    is_connection: bool,
+}
 
 #[derive(Debug)]
 enum SlotState {
@@ -98,16 +107,13 @@ pub(super) enum WillRights {
 /// Exclusive access to the session of a client. Dropping it without `detach` ends the session.
 #[derive(Debug)]
 pub(super) struct Attached {
-    sessions: Arc<Sessions>,
-    client: Arc<str>,
-    slot: Arc<SessionSlot>,
     kept: OwnedMutexGuard<SlotState>,
+    /// Dropped after `kept`, whose lock it tries.
+    claim: Claim,
     number: u64,
     principal: Principal,
     /// `None` once the session is detached.
     charge: Option<SessionCharge>,
-    /// `None` if no connection has the session.
-    _claim: Option<Claim>,
 }
 
 /// The result of [`Sessions::attach`].
@@ -149,7 +155,7 @@ impl Sessions {
     ) -> Option<SessionFound> {
         loop {
             let slot = self.slot(client);
-            let claim = Some(Claim::new(&slot));
+            let claim = Claim::of_connection(self, client, &slot);
             let mut number = 0;
             slot.newest.update(|newest| {
                 *newest += 1;
@@ -159,10 +165,8 @@ impl Sessions {
             if matches!(*kept, SlotState::Removed) {
                 continue;
             }
-            let (sessions, client, charge) =
-                (self.clone(), client.clone(), Some(self.accounts.open(tenant_of(client), principal)));
-            let mut attached =
-                Attached { sessions, client, slot, kept, number, principal, charge, _claim: claim };
+            let charge = Some(self.accounts.open(tenant_of(client), principal));
+            let mut attached = Attached { kept, claim, number, principal, charge };
             if attached.superseded().now_or_never().is_some() {
                 return None;
             }
@@ -240,11 +244,10 @@ impl Sessions {
         let mut kept = slot.kept.clone().try_lock_owned().ok()?;
         match std::mem::replace(&mut *kept, SlotState::Nothing) {
             SlotState::Session(away, due, charge) if wanted(due) => {
-                let (sessions, client, principal) = (self.clone(), client.clone(), charge.principal());
-                let (number, charge) = (0, Some(charge));
-                let attached =
-                    Attached { sessions, client, slot, kept, number, principal, charge, _claim: None };
-                Some((attached, *away))
+                let claim =
+                    Claim { sessions: self.clone(), client: client.clone(), slot, is_connection: false };
+                let principal = charge.principal();
+                Some((Attached { kept, claim, number: 0, principal, charge: Some(charge) }, *away))
             }
             other => {
                 *kept = other;
@@ -307,22 +310,33 @@ impl SessionSlot {
 }
 
 impl Claim {
-    fn new(slot: &Arc<SessionSlot>) -> Self {
-        slot.connections.fetch_add(1, Ordering::Relaxed);
-        Self(slot.clone())
+    fn of_connection(sessions: &Arc<Sessions>, client: &Arc<str>, slot: &Arc<SessionSlot>) -> Self {
+        slot.connections.fetch_add(1, Ordering::SeqCst);
+        Self { sessions: sessions.clone(), client: client.clone(), slot: slot.clone(), is_connection: true }
     }
 }
 
 impl Drop for Claim {
     fn drop(&mut self) {
-        self.0.connections.fetch_sub(1, Ordering::Relaxed);
+        let connections = &self.slot.connections;
+        if self.is_connection {
+            connections.fetch_sub(1, Ordering::SeqCst);
+        }
+        // A connection that waits begins the next session in the same slot, so that the client counts as attached meanwhile.
+        if connections.load(Ordering::SeqCst) == 0
+            && let Ok(mut kept) = self.slot.kept.try_lock()
+            && matches!(*kept, SlotState::Nothing)
+        {
+            *kept = SlotState::Removed;
+            self.sessions.remove(&self.client, &self.slot);
+        }
     }
 }
 
 impl Attached {
     /// Waits until a newer connection wants the session. Cancel safe.
     pub(super) async fn superseded(&self) {
-        self.slot.newest.wait_until(|newest| (*newest != self.number).then_some(())).await;
+        self.claim.slot.newest.wait_until(|newest| (*newest != self.number).then_some(())).await;
     }
 
     /// Returns the principal that the session is charged to.
@@ -332,7 +346,7 @@ impl Attached {
 
     /// Returns the client id.
     pub(super) fn client(&self) -> &Arc<str> {
-        &self.client
+        &self.claim.client
     }
 
     /// Sets the size of the session in bytes. Returns whether the sessions of its principal are within their
@@ -345,149 +359,10 @@ impl Attached {
     pub(super) fn detach(mut self, away: Away) {
         let Some(mut charge) = self.charge.take() else { return };
         let at = away.will.as_ref().map_or(away.until, |delayed| away.until.min(delayed.at));
-        let due = self.sessions.agenda.lock().add(at, self.client.clone());
+        let due = self.claim.sessions.agenda.lock().add(at, self.claim.client.clone());
         let will_bytes = away.will.as_ref().map_or(0, |delayed| delayed.will.bytes());
         charge.set_bytes(away.session.bytes() + will_bytes);
-        charge.leave(&self.client);
+        charge.leave(&self.claim.client);
         *self.kept = SlotState::Session(Box::new(away), due, charge);
-    }
-}
-
-impl Drop for Attached {
-    fn drop(&mut self) {
-        if matches!(*self.kept, SlotState::Nothing) {
-            *self.kept = SlotState::Removed;
-            self.sessions.remove(&self.client, &self.slot);
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use std::time::Duration;
-
-    use bytes::Bytes;
-
-    use super::*;
-    use crate::clock::in_time;
-    use crate::metrics::Metrics;
-    use crate::mqtt::codec::MessageProperties;
-    use crate::stream::QoS;
-
-    const HOUR: Duration = Duration::from_secs(3600);
-
-    fn sessions() -> Arc<Sessions> {
-        let share = Share { sessions_max: 9, bytes_max: 1 << 20 };
-        Arc::new(Sessions::new(share, Budget::unlimited(), Metrics::new().mqtt().clone()))
-    }
-
-    async fn attach(sessions: &Arc<Sessions>, client: &str) -> SessionFound {
-        in_time("the session is free", sessions.attach(&client.into(), Principal::GATEWAY)).await.unwrap()
-    }
-
-    fn away(until: Instant, will: Option<DelayedWill>) -> Away {
-        Away { session: Session::new("a".into(), true), until, will }
-    }
-
-    #[tokio::test]
-    async fn a_session_is_found_again_until_it_expires() {
-        let sessions = sessions();
-        let now = Instant::now();
-        let found = attach(&sessions, "a").await;
-        assert!(found.away.is_none());
-        found.attached.detach(away(now + HOUR, None));
-        assert!(sessions.take_due(now).is_none());
-        let found = attach(&sessions, "a").await;
-        assert!(found.away.is_some());
-        found.attached.detach(away(now + HOUR, None));
-        let (attached, due) = sessions.take_due(now + HOUR).unwrap();
-        assert!(due.until == now + HOUR && sessions.take_due(now + HOUR).is_none());
-        drop(attached);
-        assert_eq!((sessions.len(), sessions.agenda.lock().due.len()), (0, 0));
-    }
-
-    #[tokio::test]
-    async fn a_will_is_due_at_its_time_and_the_session_stays() {
-        let sessions = sessions();
-        let now = Instant::now();
-        let will = Will {
-            topic: "gone".into(),
-            payload: Bytes::new(),
-            qos: QoS::AtMostOnce,
-            retain: false,
-            properties: MessageProperties::default(),
-            delay: HOUR,
-        };
-        let rights = WillRights::Stored(None);
-        attach(&sessions, "a")
-            .await
-            .attached
-            .detach(away(now + 2 * HOUR, Some(DelayedWill { will, at: now + HOUR, rights })));
-        assert!(sessions.take_due(now).is_none());
-        let (attached, due) = sessions.take_due(now + HOUR).unwrap();
-        assert!(due.will.is_some());
-        attached.detach(Away { will: None, ..due });
-        assert!(sessions.take_due(now + HOUR).is_none());
-        assert!(sessions.take_due(now + 2 * HOUR).is_some());
-    }
-
-    #[tokio::test]
-    async fn an_adopted_session_waits_for_its_client() {
-        let sessions = sessions();
-        sessions.adopt(away(Instant::now() + HOUR, None));
-        assert_eq!(sessions.len(), 1);
-        assert!(attach(&sessions, "a").await.away.is_some());
-    }
-
-    #[tokio::test]
-    async fn the_newest_of_many_connections_gets_the_session() {
-        let sessions = sessions();
-        let first = attach(&sessions, "a").await;
-        let others: Vec<_> = (0..3)
-            .map(|_| {
-                let sessions = sessions.clone();
-                tokio::spawn(async move { sessions.attach(&"a".into(), Principal::GATEWAY).await })
-            })
-            .collect();
-        // The first connection and each of the others count one.
-        let all_came = first.attached.slot.newest.wait_until(|newest| (*newest == 4).then_some(()));
-        in_time("all connections have come", all_came).await;
-        first.attached.detach(away(Instant::now() + HOUR, None));
-        let mut winners = 0;
-        for other in others {
-            if let Some(found) = in_time("a connection is told", other).await.unwrap() {
-                assert!(found.away.is_some());
-                winners += 1;
-            }
-        }
-        assert_eq!(winners, 1);
-    }
-
-    #[tokio::test]
-    async fn a_connection_that_waits_for_a_session_counts_and_a_sweep_does_not() {
-        let sessions = sessions();
-        let first = attach(&sessions, "a").await;
-        let waiting = {
-            let sessions = sessions.clone();
-            tokio::spawn(async move { sessions.attach(&"a".into(), Principal::GATEWAY).await })
-        };
-        in_time("the other one waits", first.attached.superseded()).await;
-        first.attached.detach(away(Instant::now(), None));
-        assert!(sessions.is_attached("a"), "no connection has the session, and one waits for it");
-        let second = in_time("the session is free", waiting).await.unwrap().unwrap();
-        second.attached.detach(away(Instant::now(), None));
-        assert!(!sessions.is_attached("a"));
-        let swept = sessions.take_due(Instant::now()).unwrap();
-        assert!(!sessions.is_attached("a"), "the sweep is no connection");
-        drop(swept);
-    }
-
-    #[tokio::test]
-    async fn an_ended_session_leaves_no_entry() {
-        let sessions = sessions();
-        let found = attach(&sessions, "a").await;
-        drop(found.attached);
-        assert_eq!(sessions.len(), 0);
-        assert!(attach(&sessions, "a").await.away.is_none());
     }
 }

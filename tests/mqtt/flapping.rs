@@ -31,9 +31,9 @@ async fn two_programs_with_one_client_id_are_delayed_and_logged() {
     for hello in [Hello::new("cleaner"), Hello::lasting("laster")] {
         let end = Instant::now() + Duration::from_secs(3);
         let both = tokio::join!(connect_until(&gateway, &hello, end), connect_until(&gateway, &hello, end));
-        // Without delays there are hundreds. A program that reconnects during a takeover may be accepted without taking over,
-        // which is more frequent on a busy machine.
-        assert!((2..=40).contains(&(both.0 + both.1)), "{both:?} connections");
+        // Without delays there are hundreds. Two first connections, and within 3 s at most twice two takeovers without a delay and
+        // one with it: the delays end only after 2 s without a takeover. A slow machine makes it fewer.
+        assert!((2..=8).contains(&(both.0 + both.1)), "{both:?} connections");
         let log = gateway.log();
         let lines: Vec<_> = log.lines().filter(|line| line.contains("use one client id")).collect();
         assert!(lines.iter().filter(|line| line.contains(&hello.id)).count() == 1, "{both:?} {log}");
