@@ -60,10 +60,17 @@ impl Component {
                     self.service.metrics.linked.set(0);
                     end
                 }
-                Err(error) => LinkEnd::from(error),
+                Err(error) => LinkEnd::NotOpened(error),
             };
-            if let Err(error) = self.service.subscriptions.save().await {
-                tracing::error!(%error, "cannot store the offsets of XMPP subscriptions; messages may be sent again");
+            loop {
+                match self.service.subscriptions.save().await {
+                    Ok(true) => {}
+                    Ok(false) => break,
+                    Err(error) => {
+                        tracing::error!(%error, "cannot store the offsets of XMPP subscriptions; messages may be sent again");
+                        break;
+                    }
+                }
             }
             if matches!(end, LinkEnd::Draining) {
                 return;

@@ -4,8 +4,9 @@ use minidom::Element;
 
 use super::PubsubService;
 use super::items::EVENT;
+use super::service::gap_element;
 use super::subscriptions::DueSubscription;
-use super::xml::{CLIENT, POLLGATE, WithAttribute, element};
+use super::xml::{CLIENT, WithAttribute, element};
 use crate::auth::{Action, authorize};
 use crate::stream::{Gap, GapReason, MessageLimit, Offset, ReadError, Start};
 
@@ -74,22 +75,15 @@ impl PubsubService {
 
     /// The stanza that tells a subscriber of messages that are gone.
     fn gap(&self, due: &DueSubscription, gap: &Gap) -> Element {
-        let said = element("gap", POLLGATE)
-            .with("node", due.key.stream.local())
-            .with("earliest", gap.earliest.to_string());
-        self.message(
-            due,
-            match gap.reason {
-                GapReason::Trimmed { missed } | GapReason::Damaged { missed } => {
-                    self.metrics.missed.inc_by(missed);
-                    said.with("missed", missed.to_string()).build()
-                }
-                GapReason::Epoch => {
-                    self.metrics.epochs_changed.inc();
-                    said.build()
-                }
-            },
-        )
+        match gap.reason {
+            GapReason::Trimmed { missed } | GapReason::Damaged { missed } => {
+                self.metrics.missed.inc_by(missed);
+            }
+            GapReason::Epoch => {
+                self.metrics.epochs_changed.inc();
+            }
+        }
+        self.message(due, gap_element(gap).with("node", due.key.stream.local()).build())
     }
 
     fn message(&self, due: &DueSubscription, content: Element) -> Element {

@@ -344,8 +344,10 @@ impl PubsubService {
             }
             messages.retain(|message| end.is_none_or(|end| message.next <= end));
             messages.truncate(max);
-            let earliest = self.hub.describe(name).await.map(|described| Start::At(described.earliest));
-            return Ok(Page { messages, content_type, is_complete: earliest == Ok(start) });
+            // Positions alone: `start` may have a later epoch than the earliest message.
+            let earliest = self.hub.describe(name).await.map(|described| described.earliest.position);
+            let is_complete = matches!(start, Start::At(start) if earliest == Ok(start.position));
+            return Ok(Page { messages, content_type, is_complete });
         }
     }
 

@@ -30,6 +30,7 @@ mod xml;
 use std::sync::Arc;
 
 use minidom::Element;
+use tokio::sync::watch;
 
 use crate::auth::{Authenticator, Grants};
 use crate::clock::Clock;
@@ -118,4 +119,9 @@ impl PubsubService {
             }
         }
     }
+}
+
+/// Waits until the gateway drains. Cancel safe.
+async fn drain_begins(draining: &mut watch::Receiver<bool>) {
+    let _begun = draining.wait_for(|draining| *draining).await;
 }

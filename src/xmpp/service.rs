@@ -1,12 +1,12 @@
 //! Answers the requests of XMPP clients, over whatever link they come, and maps errors of reads.
 
-use minidom::Element;
+use minidom::{Element, ElementBuilder};
 
 use super::page::PageQuery;
 use super::stanza::{Request, StanzaError, answer, failed};
 use super::xml::{POLLGATE, WithAttribute, element};
 use super::{PubsubService, Requester};
-use crate::stream::{GapReason, ReadError, StreamName};
+use crate::stream::{Gap, GapReason, ReadError, StreamName};
 
 pub(super) const PING: &str = "urn:xmpp:ping";
 pub(super) const DISCO_INFO: &str = "http://jabber.org/protocol/disco#info";
@@ -45,6 +45,9 @@ impl PubsubService {
             (PUBSUB, "pubsub", _) => self.publish_subscribe(who, payload, *is_set).await,
             (PUBSUB_OWNER, "pubsub", true) => match payload.get_child("delete", PUBSUB_OWNER) {
                 Some(delete) => self.delete(who, delete).await,
+                None if payload.get_child("purge", PUBSUB_OWNER).is_some() => {
+                    Err(StanzaError::unsupported("purge-nodes"))
+                }
                 None => Err(StanzaError::unsupported("config-node")),
             },
             (PUBSUB_OWNER, "pubsub", false) => Err(StanzaError::unsupported("config-node")),
@@ -68,7 +71,7 @@ impl PubsubService {
             ("subscribe", true) => self.subscribe(who, payload, action).await.map(Some),
             ("unsubscribe", true) => self.unsubscribe(who, action).await,
             ("subscriptions", false) => Ok(Some(self.list_subscriptions(who, action))),
-            // Messages stay until retention trims them, whoever wants them to be gone.
+            // Messages stay until retention trims them.
             ("retract", true) => Err(StanzaError::unsupported("retract-items")),
             ("options", _) => Err(StanzaError::unsupported("subscription-options")),
             ("affiliations", _) => Err(StanzaError::unsupported("retrieve-affiliations")),
@@ -94,15 +97,18 @@ pub(super) fn stream_of(who: &Requester, element: &Element) -> Result<StreamName
 pub(super) fn read_error(error: ReadError) -> StanzaError {
     match error {
         ReadError::Missing(_) | ReadError::BehindTail => StanzaError::item_not_found(),
-        ReadError::Gap(gap) => {
-            let said = element("gap", POLLGATE).with("earliest", gap.earliest.to_string());
-            StanzaError::item_not_found().saying(match gap.reason {
-                GapReason::Trimmed { missed } | GapReason::Damaged { missed } => {
-                    said.with("missed", missed.to_string()).build()
-                }
-                GapReason::Epoch => said.build(),
-            })
-        }
+        ReadError::Gap(gap) => StanzaError::item_not_found().saying(gap_element(&gap).build()),
         ReadError::Failed(failure) => failed(failure),
+    }
+}
+
+/// The element that tells a client of messages that are gone.
+pub(super) fn gap_element(gap: &Gap) -> ElementBuilder {
+    let said = element("gap", POLLGATE).with("earliest", gap.earliest.to_string());
+    match gap.reason {
+        GapReason::Trimmed { missed } | GapReason::Damaged { missed } => {
+            said.with("missed", missed.to_string())
+        }
+        GapReason::Epoch => said,
     }
 }

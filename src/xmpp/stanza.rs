@@ -19,8 +19,8 @@ const ID_BYTES_MAX: usize = 1024;
 pub(super) enum Stanza {
     /// A request, which gets an answer.
     Request(Request),
-    /// The answer to a request of the gateway, with its id.
-    Answer(String),
+    /// The answer to a request of the gateway.
+    Answer,
     /// A presence of type `available` or `unavailable`.
     Presence {
         /// Whether it is of type `available`.
@@ -70,7 +70,7 @@ impl Stanza {
             return Ok(Self::Other);
         }
         let is_set = match kind {
-            "result" | "error" => return Ok(Self::Answer(id)),
+            "result" | "error" => return Ok(Self::Answer),
             "get" => false,
             "set" => true,
             _ => return Err(StanzaError::bad_request()),
@@ -248,8 +248,8 @@ mod tests {
             read("<iq id='1' type='get'><a xmlns='b'/></iq>"),
             Ok(Stanza::Request(Request { is_set: false, .. }))
         ));
-        assert_eq!(read("<iq id='1' type='result'/>"), Ok(Stanza::Answer("1".into())));
-        assert_eq!(read("<iq id='1' type='error'/>"), Ok(Stanza::Answer("1".into())));
+        assert_eq!(read("<iq id='1' type='result'/>"), Ok(Stanza::Answer));
+        assert_eq!(read("<iq id='1' type='error'/>"), Ok(Stanza::Answer));
         assert_eq!(read("<presence from='a'/>"), Ok(Stanza::Presence { available: true }));
         assert_eq!(read("<presence type='unavailable'/>"), Ok(Stanza::Presence { available: false }));
         assert_eq!(read("<presence type='subscribe'/>"), Ok(Stanza::Other));

@@ -38,7 +38,7 @@ pub(super) struct JidSubscriptions {
 }
 
 impl JidSubscriptions {
-    /// Loads the subscriptions that the store has kept. Those that the rules allow no longer are left out.
+    /// Loads the subscriptions that the store has kept. Those that the rules no longer allow end when they are next due.
     pub(super) async fn load(
         hub: &Arc<Hub>,
         limits: &Limits,
@@ -126,7 +126,6 @@ impl JidSubscriptions {
     /// Stores offsets that have changed. Returns whether there may be more.
     pub(super) async fn save(&self) -> Result<bool, Failure> {
         let unsaved = self.with(|table| table.take_unsaved(STORED_AT_ONCE));
-        let is_full = unsaved.len() >= STORED_AT_ONCE;
         for (index, (jid, states)) in unsaved.iter().enumerate() {
             let entries = states.iter().map(|(key, state)| (key, *state));
             if let Err(failure) = self.store(stored_change(jid, entries)).await {
@@ -135,7 +134,7 @@ impl JidSubscriptions {
                 return Err(failure);
             }
         }
-        Ok(is_full)
+        Ok(self.with(|table| table.has_unsaved()))
     }
 
     async fn store(&self, change: SessionChange) -> Result<(), Failure> {

@@ -257,12 +257,12 @@ pub(super) fn to_bytes(element: &Element) -> Vec<u8> {
 /// A stanza whose own namespace and that of its children in the same one is `to` instead of `from` (XEP-0114: stanzas of a component
 /// are in another namespace than those of clients). What is further inside keeps its namespace.
 pub(super) fn in_namespace(stanza: Element, from: &str, to: &str) -> Element {
-    if stanza.ns() != from {
+    if from == to || !stanza.has_ns(from) {
         return stanza;
     }
     let mut moved = with_namespace(stanza, to);
     for child in moved.children_mut() {
-        if child.ns() == from {
+        if child.has_ns(from) {
             let owned = std::mem::replace(child, Element::bare("_", to));
             *child = with_namespace(owned, to);
         }

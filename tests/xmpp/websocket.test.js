@@ -207,7 +207,7 @@ test("a socket that breaks the rules is told why, and closed", options, async (c
   assert.equal(await end(ping), "policy-violation")
   assert.equal(await end(open.replace(DOMAIN, "other.example")), "host-unknown")
   assert.match(await end(open, "<close xmlns='urn:ietf:params:xml:ns:xmpp-framing'/>"), /<close [^>]*\/>$/)
-  // Another subprotocol is refused, and without the setting there is nothing at the path.
+  // Another subprotocol is refused.
   const [error] = await once(new WebSocket(gateway.xmpp, ["mqtt"]), "error")
   assert.match(error.message, /400/)
 })

@@ -48,7 +48,7 @@ enum State {
     /// The credentials of a user are being verified.
     Verifying(Mechanism, Jid),
     /// The client has to answer to the refusal of its token (RFC 7628, section 3.2.3).
-    Refused(SaslError),
+    Refused,
     /// The client has to bind a resource.
     Authenticated(Jid),
 }
@@ -87,6 +87,8 @@ impl Login {
             (_, State::Authenticated(_) | State::Verifying(..)) => {
                 LoginStep::End(None, StreamError("policy-violation"))
             }
+            // Also instead of the answer to the refusal: each refused token counts as an attempt.
+            ("auth" | "response", State::Refused) => self.fail(SaslError::NotAuthorized),
             ("auth", _) => {
                 let mechanism = Mechanism::parse(received.attr("mechanism").unwrap_or_default());
                 match (mechanism, received.text()) {
@@ -101,10 +103,6 @@ impl Login {
             ("response", State::Challenged(mechanism)) => {
                 let (mechanism, message) = (*mechanism, received.text());
                 self.take(mechanism, &message)
-            }
-            ("response", State::Refused(error)) => {
-                let error = *error;
-                self.fail(error)
             }
             ("abort", _) => self.fail(SaslError::Aborted),
             _ => self.fail(SaslError::Malformed),
@@ -130,7 +128,7 @@ impl Login {
                 LoginStep::Answer(element("success", SASL).build())
             }
             (State::Verifying(Mechanism::OAuthBearer, _), Err(SaslError::NotAuthorized)) => {
-                self.state = State::Refused(SaslError::NotAuthorized);
+                self.state = State::Refused;
                 LoginStep::Answer(invalid_token())
             }
             (_, outcome) => self.fail(outcome.err().unwrap_or(SaslError::Malformed)),

@@ -73,7 +73,7 @@ impl ClientSession {
         match Stanza::read(stanza) {
             Ok(Stanza::Request(request)) => self.service.handle(&self.who, request).await,
             Ok(Stanza::Presence { available }) => self.presence(available),
-            Ok(Stanza::Answer(_) | Stanza::Returned(_)) => Vec::new(),
+            Ok(Stanza::Answer | Stanza::Returned(_)) => Vec::new(),
             Ok(Stanza::Other) => self.refuse(&head, &StanzaError::service_unavailable()),
             Err(error) => self.refuse(&head, &error),
         }

@@ -16,6 +16,7 @@ use super::session::ClientSession;
 use super::{AdmittedClient, ClientFront};
 use crate::auth::RightsEnd;
 use crate::stream::Principal;
+use crate::xmpp::drain_begins;
 use crate::xmpp::xml::{WithAttribute, element, parse_document, to_bytes};
 
 const FRAMING: &str = "urn:ietf:params:xml:ns:xmpp-framing";
@@ -198,7 +199,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> XmppSocket<S> {
                     self.socket.send(Message::ping(Bytes::new())).await.map_err(lost)?;
                     self.pong_until = Some(Instant::now() + self.front.limits.websocket_pong_timeout.get());
                 }
-                () = begins(draining), if leave_at.is_none() => {
+                () = drain_begins(draining), if leave_at.is_none() => {
                     leave_at = Some(Instant::now() + self.front.hub.drain_moment());
                 }
             }
@@ -260,11 +261,6 @@ impl<S: AsyncRead + AsyncWrite + Unpin> XmppSocket<S> {
         // A client that has sent more than was read would otherwise be told of a broken connection, and not of the end.
         let _rest = copy(io, &mut sink()).await;
     }
-}
-
-/// Waits until the gateway drains.
-async fn begins(draining: &mut watch::Receiver<bool>) {
-    let _begun = draining.wait_for(|draining| *draining).await;
 }
 
 /// The end of a stream because of an element of the framing, or before it was opened.

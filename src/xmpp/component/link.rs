@@ -17,17 +17,20 @@ use tokio::time::{Instant, sleep_until, timeout};
 use super::handshake::{ACCEPT, HandshakeError, LinkedStream, READ_BYTES, barrier, reason};
 use super::requests::{JidRequests, TooMany};
 use crate::stream::{Offset, StreamName};
-use crate::xmpp::PubsubService;
 use crate::xmpp::jid::Jid;
 use crate::xmpp::stanza::{Stanza, StanzaError, answer, wants_answer};
 use crate::xmpp::subscriptions::SubscriptionKey;
 use crate::xmpp::xml::{CLIENT, STREAMS, StreamDecoder, StreamEvent, XmlError, in_namespace};
+use crate::xmpp::{PubsubService, drain_begins};
 
 /// Bytes that wait to be written, beyond which nothing more is read or sent. One stanza or answer may exceed it.
 const OUTPUT_BYTES_MAX: usize = 256 * 1024;
 
 /// Subscriptions with messages that are not confirmed, beyond which no more are sent.
 const UNCONFIRMED_MAX: usize = 4096;
+
+/// Subscriptions that are served before the socket is looked at again.
+const TURNS_MAX: usize = 64;
 
 /// Changed streams that are taken at once.
 const CHANGED_MAX: usize = 64;
@@ -56,12 +59,6 @@ pub(super) enum LinkEnd {
     Xml(XmlError),
     /// The server does not answer.
     Silent,
-}
-
-impl From<HandshakeError> for LinkEnd {
-    fn from(error: HandshakeError) -> Self {
-        Self::NotOpened(error)
-    }
 }
 
 impl fmt::Display for LinkEnd {
@@ -116,7 +113,7 @@ pub(super) async fn serve(
         if may_read {
             link.input.reserve(READ_BYTES);
         }
-        let awaits_changes = link.may_notify() && !service.subscriptions.with(|table| table.has_due());
+        let (may_notify, has_due) = (link.may_notify(), service.subscriptions.with(|table| table.has_due()));
         let timer_at = link.next_timer();
         tokio::select! {
             read = reader.read_buf(&mut link.input), if may_read => match read {
@@ -129,11 +126,12 @@ pub(super) async fn serve(
                 Err(error) => break LinkEnd::Lost(error),
             },
             stanzas = link.requests.next() => stanzas.into_iter().for_each(|stanza| link.put(stanza)),
-            () = service.subscriptions.changed(CHANGED_MAX), if awaits_changes => {}
+            () = service.subscriptions.changed(CHANGED_MAX), if may_notify && !has_due => {}
+            () = std::future::ready(()), if may_notify && has_due => {}
             () = sleep_until(timer_at) => if let Err(end) = link.handle_timer().await {
                 break end;
             },
-            () = begins(draining) => break LinkEnd::Draining,
+            () = drain_begins(draining) => break LinkEnd::Draining,
         }
     };
     // Their clients are not answered otherwise, and may not know whether they have appended.
@@ -151,11 +149,6 @@ pub(super) async fn serve(
         let _best_effort = timeout(LAST_BYTES_TIME, finish).await;
     }
     end
-}
-
-/// Waits until the gateway drains.
-async fn begins(draining: &mut watch::Receiver<bool>) {
-    let _begun = draining.wait_for(|draining| *draining).await;
 }
 
 impl<'a> ComponentLink<'a> {
@@ -229,7 +222,7 @@ impl<'a> ComponentLink<'a> {
                 return self.service.subscriptions.with(|table| table.presence(&from, available));
             }
             Ok(Stanza::Returned(id)) => return self.returned(&from, &id),
-            Ok(Stanza::Answer(_) | Stanza::Other) => return,
+            Ok(Stanza::Answer | Stanza::Other) => return,
             Err(error) => error,
         };
         if wants_answer {
@@ -250,7 +243,10 @@ impl<'a> ComponentLink<'a> {
 
     /// Sends notifications while there is room, and a barrier behind them.
     async fn fill(&mut self) {
-        while self.may_notify() {
+        for _ in 0..TURNS_MAX {
+            if !self.may_notify() {
+                break;
+            }
             let Some(due) = self.service.subscriptions.with(|table| table.take_due()) else { break };
             consume_budget().await;
             for stanza in self.service.deliver(&due).await {

@@ -78,7 +78,6 @@ struct JidSubscription {
 struct Holder {
     grants: Arc<Grants>,
     subscriptions: BTreeSet<SubscriptionKey>,
-    bytes: u64,
     charge: Charge,
     /// Addresses with resources that are known to be available.
     available: HashSet<Jid>,
@@ -145,14 +144,13 @@ impl JidTable {
             Holder {
                 grants: grants.clone(),
                 subscriptions: BTreeSet::new(),
-                bytes: 0,
                 charge: Charge::new(&owner, Account::Sessions, 0),
                 available: HashSet::new(),
             }
         });
         if holder.subscriptions.insert(key.clone()) {
-            holder.bytes += bytes_of(key);
-            holder.charge.set(holder.bytes);
+            let bytes = holder.charge.bytes() + bytes_of(key);
+            holder.charge.set(bytes);
         }
         self.subscriptions.insert(key.clone(), subscription);
     }
@@ -165,8 +163,8 @@ impl JidTable {
         let jid = key.jid.bare();
         if let Some(holder) = self.holders.get_mut(&jid).filter(|_| existed) {
             holder.subscriptions.remove(key);
-            holder.bytes = holder.bytes.saturating_sub(bytes_of(key));
-            holder.charge.set(holder.bytes);
+            let bytes = holder.charge.bytes().saturating_sub(bytes_of(key));
+            holder.charge.set(bytes);
             if holder.subscriptions.is_empty() {
                 self.holders.remove(&jid);
             }
@@ -249,6 +247,11 @@ impl JidTable {
         // A message may have been returned meanwhile.
         if subscription.sent == due.offset && offset != due.offset && !subscription.suspended {
             subscription.sent = offset;
+            // The log has lost what was confirmed.
+            if offset < subscription.confirmed {
+                subscription.confirmed = offset;
+                self.unsaved.insert(due.key.clone());
+            }
             self.unconfirmed.insert(due.key.clone());
         }
     }
@@ -406,6 +409,21 @@ mod tests {
         table.begin_link();
         assert_eq!(table.take_due().unwrap().offset, at(3));
         assert_eq!(table.take_unsaved(9), [(one.jid.clone(), vec![(one, Some((at(3), false)))])]);
+    }
+
+    #[test]
+    fn a_log_that_has_lost_what_was_confirmed_is_confirmed_again() {
+        let one = key("a", "x@y");
+        let mut table = table(&[&one]);
+        for offset in [9, 3] {
+            table.make_due(&one);
+            send(&mut table, offset);
+            let at_barrier = table.unconfirmed();
+            table.confirm(at_barrier);
+        }
+        assert_eq!(table.unconfirmed_len(), 0);
+        table.begin_link();
+        assert_eq!(table.take_due().unwrap().offset, at(3));
     }
 
     #[test]
