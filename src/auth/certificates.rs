@@ -40,14 +40,7 @@ impl CertificateRule {
     }
 
     fn as_rule(&self) -> Rule {
-        Rule {
-            claim: "sub".to_owned(),
-            contains: None,
-            read: self.read.clone(),
-            append: self.append.clone(),
-            create: self.create.clone(),
-            manage: self.manage.clone(),
-        }
+        Rule::of_subject([&self.read, &self.append, &self.create, &self.manage])
     }
 }
 

@@ -138,7 +138,7 @@ pub struct CredentialRecord {
 }
 
 impl CredentialRecord {
-    /// The record as what keeps it without knowing what it is stores it.
+    /// Serializes the record for a store that does not interpret it. `None`: it cannot be serialized.
     pub fn to_bytes(&self) -> Option<Box<[u8]>> {
         postcard::to_allocvec(self).ok().map(Vec::into_boxed_slice)
     }

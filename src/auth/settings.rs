@@ -174,8 +174,8 @@ pub struct CertificateRule {
     pub manage: Vec<String>,
 }
 
-/// Grants for the owners of XMPP addresses, for which the server vouches whose component the gateway is. Patterns of streams may
-/// contain `{sub}` as whole levels.
+/// Grants for XMPP addresses. The XMPP server whose component the gateway is vouches for them. Patterns of streams may contain
+/// `{sub}` as whole levels.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct JidRule {
@@ -197,21 +197,22 @@ pub struct JidRule {
 impl JidRule {
     /// The tenant that the owner of the address belongs to, if the pattern is valid.
     pub(super) fn tenant(&self) -> Result<Tenant, AuthError> {
-        if self.matches.matches('*').count() > 1 || self.matches.is_empty() {
+        if self.matches.is_empty() || self.matches.contains('/') || self.matches.matches('*').count() > 1 {
             return Err(AuthError::JidRule(self.matches.clone()));
         }
         self.tenant.as_deref().map_or_else(|| Ok(Tenant::default()), tenant_named)
     }
 
     pub(super) fn as_rule(&self) -> Rule {
-        Rule {
-            claim: "sub".to_owned(),
-            contains: None,
-            read: self.read.clone(),
-            append: self.append.clone(),
-            create: self.create.clone(),
-            manage: self.manage.clone(),
-        }
+        Rule::of_subject([&self.read, &self.append, &self.create, &self.manage])
+    }
+}
+
+impl Rule {
+    /// A rule for every subject, with the patterns of streams to read, append to, create and manage.
+    pub(super) fn of_subject([read, append, create, manage]: [&Vec<String>; 4]) -> Self {
+        let [read, append, create, manage] = [read, append, create, manage].map(Clone::clone);
+        Self { claim: "sub".to_owned(), contains: None, read, append, create, manage }
     }
 }
 
@@ -318,7 +319,7 @@ pub enum AuthError {
     /// The pattern of a rule for certificates is ambiguous.
     #[error("auth.certificate: {0:?} has more than one *")]
     CertificateRule(String),
-    /// The pattern of a rule for XMPP addresses is empty or ambiguous.
+    /// The pattern of a rule for XMPP addresses is empty, ambiguous, or has a resource.
     #[error("auth.jid: {0:?} must be an address without a resource, with at most one *")]
     JidRule(String),
     /// A list of revoked certificates cannot be read.

@@ -9,7 +9,7 @@ use crate::world::{PATIENCE, get, post, put, until};
 
 const STREAM: &str = "/v1/stream/news";
 
-/// A registration that is quiet from an hour before `hour` to an hour after it, in UTC.
+/// A registration that is quiet from an hour before `hour` to two hours after it, in UTC.
 fn registration(hour: i8) -> serde_json::Value {
     let at = |hour: i8| format!("{:02}:00", hour.rem_euclid(24));
     json!({

@@ -1,4 +1,5 @@
-//! Devices that read all streams of a filter, that read over MQTT, and those whose token is revoked.
+//! Three kinds of registered devices: those that read every stream that a filter matches, those that read over MQTT, and those whose
+//! token was revoked.
 
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -8,7 +9,7 @@ use crate::revocation::part;
 use crate::wakes::{config, start, webhook};
 use crate::world::mqtt::{Hello, Mqtt};
 use crate::world::provider::Provider;
-use crate::world::{Gateway, Request, get, post, put, until};
+use crate::world::{Gateway, Request, delete, get, post, put, until};
 
 /// The first channel of each device.
 fn channels() -> Value {
@@ -41,7 +42,13 @@ async fn a_device_is_woken_by_each_stream_that_its_filter_matches_also_after_a_r
     append(&gateway, "news/old").await;
     let made = gateway.send(of_filters("phone", &["news/#"])).await.expect(201).json();
     assert_eq!((&made["filters"], &made["pending"]), (&json!(["news/#"]), &json!(false)), "{made}");
+    // The wake of a device that reads the other stream says that this append is done.
+    let tablet = json!({"streams": {"other": null}, "channels": channels()});
+    gateway.send(put("/v1/devices/tablet").json(tablet)).await.expect(201);
     append(&gateway, "other").await;
+    assert_eq!(provider.next().await.json()["device"], "tablet");
+    gateway.send(delete("/v1/devices/tablet")).await.expect(204);
+    until_pending(&gateway, "phone", false).await;
     append(&gateway, "news/a/b").await;
     let wake = provider.next().await.json();
     assert_eq!(wake["device"], "phone");

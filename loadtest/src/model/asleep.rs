@@ -56,7 +56,7 @@ const REQUESTS: f64 = 2.0;
 const HIDDEN_SHARE: f64 = 0.8;
 
 impl WakeBy {
-    /// All ways.
+    /// All ways to wake a phone.
     pub const ALL: [Self; 3] = [Self::Fcm, Self::WebPush, Self::Sms];
 
     /// The time from a wake to the phone's first packet.

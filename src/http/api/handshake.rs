@@ -23,7 +23,7 @@ use crate::http::conn::{Body, bare};
 const WEBSOCKET_GUID: &[u8] = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11";
 const KEY_BYTES: usize = 16;
 
-/// A subprotocol that another front than that of HTTP serves.
+/// A WebSocket subprotocol that the MQTT or XMPP front serves.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::http) enum Subprotocol {
     /// MQTT 5, section 6.
@@ -58,7 +58,7 @@ pub(in crate::http) struct Handshake {
     pub(in crate::http) accept: Option<String>,
     /// The address of the client that a proxy tells. `None`: the connection is the client's own.
     pub(in crate::http) forwarded: Option<IpAddr>,
-    /// What an MQTT client may do whose CONNECT has no credentials: the rights of those in the handshake, if there are any.
+    /// Rights of the credentials in the handshake. They hold for an MQTT client whose CONNECT has no credentials; XMPP ignores them.
     pub(in crate::http) grants: Option<Arc<Grants>>,
 }
 

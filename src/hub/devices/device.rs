@@ -24,7 +24,7 @@ const BACKOFF: Backoff = Backoff { first: Duration::from_secs(10), max: Duration
 
 /// The pauses after wakes over all channels without a poll: the first, doubling, up to the last.
 const SILENCE_MIN: Duration = Duration::from_secs(60);
-const SILENCE_MAX: Duration = Duration::from_secs(24 * 3600);
+const SILENCE: Backoff = Backoff { first: SILENCE_MIN, max: Duration::from_secs(24 * 3600) };
 
 /// What a client registers.
 #[derive(Debug, Clone)]
@@ -163,6 +163,12 @@ impl Interest {
         }
     }
 
+    /// Takes over the last known tail. Returns whether it is another one than before with something unread.
+    fn follow(&mut self, readers: &Readers) -> bool {
+        let tail = readers.tail(&self.stream).flatten();
+        std::mem::replace(&mut self.tail, tail) != tail && self.is_pending()
+    }
+
     /// Notes a poll from `start`. Returns whether that is another offset than before.
     pub(super) fn polled(&mut self, start: Start) -> bool {
         let offset = match start {
@@ -177,6 +183,12 @@ impl Interest {
 impl FilterInterest {
     pub(super) fn is_pending(&self) -> bool {
         self.news > self.read_up_to
+    }
+
+    /// Takes over when the newest message was appended. Returns whether that is another time than before, and the message is unread.
+    fn follow(&mut self, readers: &Readers) -> bool {
+        let news = readers.news(&self.filter);
+        std::mem::replace(&mut self.news, news) != news && self.is_pending()
     }
 
     /// The device has read all that is known. Returns whether that is more than before.
@@ -220,35 +232,32 @@ impl Device {
 
     /// A stream has another tail, or one of the streams of a filter. Returns whether the device reads it, and has not read all of it.
     pub(super) fn moved(&mut self, target: &ReadTarget, readers: &Readers) -> bool {
-        let (has_moved, is_pending) = match target {
+        let (has_news, is_pending) = match target {
             ReadTarget::Stream(stream) => {
                 let Some(interest) = self.interests.iter_mut().find(|interest| interest.stream == *stream)
                 else {
                     return false;
                 };
-                let tail = readers.tail(stream).flatten();
-                (std::mem::replace(&mut interest.tail, tail) != tail, interest.is_pending())
+                (interest.follow(readers), interest.is_pending())
             }
             ReadTarget::Filter(filter) => {
                 let Some(interest) = self.filters.iter_mut().find(|interest| interest.filter == *filter)
                 else {
                     return false;
                 };
-                let news = readers.news(filter);
-                (std::mem::replace(&mut interest.news, news) != news, interest.is_pending())
+                (interest.follow(readers), interest.is_pending())
             }
         };
-        if has_moved && is_pending {
-            self.silence.awaits_append = false;
-        }
+        self.silence.awaits_append &= !has_news;
         is_pending
     }
 
     /// Brings the tails up to date, which an append does not do for devices that are pending already.
     pub(super) fn refresh(&mut self, readers: &Readers) {
-        for target in self.targets().collect::<Vec<_>>() {
-            self.moved(&target, readers);
-        }
+        let of_streams = self.interests.iter_mut().map(|interest| interest.follow(readers));
+        let of_filters = self.filters.iter_mut().map(|interest| interest.follow(readers));
+        let has_news = of_streams.chain(of_filters).fold(false, |has_news, one| has_news | one);
+        self.silence.awaits_append &= !has_news;
     }
 
     /// The device has polled streams, each from a position. Returns whether it has read something that it had not read before.
@@ -470,17 +479,11 @@ impl Device {
 
     /// Makes the pause before the next wake longer. Returns when it is over.
     fn fall_silent(&mut self, now: SystemTime) -> SystemTime {
-        let pause = SILENCE_MIN.saturating_mul(2_u32.saturating_pow(self.silence.rounds)).min(SILENCE_MAX);
         self.silence.rounds = self.silence.rounds.saturating_add(1);
-        *self.silence.until.insert(now + pause)
+        *self.silence.until.insert(now + SILENCE.bound(self.silence.rounds))
     }
 
     fn outstanding_mut(&mut self, wake: u64) -> Option<&mut Outstanding> {
         self.outstanding.as_mut().filter(|outstanding| outstanding.wake == wake)
-    }
-
-    /// The channel with this app and credential.
-    pub(super) fn channel_mut(&mut self, app: &str, credential: &Credential) -> Option<&mut Channel> {
-        self.channels.iter_mut().find(|channel| *channel.app == *app && channel.credential == *credential)
     }
 }

@@ -7,7 +7,7 @@ use super::DeviceView;
 use super::app::Credential;
 use super::channel::Channel;
 use super::device::{Device, DeviceSpec, FilterInterest, Interest, Outstanding};
-use super::record::{self, SESSIONS};
+use super::record;
 use super::table::{DeviceTable, Devices};
 use crate::budget::{Account, Charge};
 use crate::clock::Clock;
@@ -83,14 +83,19 @@ impl Hub {
             interests.push(Interest { stream: stream.clone(), offset, tail });
         }
         let (now, wall) = (self.clock.now(), self.clock.wall());
+        let id = spec.id.clone();
         let (record, is_new) = {
             let mut table = self.devices.table.lock();
             let table = &mut *table;
-            let id = spec.id.clone();
             let device = table.registered(spec, interests, now, wall);
             self.check_room(table, &device)?;
             let owner = self.budget.owner_in(device.tenant(), device.principal);
-            owner.admit(stored_bytes(&device)).map_err(Failure::from)?;
+            // What its last registration holds is given back.
+            let held = table.devices.get(&id).filter(|before| before.principal == device.principal);
+            let more = stored_bytes(&device).saturating_sub(held.map_or(0, stored_bytes));
+            if more > 0 {
+                owner.admit(more).map_err(Failure::from)?;
+            }
             let charge = Charge::new(&owner, Account::Sessions, stored_bytes(&device));
             let record = record::encoded(&device);
             let is_new = !table.devices.contains(&id);
@@ -101,14 +106,10 @@ impl Hub {
             self.devices.schedule(table, &id, now);
             (record::change(&id, record), is_new)
         };
-        let id = record.client.strip_prefix(SESSIONS).map(ClientId::stored);
         // An append between the description of the stream and now has marked nothing yet.
-        if let Some(id) = &id {
-            self.refresh_tails(id).await;
-        }
+        self.refresh_tails(&id).await;
         self.change_session(record).await?;
-        let view = id.and_then(|id| self.device(&id));
-        view.map(|view| (view, is_new)).ok_or(DeviceError::Missing)
+        self.device(&id).map(|view| (view, is_new)).ok_or(DeviceError::Missing)
     }
 
     fn check_device(&self, spec: &DeviceSpec) -> Result<(), DeviceError> {
@@ -283,7 +284,7 @@ impl DeviceTable {
             let fresh = Channel::new(app, credential, wall);
             match known {
                 // Registered again: what a provider knows is older now.
-                Some(known) => Channel { added_at: wall, is_gone: false, ..known.clone() },
+                Some(known) => Channel { added_at: wall, is_gone: false, undelivered: 0, ..known.clone() },
                 None => fresh,
             }
         };

@@ -130,9 +130,7 @@ impl Readers {
             targets.push(ReadTarget::Stream(stream.clone()));
         }
         let Some(at) = appended_at else { return targets };
-        let matching = self.by_filter.matching(stream);
-        let filters: Vec<_> = matching.into_iter().filter_map(|readers| readers.filter.clone()).collect();
-        for filter in filters {
+        for filter in self.filters_of(stream) {
             if let Some(readers) = self.by_filter.get_mut(&filter) {
                 // Appends to two streams may arrive here in another order than that of their times.
                 let after = readers.news.map(|news| news + Duration::from_nanos(1));
@@ -145,9 +143,7 @@ impl Readers {
 
     /// A stream had its newest message when the gateway started. Other than [`moved`](Self::moved) this is no change.
     pub(super) fn found(&mut self, stream: &StreamName, appended_at: SystemTime) {
-        let matching = self.by_filter.matching(stream);
-        let filters: Vec<_> = matching.into_iter().filter_map(|readers| readers.filter.clone()).collect();
-        for filter in filters {
+        for filter in self.filters_of(stream) {
             if let Some(readers) = self.by_filter.get_mut(&filter) {
                 readers.news = readers.news.max(Some(appended_at));
             }
@@ -177,6 +173,11 @@ impl Readers {
         let from = after.map_or(Bound::Unbounded, Bound::Excluded);
         let waiting = readers.map(|readers| &readers.waiting);
         waiting.into_iter().flat_map(|ids| ids.range((from, Bound::Unbounded))).take(max).cloned().collect()
+    }
+
+    fn filters_of(&self, stream: &StreamName) -> Vec<Filter> {
+        let matching = self.by_filter.matching(stream);
+        matching.into_iter().filter_map(|readers| readers.filter.clone()).collect()
     }
 
     fn readers_mut(&mut self, target: &ReadTarget) -> Option<&mut ReaderSet> {

@@ -1,7 +1,7 @@
 //! Receipts of SMS: what a message centre tells of an SMS that it has accepted.
 //!
-//! They have the telephone number, by which the devices are found after a restart, too. A receipt is no proof that the device has
-//! woken, which its poll is; but one that says that the SMS has not arrived saves the time until the device counts as silent.
+//! A receipt names the telephone number, which finds the devices, also after a restart. It does not prove that the device is awake; only
+//! a poll does. A receipt that the SMS has not arrived saves the wait until the device counts as silent.
 
 use std::time::SystemTime;
 
@@ -70,7 +70,8 @@ impl Devices {
         channel.last_error = Some(state.as_str().into());
         match state {
             ReceiptState::Delivered => {
-                (channel.last_ok, channel.last_error, channel.undelivered) = (Some(wall), None, 0);
+                (channel.last_ok, channel.last_error) = (Some(wall), None);
+                (channel.undelivered, channel.is_gone) = (0, false);
             }
             ReceiptState::Expired => device.expired(index, now),
             ReceiptState::Rejected => device.undelivered(index),

@@ -118,7 +118,7 @@ impl DeviceTable {
                 .channels
                 .iter_mut()
                 .filter(|channel| of_app(channel))
-                .for_each(|channel| channel.is_gone = false);
+                .for_each(|channel| (channel.is_gone, channel.undelivered) = (false, 0));
             return;
         }
         let of_outstanding = device.outstanding.as_ref().map(|outstanding| outstanding.channel);

@@ -161,7 +161,7 @@ impl Devices {
     }
 
     /// Visits some of the devices that wait for a change of what they read, those with ids behind `after`, and returns the last one;
-    /// `None`: that were all.
+    /// `None`: no others wait.
     pub(super) fn visit(
         &self,
         target: &ReadTarget,
@@ -277,7 +277,8 @@ impl Devices {
                 if why != Suppressed::NothingNew {
                     self.metrics.suppressed(why.as_str());
                 }
-                if device.silence.awaits_append {
+                // What was pending may be gone, as a stream was deleted: the device waits for appends again.
+                if device.silence.awaits_append || why == Suppressed::NothingNew {
                     device.targets().for_each(|target| table.readers.wait(&target, id));
                 }
                 let end = device.expires_at;
@@ -332,8 +333,12 @@ impl Devices {
         (now, wall): (SystemTime, SystemTime),
     ) {
         let Some(mut device) = table.devices.get_mut(&order.device) else { return };
+        let is_used = |channel: &Channel| channel.app == order.app && channel.credential == order.credential;
+        let index = device.channels.iter().position(is_used);
         let mut is_gone = false;
-        if let Some(channel) = device.channel_mut(&order.app, &order.credential) {
+        if let Some(index) = index
+            && let Some(channel) = device.channels.get_mut(index)
+        {
             match verdict {
                 Verdict::Ok { .. } => (channel.last_ok, channel.last_error) = (Some(wall), None),
                 // The device was registered again after the provider had found it gone.
@@ -357,8 +362,6 @@ impl Devices {
             Verdict::Retry { after } => device.try_again(order.wake, *after, now, fastrand::f64()),
             Verdict::Gone { .. } | Verdict::Config(_) | Verdict::Bad(_) => device.failed(order.wake),
         }
-        let is_used = |channel: &Channel| channel.app == order.app && channel.credential == order.credential;
-        let index = device.channels.iter().position(is_used);
         let early =
             index.and_then(|index| Some((index, device.channels.get_mut(index)?.early_receipt.take()?)));
         drop(device);
@@ -392,7 +395,7 @@ impl Devices {
 }
 
 impl DeviceTable {
-    /// Whether the device is due earlier than any other was.
+    /// Schedules a look at a device at `at`, unless an earlier one is scheduled. Returns whether it is now the first look of all.
     fn schedule(&mut self, id: &ClientId, at: SystemTime) -> bool {
         if let Some(before) = self.due_at.get(id).copied() {
             if before <= at {

@@ -314,6 +314,19 @@ fn a_stream_that_was_created_again_is_pending_and_one_that_is_gone_is_not() {
 }
 
 #[test]
+fn a_device_is_woken_for_a_stream_that_was_deleted_and_created_again() {
+    let mut world = World::new(vec![policy("push")]);
+    world.device("phone", &["push"]);
+    world.append(6);
+    world.report(&world.order(), ok());
+    world.moved(None);
+    world.pass(seconds(3600));
+    assert_eq!(world.woken(), None, "nothing is new");
+    world.moved(Some(at(2, 1)));
+    assert_eq!(world.woken().as_deref(), Some("push"));
+}
+
+#[test]
 fn a_device_that_does_not_register_again_is_forgotten() {
     let mut world = World::new(vec![policy("push")]);
     let phone = world.device("phone", &["push"]);

@@ -32,8 +32,8 @@ impl Hub {
             Err(ChangeError::Missing(_)) => return Ok(Start::Earliest),
             Err(ChangeError::Failed(failure)) => return Err(failure.into()),
         };
-        let end = before.filter(|before| before.epoch == stream.tail.epoch).unwrap_or(stream.tail);
-        let end = end.position.min(stream.tail.position);
+        // Each position has one offset, of this epoch or of an earlier run of the store.
+        let end = before.map_or(stream.tail.position, |before| before.position.min(stream.tail.position));
         let earliest = stream.earliest.position;
         let back = |positions: u64| {
             let position = Position(end.0.saturating_sub(positions)).max(earliest);

@@ -133,6 +133,7 @@ impl OriginPoller {
                 Err(ChangeError::Missing(_)) => return,
                 Err(ChangeError::Failed(failure)) => {
                     tracing::warn!(%failure, stream = %origin.stream(), "the store cannot be read; not polling");
+                    drop(permit);
                     sleep_until(Instant::now() + origin.settings().interval.min).await;
                     continue;
                 }

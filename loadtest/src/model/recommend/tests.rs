@@ -51,11 +51,11 @@ fn a_phone_that_sleeps_takes_least_for_rare_messages_that_a_push_is_quick_enough
     let recommendation = by_formula(&promise("cellular-direct", 5.0, 1.0 / 600.0));
     let names = names(&recommendation);
     assert_eq!(names[..3], ["push:fcm", "push:web", "long-poll:200s"]);
-    assert!(!names.contains(&"sms"), "an SMS an hour at most");
+    assert!(!names.contains(&"sms"), "a phone gets five SMS a day at most");
     let [push, _, poll] = &recommendation.kept[..3] else { panic!() };
     let joules = |choice: &Choice| choice.figures.energy[0].joules_per_client_hour;
     assert!(joules(push) < 0.5 * joules(poll), "{} {}", push.figures, poll.figures);
-    // By requests, whoever keeps a connection is cheaper.
+    // A WebSocket that stays open needs the fewest requests.
     let by_requests = Promise { cheapest_by: Cost::Requests, ..promise("cellular-direct", 5.0, 1.0 / 600.0) };
     let by_requests = by_formula(&by_requests);
     assert_eq!(self::names(&by_requests)[0], "websocket:200s");

@@ -147,10 +147,7 @@ impl<Data> Session<Data> {
 
     /// Opens a whole record in place.
     pub(super) fn open(&mut self, record: &mut [u8]) -> Result<Received, SessionError> {
-        let opened = self
-            .opener
-            .open(self.schedule.negotiated_cipher_suite(), record)
-            .map_err(|error| SessionError::of(&error))?;
+        let opened = self.opener.open(self.suite(), record).map_err(|error| SessionError::of(&error))?;
         let (typ, content) = (opened.typ, opened.payload);
         if typ != ContentType::Handshake && self.begun_update > 0 {
             return Err(SessionError::UNEXPECTED);

@@ -289,11 +289,11 @@ impl Pdu {
 /// The value of one octet of the optional parameter that begins with `head`.
 fn parameter(mut optional: &[u8], head: [u8; 4]) -> Option<u8> {
     loop {
-        let [tag, other_tag, high, low] = *optional.first_chunk()?;
-        let (_, rest) = optional.split_at_checked(4)?;
+        let (found, rest) = optional.split_first_chunk::<4>()?;
+        let [_, _, high, low] = *found;
         let length = usize::from(u16::from_be_bytes([high, low]));
         let (value, behind) = rest.split_at_checked(length)?;
-        if [tag, other_tag, high, low] == head {
+        if *found == head {
             return value.first().copied();
         }
         optional = behind;
