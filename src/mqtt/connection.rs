@@ -25,7 +25,7 @@ use super::wire::{Wire, WireProgress};
 use crate::auth::{EndOfRights, Grants, RightsEnd};
 use crate::budget::OpenCharge;
 use crate::hub::{DeviceConnection, Subscriber};
-use crate::stream::{Start, StreamName};
+use crate::stream::StreamName;
 
 /// Maximum number of changed streams taken at once; the others stay marked.
 pub(super) const READY_MAX: usize = 64;
@@ -333,9 +333,7 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin> Connection<S> {
         }
         drop(subscriber);
         // If the client is a device, it is woken for what it has not got.
-        let streams = broker.hub.session_streams(&session.client);
-        let offset = |stream| Some((stream, Start::At(session.acknowledged_offset(stream)?)));
-        broker.hub.session_has_read(&session.client, streams.iter().filter_map(offset));
+        broker.hub.session_ended(&session.client, |stream| session.read_up_to(stream));
         let expiry = negotiated.session_expiry;
         // The client is not gone just because the gateway restarts (MQTT 5, section 3.1.2.5).
         let shutting_down = matches!(ending, Ending::ByGateway(Reason::ServerShuttingDown));

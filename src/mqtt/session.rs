@@ -145,12 +145,12 @@ impl Session {
         self.offsets.get(name).map_or(Start::Earliest, |offset| Start::At(*offset))
     }
 
-    /// The offset before the first message of a stream that the client has not been sent, or has not acknowledged. `None`: nothing of
-    /// the stream was sent.
-    pub(super) fn acknowledged_offset(&self, name: &StreamName) -> Option<Offset> {
+    /// Returns the position before the first message of a stream that the client has not been sent, or has not acknowledged.
+    /// `None`: the client has not subscribed to it.
+    pub(super) fn read_up_to(&self, name: &StreamName) -> Option<Start> {
         let mut flights = self.in_flight.iter().filter(|flight| flight.stream == *name);
-        let unacknowledged = flights.next().map(|flight| flight.start);
-        unacknowledged.or_else(|| self.offsets.get(name).copied())
+        let unacknowledged = flights.next().map(|flight| Start::At(flight.start));
+        unacknowledged.or_else(|| self.subscriptions.want(name).then(|| self.offset(name)))
     }
 
     /// Whether a stream has an offset: it existed when it was subscribed to, or has been sent since.

@@ -117,7 +117,24 @@ async fn a_device_that_has_read_over_mqtt_is_not_woken_for_that_again() {
     assert_eq!(provider.next().await.json()["device"], "phone");
     let mut phone = Mqtt::connect(gateway.mqtt, &hello).await;
     assert_eq!(phone.take().await.topic, "news/a");
+    // What it gets while it is connected is no reason to wake it after that.
+    append(&gateway, "news/b").await;
+    assert_eq!(phone.take().await.topic, "news/b");
+    phone.ping().await;
+    until_pending(&gateway, "phone", true).await;
+    phone.disconnect(0).await;
+    gateway.until_mqtt_clients(0).await;
     until_pending(&gateway, "phone", false).await;
+    // Nor does a connection that breaks count as having read what it was sent.
+    let mut phone = Mqtt::connect(gateway.mqtt, &hello).await;
+    append(&gateway, "news/b").await;
+    assert_eq!(phone.message().await.topic, "news/b");
+    drop(phone);
+    gateway.until_mqtt_clients(0).await;
+    assert_eq!(provider.next().await.json()["device"], "phone");
+    let mut phone = Mqtt::connect(gateway.mqtt, &hello).await;
+    until_pending(&gateway, "phone", false).await;
+    assert_eq!(phone.take().await.topic, "news/b");
     // A message that it has not acknowledged is something to come for.
     append(&gateway, "jobs").await;
     assert_eq!(phone.message().await.topic, "jobs");

@@ -8,10 +8,11 @@ use serde::{Deserialize, Serialize};
 
 use super::app::{Credential, Suppressed};
 use super::channel::{Channel, ChannelUse, QuietHours, Surroundings};
+use super::interest::{FilterInterest, Interest, ReadUpTo};
 use super::readers::{ReadTarget, Readers};
 use crate::clock::Backoff;
 use crate::hub::ClientId;
-use crate::stream::{Filter, Offset, Position, Principal, Start, StreamName, Tenant};
+use crate::stream::{Filter, Principal, Start, StreamName, Tenant};
 
 /// A device that has just disconnected may come back without being woken.
 pub(super) const GRACE: Duration = Duration::from_secs(2);
@@ -87,27 +88,6 @@ pub(super) struct Device {
     pub(super) asked_for: bool,
 }
 
-/// A stream that a device reads.
-#[derive(Debug, Clone, PartialEq)]
-pub(super) struct Interest {
-    pub(super) stream: StreamName,
-    /// The offset of the last poll. `None`: the beginning.
-    pub(super) offset: Option<Offset>,
-    /// The last known tail. `None`: the stream does not exist.
-    pub(super) tail: Option<Offset>,
-}
-
-/// A filter with wildcards whose streams a device reads. Their offsets are not kept: a device that polls one of them, or connects over
-/// MQTT, reads all of them.
-#[derive(Debug, Clone, PartialEq)]
-pub(super) struct FilterInterest {
-    pub(super) filter: Filter,
-    /// When the newest message was appended that the device has read. `None`: it has read none.
-    pub(super) read_up_to: Option<SystemTime>,
-    /// When the newest message was appended, as far as it is known.
-    pub(super) news: Option<SystemTime>,
-}
-
 /// A wake that no poll has confirmed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Outstanding {
@@ -152,57 +132,11 @@ pub(super) enum DeviceStep {
     Order,
 }
 
-impl Interest {
-    /// Whether something lies behind the offset. A stream that was lost or created again has another epoch, which the device has
-    /// to be told of.
-    pub(super) fn is_pending(&self) -> bool {
-        match (self.tail, self.offset) {
-            (None, _) => false,
-            (Some(tail), None | Some(Offset::ZERO)) => tail.position > Position::default(),
-            (Some(tail), Some(offset)) => tail.epoch != offset.epoch || tail.position > offset.position,
-        }
-    }
-
-    /// Takes over the last known tail. Returns whether it is another one than before with something unread.
-    fn follow(&mut self, readers: &Readers) -> bool {
-        let tail = readers.tail(&self.stream).flatten();
-        std::mem::replace(&mut self.tail, tail) != tail && self.is_pending()
-    }
-
-    /// Notes a poll from `start`. Returns whether that is another offset than before.
-    pub(super) fn polled(&mut self, start: Start) -> bool {
-        let offset = match start {
-            Start::At(offset) => Some(offset),
-            Start::Earliest => None,
-            Start::Tail => self.tail.or(self.offset),
-        };
-        std::mem::replace(&mut self.offset, offset) != offset
-    }
-}
-
-impl FilterInterest {
-    pub(super) fn is_pending(&self) -> bool {
-        self.news > self.read_up_to
-    }
-
-    /// Takes over when the newest message was appended. Returns whether that is another time than before, and the message is unread.
-    fn follow(&mut self, readers: &Readers) -> bool {
-        let news = readers.news(&self.filter);
-        std::mem::replace(&mut self.news, news) != news && self.is_pending()
-    }
-
-    /// The device has read all that is known. Returns whether that is more than before.
-    fn is_read(&mut self) -> bool {
-        let was_pending = self.is_pending();
-        self.read_up_to = self.read_up_to.max(self.news);
-        was_pending
-    }
-}
-
 /// What a device costs besides its texts.
 const DEVICE_BYTES: usize = 512;
 const INTEREST_BYTES: usize = 256;
-const FILTER_BYTES: usize = 512;
+/// With the streams that are remembered for it.
+const FILTER_BYTES: usize = 2048;
 const CHANNEL_BYTES: usize = 256;
 
 impl Device {
@@ -277,6 +211,21 @@ impl Device {
     /// The device reads all streams of its filters. Returns whether one of them had something new.
     pub(super) fn has_read_filters(&mut self) -> bool {
         self.filters.iter_mut().map(FilterInterest::is_read).fold(false, |is_changed, one| is_changed | one)
+    }
+
+    /// The session of the device has ended with these offsets. Messages that it did not get are unread, as far as their streams are
+    /// remembered; what came before those is read. Returns whether that is another state than before.
+    pub(super) fn session_ended(&mut self, readers: &Readers, read_up_to: ReadUpTo<'_>) -> bool {
+        let mut is_changed = false;
+        for interest in &mut self.interests {
+            if let Some(start) = read_up_to(&interest.stream) {
+                is_changed |= interest.polled(start);
+            }
+        }
+        for interest in &mut self.filters {
+            is_changed |= interest.session_ended(readers, read_up_to);
+        }
+        is_changed
     }
 
     /// The device has polled, which confirms an outstanding wake. Returns the index of the channel that it was sent over, and how

@@ -13,6 +13,7 @@ mod app;
 mod apps;
 mod channel;
 mod device;
+mod interest;
 mod operations;
 mod readers;
 mod receipts;

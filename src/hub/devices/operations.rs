@@ -6,7 +6,8 @@ use std::time::{Duration, SystemTime};
 use super::DeviceView;
 use super::app::Credential;
 use super::channel::Channel;
-use super::device::{Device, DeviceSpec, FilterInterest, Interest, Outstanding};
+use super::device::{Device, DeviceSpec, Outstanding};
+use super::interest::{FilterInterest, Interest};
 use super::record;
 use super::table::{DeviceTable, Devices};
 use crate::budget::{Account, Charge};
@@ -247,18 +248,12 @@ impl Hub {
         self.device_connection(&client)
     }
 
-    /// The streams of the device whose id is that of a session; none if it is no device.
-    pub fn session_streams(&self, client: &str) -> Vec<StreamName> {
-        if self.devices.is_empty() {
-            return Vec::new();
+    /// The client of a session leaves. `read_up_to` tells up to where it has been sent a stream and has acknowledged that; `None`: it
+    /// has not subscribed to it.
+    pub fn session_ended(&self, client: &str, read_up_to: impl Fn(&StreamName) -> Option<Start>) {
+        if !self.devices.is_empty() {
+            self.devices.session_ended(&ClientId::stored(client), &read_up_to, self.clock.now());
         }
-        let view = self.device(&ClientId::stored(client));
-        view.into_iter().flat_map(|view| view.streams).map(|(stream, _)| stream).collect()
-    }
-
-    /// The client of a session has been sent streams up to these offsets, and has acknowledged what needs that.
-    pub fn session_has_read<'a>(&self, client: &str, reads: impl Iterator<Item = (&'a StreamName, Start)>) {
-        self.device_polled(&ClientId::stored(client), reads);
     }
 }
 

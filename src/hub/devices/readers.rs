@@ -1,12 +1,18 @@
 //! [`Readers`]: which devices read a stream or the streams of a filter, and which of them wait for a change. An append visits those
 //! that wait alone, so that a busy stream costs nothing for devices that are woken already.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::ops::Bound;
 use std::time::{Duration, SystemTime};
 
 use crate::hub::ClientId;
 use crate::stream::{Filter, FilterTree, Offset, StreamName, Tenant};
+
+/// How many streams behind a filter are remembered that had messages last.
+const RECENT_MAX: usize = 8;
+
+/// Longer names are not remembered, in bytes.
+const RECENT_NAME_MAX: usize = 128;
 
 /// What a device reads.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -37,6 +43,8 @@ struct FilterReaders {
     filter: Option<Filter>,
     /// When the newest message of the streams that the filter matches was appended, as far as it is known.
     news: Option<SystemTime>,
+    /// The streams that had messages last, each with its tail, the newest at the end.
+    recent: VecDeque<(StreamName, Offset, SystemTime)>,
     readers: ReaderSet,
 }
 
@@ -116,6 +124,18 @@ impl Readers {
         self.by_filter.get(filter)?.news
     }
 
+    /// The news behind a filter before its first unread message; `None`: all that is remembered was read. `is_unread` tells that of a
+    /// stream and its tail.
+    pub(super) fn news_before_unread(
+        &self,
+        filter: &Filter,
+        is_unread: impl Fn(&StreamName, Offset) -> bool,
+    ) -> Option<SystemTime> {
+        let recent = &self.by_filter.get(filter)?.recent;
+        let (.., at) = recent.iter().find(|(stream, tail, _)| is_unread(stream, *tail))?;
+        at.checked_sub(Duration::from_nanos(1))
+    }
+
     /// A stream may have another tail; `None`: it does not exist. If it has another message, that was appended at `appended_at`. Returns
     /// for what devices read that makes a difference.
     pub(super) fn moved(
@@ -135,6 +155,9 @@ impl Readers {
                 // Appends to two streams may arrive here in another order than that of their times.
                 let after = readers.news.map(|news| news + Duration::from_nanos(1));
                 readers.news = after.max(Some(at));
+                if let (Some(tail), Some(news)) = (tail, readers.news) {
+                    readers.remember(stream, tail, news);
+                }
                 targets.push(ReadTarget::Filter(filter));
             }
         }
@@ -185,6 +208,20 @@ impl Readers {
             ReadTarget::Stream(stream) => self.by_stream.get_mut(stream).map(|readers| &mut readers.readers),
             ReadTarget::Filter(filter) => self.by_filter.get_mut(filter).map(|readers| &mut readers.readers),
         }
+    }
+}
+
+impl FilterReaders {
+    /// Remembers the tail of a stream whose message was the newest at `at`.
+    fn remember(&mut self, stream: &StreamName, tail: Offset, at: SystemTime) {
+        self.recent.retain(|(other, ..)| other != stream);
+        if stream.as_str().len() > RECENT_NAME_MAX {
+            return;
+        }
+        if self.recent.len() == RECENT_MAX {
+            self.recent.pop_front();
+        }
+        self.recent.push_back((stream.clone(), tail, at));
     }
 }
 

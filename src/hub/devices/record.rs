@@ -6,7 +6,8 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 use super::channel::{Channel, QuietHours};
-use super::device::{Device, FilterInterest, Interest, Outstanding, Silence};
+use super::device::{Device, Outstanding, Silence};
+use super::interest::{FilterInterest, Interest};
 use crate::hub::ClientId;
 use crate::stream::{Epoch, Filter, Offset, Position, Principal, SessionChange, StoredSession, StreamName};
 

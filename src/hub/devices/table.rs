@@ -11,6 +11,7 @@ use super::app::{AppPolicy, CONFIG_PAUSE, Suppressed, Verdict};
 use super::apps::Apps;
 use super::channel::{Channel, Removed};
 use super::device::{Device, DeviceStep, GRACE, Silence, WakeOrder};
+use super::interest::ReadUpTo;
 use super::readers::{ReadTarget, Readers};
 use super::registered::RegisteredDevices;
 use crate::budget::Charge;
@@ -108,14 +109,23 @@ impl Devices {
         reads_all: bool,
         now: SystemTime,
     ) {
+        self.seen(id, now, |device, _| device.has_read(reads) | (reads_all && device.has_read_filters()));
+    }
+
+    /// The session of the device has ended, see [`Device::session_ended`].
+    pub(super) fn session_ended(&self, id: &ClientId, read_up_to: ReadUpTo<'_>, now: SystemTime) {
+        self.seen(id, now, |device, readers| device.session_ended(readers, read_up_to));
+    }
+
+    /// The device is awake. `note` notes what it has read, and returns whether that is another state than before.
+    fn seen(&self, id: &ClientId, now: SystemTime, note: impl FnOnce(&mut Device, &Readers) -> bool) {
         let mut table = self.table.lock();
         let table = &mut *table;
         let Some(mut device) = table.devices.get_mut(id) else { return };
         device.refresh(&table.readers);
         // A poll that says nothing new is not stored.
         let mut is_changed = device.outstanding.is_some() || device.silence != Silence::default();
-        is_changed |= device.has_read(reads);
-        is_changed |= reads_all && device.has_read_filters();
+        is_changed |= note(&mut device, &table.readers);
         device.targets().for_each(|target| table.readers.wait(&target, id));
         let confirmed = device.seen(now);
         if let Some((channel, took)) = confirmed

@@ -10,7 +10,8 @@ use std::time::{Duration, SystemTime};
 
 use super::app::{AppPolicy, Credential, CredentialKind, Verdict};
 use super::channel::{Channel, QuietHours};
-use super::device::{Device, FilterInterest, GRACE, Interest, WakeOrder};
+use super::device::{Device, GRACE, WakeOrder};
+use super::interest::{FilterInterest, Interest};
 use super::readers::ReadTarget;
 use super::record;
 use super::table::Devices;

@@ -143,3 +143,46 @@ fn the_last_device_of_a_filter_ends_it() {
     assert_eq!(table.take(&other), std::slice::from_ref(&target));
     assert!(!table.readers.has(&target));
 }
+
+#[test]
+fn a_session_that_ends_has_read_what_it_was_sent_and_nothing_else() {
+    let mut world = World::new(vec![policy("push")]);
+    let phone = world.filtering("phone", "news/#");
+    let connect = |world: &World| world.devices.polled(&phone, std::iter::empty(), true, world.now);
+    // It is not subscribed to `news/z`, and `news/new` was created after it subscribed.
+    let leave = |world: &World, a: u64| {
+        let read_up_to = |name: &StreamName| match name.as_str() {
+            "news/a" => Some(Start::At(at(1, a))),
+            "news/new" => Some(Start::Earliest),
+            _ => None,
+        };
+        world.devices.session_ended(&phone, &read_up_to, world.now);
+    };
+    connect(&world);
+    world.pass(seconds(1));
+    world.append_to("news/a", 1);
+    world.append_to("news/z", 1);
+    leave(&world, 1);
+    world.pass(seconds(10));
+    assert_eq!(world.woken(), None, "it has all of its streams");
+    connect(&world);
+    world.append_to("news/a", 3);
+    connect(&world);
+    leave(&world, 2);
+    world.pass(seconds(10));
+    assert_eq!(world.woken().as_deref(), Some("push"), "the last message of news/a was lost on the way");
+    connect(&world);
+    leave(&world, 3);
+    world.append_to("news/new", 1);
+    leave(&world, 3);
+    world.pass(seconds(10));
+    assert_eq!(world.woken().as_deref(), Some("push"), "news/new was not sent");
+    // More streams than are remembered, of which the newest were sent.
+    connect(&world);
+    for number in 0..20 {
+        world.append_to(&format!("news/z/{number}"), 1);
+    }
+    leave(&world, 3);
+    world.pass(seconds(10));
+    assert_eq!(world.woken(), None);
+}
