@@ -184,6 +184,7 @@ class Panel {
   #highest = 0
   #received = 0 // Of the numbers behind `skipped`.
   #skipped = 0 // The numbers up to here were published before this form could read.
+  #canRead = true // Over MQTT not before the subscription.
   #next = 1 // The lowest number that has not arrived.
   #unreached = -1 // When the gateway was not reached last.
   #doubled = 0
@@ -228,7 +229,11 @@ class Panel {
     const onMessage = (text) => this.#receive(JSON.parse(text))
     const reader = new MqttReader({ url, topic: stream, password: token, WebSocket: this.#meter.WebSocket, onMessage })
     // A subscription begins with what is published behind it.
-    reader.addEventListener("subscribed", () => (this.#skipped = published.size), { once: true })
+    this.#canRead = false
+    reader.addEventListener("subscribed", () => {
+      this.#skipped = published.size
+      this.#canRead = true
+    }, { once: true })
     return reader
   }
 
@@ -280,7 +285,7 @@ class Panel {
     const awaited = published.get(this.#next)?.acknowledged
     if (this.#unreached > this.#meter.heard) return ["not reached", "bad"]
     if (awaited && now - Math.max(awaited, this.#cuts.at(-1)?.to ?? 0) > LATE_SECONDS * 1000) return ["nothing arrives", "bad"]
-    return this.#meter.heard < 0 ? ["connecting"] : [this.form ?? "reading", "good"]
+    return this.#meter.heard < 0 || !this.#canRead ? ["connecting"] : [this.form ?? "reading", "good"]
   }
 
   #receive({ n, text }) {

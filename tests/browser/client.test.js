@@ -111,7 +111,9 @@ test("a network that blocks streams: the first message arrives in time, and the 
   assert.deepEqual(changes(), ["websocket sse not_supported", "sse ndjson no_envelope", "ndjson long-poll no_envelope"])
 })
 
-test("a stream that goes silent is given up, or tried again if it had worked, and nothing is lost", async (context) => {
+const recordsDiffer = token && "TLS records are other pieces than those that it counts"
+
+test("a stream that goes silent is given up, or tried again if it had worked, and nothing is lost", { skip: recordsDiffer }, async (context) => {
   const { gateway, relay } = await world(context)
   // The first stream goes silent after its first envelope, the second one a little later.
   const pieces = [1, 4]

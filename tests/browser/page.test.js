@@ -36,11 +36,14 @@ async function open(context, options = {}, prepare = () => {}, further = []) {
   await page.getByRole("heading", { name: "Fallback client" }).waitFor()
   const panel = (name) => page.locator(".panel", { has: page.getByRole("heading", { name, exact: true }) })
   const figure = async (name, what) => panel(name).locator(`.${what}`).innerText()
-  return { gateway, page, complaints, requests, panel, figure }
+  // What is published before MQTT is subscribed does not arrive there.
+  const subscribed = () => panel("MQTT over WebSocket").getByText("reading", { exact: true }).waitFor()
+  return { gateway, page, complaints, requests, panel, figure, subscribed }
 }
 
 test("what is published arrives in each panel, with its figures", async (context) => {
-  const { gateway, page, complaints, requests, panel, figure } = await open(context)
+  const { gateway, page, complaints, requests, panel, figure, subscribed } = await open(context)
+  await subscribed()
   await page.getByLabel("Message").fill("<b>hello</b>")
   await page.getByRole("button", { name: "Publish" }).click()
   for (const name of PANELS) {
@@ -60,7 +63,8 @@ test("what is published arrives in each panel, with its figures", async (context
 
 for (const name of PANELS) {
   test(`a cut of ${name}: messages come late, none is lost or doubled`, async (context) => {
-    const { page, panel, figure } = await open(context)
+    const { page, panel, figure, subscribed } = await open(context)
+    await subscribed()
     await page.getByRole("button", { name: "Publish" }).click()
     await until(async () => (await figure(name, "received")) === "1/1")
     await page.getByRole("button", { name: `Cut ${name} for 5 s` }).click()
@@ -118,7 +122,7 @@ test("by keyboard alone: publish, switch on, cut; and the focus is visible", asy
   await page.getByText("WebSocket is cut for 5 s").waitFor()
 })
 
-test("each panel has a command that reads the same", async (context) => {
+test("each panel has a command that reads the same", { skip: token && "curl speaks MQTT without TLS alone" }, async (context) => {
   // The long poll, which ends without a message after its hold time, waits as long as the test.
   const { gateway, page, panel } = await open(context, {}, () => {}, ["--hold", "60s", "--hold-max", "60s"])
   await page.getByRole("button", { name: "Publish" }).click()
@@ -144,8 +148,9 @@ test("each panel has a command that reads the same", async (context) => {
 })
 
 test("a page that was opened with a password in its URL works, as for a proxy before the gateway", async (context) => {
-  const { gateway, page, complaints, figure } = await open(context)
+  const { gateway, page, complaints, figure, subscribed } = await open(context)
   await page.goto(gateway.url.replace("http://", "http://user:secret@"))
+  await subscribed()
   await page.getByRole("button", { name: "Publish" }).click()
   for (const name of PANELS) await until(async () => (await figure(name, "received")) === "1/1")
   assert.equal(await page.getByRole("status").innerText(), "")

@@ -1,6 +1,7 @@
 // Reads with the JavaScript client in Node and prints one JSON line for each message and event, for tests and trials.
 // node reader.js URL STREAM[,STREAM…] COUNT [SETTINGS as JSON]; ends after COUNT messages, or at once when told to.
 import { Client } from "../../clients/js/src/pollgate.js"
+import { token } from "../conformance/credentials.js"
 
 const [url, streams, count = "Infinity", options = "{}"] = process.argv.slice(2)
 if (!streams) {
@@ -8,7 +9,7 @@ if (!streams) {
   process.exit(2)
 }
 const { resumeToken, from, ...rest } = JSON.parse(options)
-const client = new Client(url, rest)
+const client = new Client(url, { token, ...rest })
 const began = performance.now()
 const say = (what) => console.log(JSON.stringify({ ms: Math.round(performance.now() - began), ...what }))
 

@@ -2,6 +2,7 @@
 import assert from "node:assert/strict"
 import { after, before, test } from "node:test"
 import { chromium } from "playwright-core"
+import { token } from "../conformance/credentials.js"
 import { answerOf } from "../mqtt-clients/relay.js"
 import { startBrowser } from "./chromium.js"
 import { append, keepAppending, numbers, QUICK, until, world } from "./world.js"
@@ -20,7 +21,7 @@ async function window(context, relay) {
     const page = await tabs.newPage()
     // A file of the gateway, which is an empty page.
     await page.goto(`${relay.url}/page.css`)
-    await page.evaluate(subscribe, { streams, where, options: { ...options, settings: { ...QUICK, ...options.settings } } })
+    await page.evaluate(subscribe, { streams, where, options: { token, ...options, settings: { ...QUICK, ...options.settings } } })
     const read = (what) => page.evaluate((what) => globalThis.reading[what], what)
     return {
       page,

@@ -1,6 +1,14 @@
-// A way to the gateway that can break, and that treats requests as hostile networks do.
+// A way to the gateway that can break, and that treats requests as hostile networks do. For gateways with TLS it is a proxy that
+// reads what it relays, as those of companies do: it has the gateway's certificate and key.
 import { once } from "node:events"
-import { connect, createServer } from "node:net"
+import { readFileSync } from "node:fs"
+import { connect as connectPlain, createServer } from "node:net"
+import { connect as connectTls, TLSSocket } from "node:tls"
+
+const { GATEWAY_TLS_TOKENS: folder } = process.env
+const identity = folder && { cert: readFileSync(`${folder}/tls.pem`), key: readFileSync(`${folder}/tls.key`) }
+const connect = identity ? connectTls : connectPlain
+const accept = (socket) => (identity ? new TLSSocket(socket, { isServer: true, ...identity }) : socket)
 
 // What a rule can say of a request: nothing, or `answer`, a text that it is answered instead; `pieces`, how many of
 // those that the gateway's answer comes in get through, the rest being swallowed; `cut`, after how many milliseconds the
@@ -15,11 +23,11 @@ export class Relay {
     relay.rule = rule
     relay.requests = []
     const [host, port] = address.split(":")
-    relay.#server = createServer((client) => {
-      const gateway = connect(Number(port), host)
+    relay.#server = createServer((socket) => {
+      const [client, gateway] = [accept(socket), connect(Number(port), host)]
       let [left, breaks] = [Infinity, undefined]
       const breakSoon = () => {
-        if (breaks !== undefined) setTimeout(() => client.resetAndDestroy(), breaks)
+        if (breaks !== undefined) setTimeout(() => socket.resetAndDestroy(), breaks)
         breaks = undefined
       }
       relay.#join(client, gateway, (chunk) => {
@@ -42,7 +50,7 @@ export class Relay {
     relay.#server.listen(0, "127.0.0.1")
     await once(relay.#server, "listening")
     relay.address = `127.0.0.1:${relay.#server.address().port}`
-    relay.url = `http://${relay.address}`
+    relay.url = `${identity ? "https" : "http"}://${relay.address}`
     return relay
   }
 

@@ -9,6 +9,7 @@
 )]
 #![allow(unreachable_pub, reason = "the suite is one for all stores")]
 
+mod accounting;
 mod damage;
 mod directory;
 mod fixture;

@@ -25,7 +25,7 @@ async fn a_closed_store_continues_at_its_last_offset() {
         let mut tail = None;
         for run in 0..3 {
             let (world, opened) = open(directory.path(), sync);
-            assert!(!opened.may_lack_end, "{sync}, run {run}");
+            assert!(!opened.may_lack_end, "{sync:?}, run {run}");
             match tail {
                 None => drop(world.open("s").await),
                 Some(tail) => {
@@ -55,7 +55,7 @@ async fn a_store_that_was_dropped_without_sync_rejects_offsets_that_may_be_lost(
         let tail = world.push("s", 3..5).await;
         drop(world);
         let (world, opened) = open(directory.path(), sync);
-        assert!(opened.may_lack_end, "{sync}");
+        assert!(opened.may_lack_end, "{sync:?}");
         // Nothing is lost here, but the next messages get another epoch than messages that might have been lost.
         assert_eq!(world.content("s").await, "0,1,2,3,4");
         let there = world.read("s", Start::At(tail)).await.unwrap();
@@ -66,7 +66,7 @@ async fn a_store_that_was_dropped_without_sync_rejects_offsets_that_may_be_lost(
         let refused = world.read("s", Start::At(never_given)).await.unwrap_err();
         assert!(
             matches!(refused, ReadError::Gap(Gap { reason: GapReason::Epoch, .. })),
-            "{sync}: {refused:?}"
+            "{sync:?}: {refused:?}"
         );
     }
 }
@@ -78,7 +78,7 @@ async fn a_closed_store_refuses_appends() {
         let (world, _) = open(directory.path(), sync);
         world.open("s").await;
         world.store.close().await;
-        assert!(world.append("s", append(json(), numbers([1]))).await.is_err(), "{sync}");
+        assert!(world.append("s", append(json(), numbers([1]))).await.is_err(), "{sync:?}");
         assert_eq!(world.content("s").await, "");
     }
 }
