@@ -1,4 +1,4 @@
-//! What streams take of the memory budget besides their messages, in the account of streams.
+//! What streams take of the memory budget, and what their messages take.
 
 use std::sync::Arc;
 
@@ -10,10 +10,14 @@ use crate::suite::{World, annotated, append, fork_of, json, name, noon, numbers,
 
 /// A world, and the bytes in its account of streams.
 fn world() -> (World, impl Fn() -> u64) {
+    world_with(Account::Streams)
+}
+
+/// A world, and the bytes in one of its accounts.
+fn world_with(account: Account) -> (World, impl Fn() -> u64) {
     let budget = Budget::new(Bounds::NONE);
     let world = World::with(Box::new(Memory::within(Arc::clone(&budget))));
-    let bytes = move || budget.usage().accounts[Account::Streams as usize];
-    (world, bytes)
+    (world, move || budget.usage().accounts[account as usize])
 }
 
 #[tokio::test]
@@ -39,6 +43,29 @@ async fn a_stream_is_charged_for_itself_and_for_its_producers_until_it_ends() {
     for stream in ["s", "t"] {
         world.store.delete(&name(stream), noon()).await.unwrap();
     }
+    assert_eq!(bytes(), 0);
+}
+
+#[tokio::test]
+async fn a_long_name_is_charged_with_about_its_length() {
+    let (world, bytes) = world();
+    world.open("s").await;
+    let short = bytes();
+    world.open(&"n".repeat(500)).await;
+    let long = bytes() - short;
+    assert!((short + 499..short + 1000).contains(&long), "{long} {short}");
+}
+
+#[tokio::test]
+async fn messages_are_charged_with_their_bytes_and_little_more() {
+    let (world, bytes) = world_with(Account::Messages);
+    world.open("s").await;
+    // Many of them are in sealed runs.
+    for number in 0..5000 {
+        world.push("s", [1_000_000_000 + number]).await;
+    }
+    assert!((50_000..1_000_000).contains(&bytes()), "{}", bytes());
+    world.store.delete(&name("s"), noon()).await.unwrap();
     assert_eq!(bytes(), 0);
 }
 
