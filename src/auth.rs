@@ -17,10 +17,12 @@ mod jids;
 mod key_url;
 mod keys;
 mod revocation;
+mod scram;
 mod settings;
 mod standing;
 mod strict_json;
 mod tickets;
+mod users;
 mod verified;
 
 pub use admin_token::AdminToken;
@@ -30,8 +32,11 @@ pub use grants::{
     Action, CredentialRecord, Forbidden, GrantList, Grants, authorize, authorize_filter, is_own,
 };
 pub use revocation::{InvalidRevocation, REVOCATIONS_MAX, Revocation};
+pub use scram::{ScramError, ScramExchange, ScramHash, ScramOutcome};
 pub use settings::{
     AuthError, AuthSettings, CertificateName, CertificateRule, IssuerSettings, JidRule, Rule, TenantSettings,
+    UserSettings,
 };
 pub use standing::CoarseStanding;
 pub use tickets::{TICKET_LIFE, TicketRefused, TicketScope, Tickets};
+pub use users::Users;

@@ -5,18 +5,20 @@ use std::error::Error;
 use std::fmt::Display;
 use std::fs::File;
 use std::future::pending;
-use std::io::{self, BufReader, BufWriter, Seek, Write};
+use std::io::{self, BufRead, BufReader, BufWriter, Seek, Write};
 use std::net::SocketAddr;
 use std::os::fd::AsFd;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use pollgate::config::{AccessLogPlace, Settings, StoreCommand, StorePlace, SyncPolicy, TokenCommand};
+use pollgate::config::{
+    AccessLogPlace, Settings, StoreCommand, StorePlace, SyncPolicy, TokenCommand, UserCommand,
+};
 use pollgate::limits::{Limit, Limits};
 use pollgate::maintenance::{Checked, MaintenanceError, OfflineStore, check, check_export};
 use pollgate::server::Server;
-use pollgate::tokens::{Patterns, generate_key, sign};
+use pollgate::tokens::{NewUser, Patterns, generate_key, sign, user_settings};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 /// Columns of the paragraphs that `limits` prints.
@@ -165,6 +167,29 @@ pub(crate) fn token(command: &TokenCommand) -> Result<ExitCode, Box<dyn Error>> 
         manage: manage.clone(),
     };
     println!("{}", sign(key_file, subject, tenant.as_deref(), &patterns, expires.get())?);
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Prints the settings of a user, whose password is the first line of standard input.
+pub(crate) fn user(command: &UserCommand) -> Result<ExitCode, Box<dyn Error>> {
+    let UserCommand { name, read, append, create, manage, tenant, iterations, sha_1 } = command;
+    let mut password = String::new();
+    io::stdin().lock().read_line(&mut password)?;
+    let patterns = Patterns {
+        read: read.clone(),
+        append: append.clone(),
+        create: create.clone(),
+        manage: manage.clone(),
+    };
+    let user = NewUser {
+        name,
+        password: password.trim_end_matches(['\r', '\n']),
+        tenant: tenant.as_deref(),
+        patterns,
+        iterations: *iterations,
+        has_sha_1: *sha_1,
+    };
+    print!("{}", user_settings(&user)?);
     Ok(ExitCode::SUCCESS)
 }
 

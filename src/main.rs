@@ -22,7 +22,7 @@ fn main() -> ExitCode {
     let format = match &task {
         Task::Serve(settings) => Some(settings.log),
         Task::Store(_) => Some(LogFormat::Text),
-        Task::Limits | Task::Keygen(_) | Task::Token(_) => None,
+        Task::Limits | Task::Keygen(_) | Task::Token(_) | Task::User(_) => None,
     };
     if let Some(format) = format
         && let Err(error) = start_log(format)
@@ -43,6 +43,7 @@ fn main() -> ExitCode {
             Task::Limits => Ok(commands::limits()),
             Task::Keygen(file) => Ok(commands::keygen(&file)?),
             Task::Token(command) => Ok(commands::token(&command)?),
+            Task::User(command) => Ok(commands::user(&command)?),
         }
     });
     runtime.shutdown_timeout(Duration::ZERO);

@@ -28,6 +28,7 @@ use super::revocation::{Target, seconds};
 use super::settings::{AuthError, AuthSettings, CertificateRule, IssuerSettings, JidRule, Rule, TenantRule};
 use super::standing::Standing;
 use super::strict_json::is_unambiguous;
+use super::users::{self, Users};
 use super::verified::{TokenDigest, VerifiedToken, VerifiedTokens};
 use crate::limits::Limits;
 use crate::stream::{Filter, Principal, Tenant};
@@ -95,12 +96,12 @@ pub enum Unauthorized {
 #[derive(Debug)]
 pub struct Authenticator {
     /// `None`: the gateway checks no credentials.
-    verifier: Option<Verifier>,
+    pub(super) verifier: Option<Verifier>,
     anonymous: Arc<Grants>,
 }
 
 #[derive(Debug)]
-struct Verifier {
+pub(super) struct Verifier {
     issuers: HashMap<String, Issuer>,
     public: GrantList,
     /// Which tokens stand. It changes first, and then `changes`.
@@ -109,9 +110,10 @@ struct Verifier {
     changes: AtomicU64,
     verified: VerifiedTokens,
     /// Invalid tokens of each address.
-    failed_logins: FailedLogins,
+    pub(super) failed_logins: FailedLogins,
     certificate_rules: Vec<(Tenant, CertificateRule)>,
     jid_rules: Vec<(Tenant, JidRule)>,
+    pub(super) users: Arc<Users>,
 }
 
 #[derive(Debug)]
@@ -135,10 +137,11 @@ impl Authenticator {
         Self { verifier: None, anonymous: Arc::new(Grants::everything()) }
     }
 
-    /// Reads the keys of all issuers. Without issuers, public streams and rules for XMPP addresses, everything is allowed.
+    /// Reads the keys of all issuers. Without issuers, public streams, users and rules for XMPP addresses, everything is allowed.
     pub fn new(settings: &AuthSettings) -> Result<Self, AuthError> {
         let has_tokens = !settings.issuer.is_empty() || settings.key_file.is_some();
-        if !has_tokens && settings.public.is_empty() && settings.jid.is_empty() {
+        let has_names = !settings.jid.is_empty() || !settings.user.is_empty();
+        if !has_tokens && !has_names && settings.public.is_empty() {
             return Ok(Self::open());
         }
         crypto::install();
@@ -161,7 +164,9 @@ impl Authenticator {
             // A tenant before it begins with `$`, and a space separates it from the subject behind it in `Grants::subject`.
             if name.starts_with('$')
                 || name.contains(' ')
-                || [certificates::SUBJECTS, jids::SUBJECTS].iter().any(|own| name.starts_with(own))
+                || [certificates::SUBJECTS, jids::SUBJECTS, users::SUBJECTS]
+                    .iter()
+                    .any(|own| name.starts_with(own))
             {
                 return Err(AuthError::IssuerName(name));
             }
@@ -173,6 +178,7 @@ impl Authenticator {
         let read = settings.public.iter().map(parse).collect::<Result<_, _>>()?;
         let public = GrantList { read, ..GrantList::default() };
         let anonymous = Arc::new(Grants::anonymous(public.clone()));
+        let users = Arc::new(Users::new(&settings.user, &public)?);
         let verifier = Verifier {
             issuers,
             public,
@@ -186,6 +192,7 @@ impl Authenticator {
                 .iter()
                 .map(|rule| Ok((rule.tenant()?, rule.clone())))
                 .collect::<Result<_, _>>()?,
+            users,
         };
         verifier.change(|_| {});
         Ok(Self { verifier: Some(verifier), anonymous })
@@ -289,24 +296,6 @@ impl Authenticator {
     /// them after a higher one.
     pub fn changes(&self) -> u64 {
         self.verifier.as_ref().map_or(0, |verifier| verifier.changes.load(Ordering::Acquire))
-    }
-
-    /// Reads the files with keys again that have changed. Tokens of a key that is gone are refused from then on, and what is open
-    /// with them ends. A file that cannot be used leaves the keys of its issuer as they are.
-    pub fn reload(&self) -> Result<(), AuthError> {
-        let Some(verifier) = &self.verifier else { return Ok(()) };
-        let mut outcome = Ok(());
-        for (name, issuer) in &verifier.issuers {
-            match issuer.keys.reload() {
-                Ok(false) => {}
-                Ok(true) => {
-                    tracing::info!(issuer = name, "read changed keys");
-                    verifier.change(|_| {});
-                }
-                Err(error) => outcome = Err(error),
-            }
-        }
-        outcome
     }
 }
 
@@ -416,7 +405,7 @@ fn checked(rules: &[CertificateRule]) -> Result<Vec<(Tenant, CertificateRule)>, 
 }
 
 /// A delay in whole seconds, rounded up.
-fn whole_seconds(delay: Duration) -> u32 {
+pub(super) fn whole_seconds(delay: Duration) -> u32 {
     u32::try_from(delay.as_millis().div_ceil(1000)).unwrap_or(u32::MAX)
 }
 

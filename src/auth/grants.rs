@@ -240,6 +240,11 @@ impl Grants {
         self.expires_at
     }
 
+    /// Whether the rights can end while the gateway runs.
+    pub(super) fn may_end(&self) -> bool {
+        self.expires_at.is_some() || self.token.is_some()
+    }
+
     /// Whom quotas apply to. `None`: the address of the client, which has no token.
     pub fn principal(&self) -> Option<Principal> {
         self.principal

@@ -1,7 +1,9 @@
-//! Makes keys and tokens for gateways that have no issuer of their own: the commands `pollgate keygen` and `pollgate token`.
+//! Makes keys, tokens and users for gateways that have no issuer of their own: the commands `pollgate keygen`, `pollgate token` and
+//! `pollgate user`.
 
 use std::fs::OpenOptions;
 use std::io::Write;
+use std::num::NonZeroU32;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::time::{Duration, SystemTime};
@@ -15,7 +17,10 @@ use serde::{Deserialize, Serialize};
 
 use super::claims::{Claims, LIFE_MAX};
 use super::crypto;
-use super::settings::{AuthError, TenantRule};
+use super::grants::GrantList;
+use super::scram::{ITERATIONS_MIN, ScramHash, ScramKeys};
+use super::settings::{AuthError, TenantRule, UserSettings};
+use super::users::Users;
 use crate::clock::Clock;
 
 /// The claim `iss` of the tokens that [`sign`] makes.
@@ -144,4 +149,97 @@ pub(super) fn sign_at(
     let header = Header { kid: Some(key.kid), ..Header::new(Algorithm::EdDSA) };
     encode(&header, &claims, &EncodingKey::from_ed_der(&seed))
         .map_err(|error| AuthError::Issue(format!("cannot sign the token: {error}")))
+}
+
+/// A user whose settings are to be made.
+#[derive(Debug)]
+pub struct NewUser<'a> {
+    /// The part of the address before `@`.
+    pub name: &'a str,
+    /// The password, in ASCII: other characters have several forms, of which clients choose one (RFC 4013).
+    pub password: &'a str,
+    /// The tenant. `None`: the default one.
+    pub tenant: Option<&'a str>,
+    /// What the user may do.
+    pub patterns: Patterns,
+    /// How often clients hash the password.
+    pub iterations: NonZeroU32,
+    /// Whether there are keys for SCRAM-SHA-1, too.
+    pub has_sha_1: bool,
+}
+
+/// The lines of TOML that make a user known to the gateway. The password cannot be read from them.
+pub fn user_settings(user: &NewUser<'_>) -> Result<String, AuthError> {
+    let NewUser { name, password, tenant, patterns, iterations, has_sha_1 } = user;
+    let refuse = |why: &str| Err(AuthError::Issue(why.to_owned()));
+    if password.is_empty() || !password.bytes().all(|byte| matches!(byte, b' '..=b'~')) {
+        return refuse(
+            "the password, the first line of standard input, must have printable ASCII characters",
+        );
+    }
+    if iterations.get() < ITERATIONS_MIN {
+        return refuse("a password is hashed at least 4096 times");
+    }
+    let hashes = ScramHash::ALL.into_iter().filter(|hash| *has_sha_1 || *hash == ScramHash::Sha256);
+    let keys: Option<Vec<_>> = hashes.map(|hash| ScramKeys::generate(hash, password, *iterations)).collect();
+    let Some(keys) = keys else { return refuse("the system gives no random numbers") };
+    let settings = UserSettings {
+        name: (*name).to_owned(),
+        scram: keys.iter().map(ToString::to_string).collect(),
+        tenant: tenant.map(str::to_owned),
+        read: patterns.read.clone(),
+        append: patterns.append.clone(),
+        create: patterns.create.clone(),
+        manage: patterns.manage.clone(),
+    };
+    Users::new(std::slice::from_ref(&settings), &GrantList::default())?;
+    // A text of JSON is one of TOML, and so is a list of texts.
+    let text = |value: &[String]| serde_json::to_string(value).unwrap_or_default();
+    let mut lines = format!("[[user]]\nname = \"{name}\"\nscram = {}\n", text(&settings.scram));
+    if let Some(tenant) = tenant {
+        lines += &format!("tenant = \"{tenant}\"\n");
+    }
+    let of_action = [
+        ("read", &settings.read),
+        ("append", &settings.append),
+        ("create", &settings.create),
+        ("manage", &settings.manage),
+    ];
+    for (action, patterns) in of_action.into_iter().filter(|(_, patterns)| !patterns.is_empty()) {
+        lines += &format!("{action} = {}\n", text(patterns));
+    }
+    Ok(lines)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::auth::AuthSettings;
+
+    fn user(password: &str) -> NewUser<'_> {
+        let patterns = Patterns { read: vec!["a/{sub}".to_owned(), "b/#".to_owned()], ..Patterns::default() };
+        let iterations = NonZeroU32::new(ITERATIONS_MIN).unwrap();
+        NewUser { name: "anna", password, tenant: Some("acme"), patterns, iterations, has_sha_1: true }
+    }
+
+    #[test]
+    fn the_settings_of_a_user_are_read_as_they_are_printed() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("auth.toml");
+        let printed = user_settings(&user("pencil")).unwrap();
+        assert!(!printed.contains("pencil"));
+        std::fs::write(&path, printed).unwrap();
+        let read = AuthSettings::read(&path).unwrap().user.pop().unwrap();
+        assert_eq!((&*read.name, read.tenant.as_deref(), read.scram.len()), ("anna", Some("acme"), 2));
+        assert_eq!(read.read, ["a/{sub}", "b/#"]);
+    }
+
+    #[test]
+    fn passwords_that_clients_may_send_in_another_form_are_refused() {
+        for password in ["", "pässword", "a\tb"] {
+            assert!(user_settings(&user(password)).is_err(), "{password:?}");
+        }
+        let few = NewUser { iterations: NonZeroU32::MIN, ..user("pencil") };
+        assert!(user_settings(&few).is_err());
+    }
 }

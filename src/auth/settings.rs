@@ -24,6 +24,8 @@ pub struct AuthSettings {
     pub certificate: Vec<CertificateRule>,
     /// What addresses of XMPP grant.
     pub jid: Vec<JidRule>,
+    /// Users with passwords, for XMPP clients that connect to the gateway itself.
+    pub user: Vec<UserSettings>,
 }
 
 /// What all clients of a tenant may hold and do together. `None`: the limits of the gateway and of each client alone.
@@ -135,6 +137,37 @@ impl TenantSettings {
     }
 }
 
+/// A user with a password, as `pollgate user` prints it. Patterns of streams may contain `{sub}`, which is the name, as whole levels.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct UserSettings {
+    /// The name: the local part of the user's address.
+    pub name: String,
+    /// Salted keys of the password, one for each mechanism (RFC 5803).
+    pub scram: Vec<String>,
+    /// The tenant that the user belongs to. `None`: the default tenant.
+    pub tenant: Option<String>,
+    /// Streams that may be read.
+    pub read: Vec<String>,
+    /// Streams that may be appended to.
+    pub append: Vec<String>,
+    /// Streams that may be created.
+    pub create: Vec<String>,
+    /// Streams that may be deleted.
+    pub manage: Vec<String>,
+}
+
+impl UserSettings {
+    /// The tenant that the user belongs to.
+    pub(super) fn tenant(&self) -> Result<Tenant, AuthError> {
+        self.tenant.as_deref().map_or_else(|| Ok(Tenant::default()), tenant_named)
+    }
+
+    pub(super) fn as_rule(&self) -> Rule {
+        Rule::of_subject([&self.read, &self.append, &self.create, &self.manage])
+    }
+}
+
 /// Which name of a certificate a rule is about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -238,7 +271,8 @@ impl AuthSettings {
         let issuers = self.issuer.iter().filter_map(|issuer| issuer.tenant.as_ref());
         let certificates = self.certificate.iter().filter_map(|rule| rule.tenant.as_ref());
         let jids = self.jid.iter().filter_map(|rule| rule.tenant.as_ref());
-        let names = quotas.chain(issuers).chain(certificates).chain(jids);
+        let users = self.user.iter().filter_map(|user| user.tenant.as_ref());
+        let names = quotas.chain(issuers).chain(certificates).chain(jids).chain(users);
         // Invalid ones are refused elsewhere.
         names.filter_map(|name| Tenant::parse(name).ok()).filter(|tenant| !tenant.is_default()).collect()
     }
@@ -288,8 +322,10 @@ pub enum AuthError {
     /// A public filter is invalid.
     #[error("auth.public: {0:?} is no filter of streams")]
     Public(String),
-    /// The name of an issuer contains a space, or begins like a tenant or like the subjects of certificates and XMPP addresses.
-    #[error("auth.issuer: the name {0:?} must not contain a space, nor begin with $, certificate: or jid:")]
+    /// The name of an issuer contains a space, or begins like a tenant or like the subjects of certificates, XMPP addresses and users.
+    #[error(
+        "auth.issuer: the name {0:?} must not contain a space, nor begin with $, certificate:, jid: or user:"
+    )]
     IssuerName(String),
     /// The name of a tenant is invalid.
     #[error(
@@ -322,6 +358,20 @@ pub enum AuthError {
     /// The pattern of a rule for XMPP addresses is empty, ambiguous, or has a resource.
     #[error("auth.jid: {0:?} must be an address without a resource, with at most one *")]
     JidRule(String),
+    /// A user has no name, the name of another one, or one that no address can have.
+    #[error("auth.user: the name {0:?} must be there once, and without spaces and any of \"&'/:<>@")]
+    UserName(String),
+    /// The keys of a user are malformed, or two are for the same mechanism.
+    #[error("auth.user: {0:?} needs scram = [...] with different keys as `pollgate user` prints them")]
+    UserKeys(String),
+    /// The patterns of a user are invalid.
+    #[error("auth.user: {name:?}: {why}")]
+    UserPatterns {
+        /// The user.
+        name: String,
+        /// What is wrong with them.
+        why: String,
+    },
     /// A list of revoked certificates cannot be read.
     #[error("a list of revoked certificates is malformed: {0}")]
     RevokedCertificates(String),

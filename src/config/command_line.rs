@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::{Args, CommandFactory, Parser, Subcommand};
 use config::{Config, File};
 
-use super::commands::{StoreCommand, TokenCommand};
+use super::commands::{StoreCommand, TokenCommand, UserCommand};
 use super::variables::Variables;
 use super::{Settings, SettingsError};
 use crate::limits::{Limit, Limits};
@@ -37,6 +37,8 @@ pub(super) enum Command {
     },
     /// Make a token, which a client sends as `Authorization: Bearer TOKEN`
     Token(TokenCommand),
+    /// Read the password of a user from standard input, and print what to add to the TOML file of `--auth`
+    User(UserCommand),
 }
 
 /// The part of `--help` about limits.
@@ -64,6 +66,8 @@ pub enum Task {
     Keygen(PathBuf),
     /// Make a token.
     Token(TokenCommand),
+    /// Print the settings of a user.
+    User(UserCommand),
 }
 
 /// The options of `serve`. Each is also a variable, `POLLGATE_HOLD_MAX=55s`, and a key of the file, `hold_max = "55s"`; limits are
@@ -223,6 +227,7 @@ impl Cli {
             Some(Command::Limits) => return Ok(Task::Limits),
             Some(Command::Keygen { file }) => return Ok(Task::Keygen(file)),
             Some(Command::Token(command)) => return Ok(Task::Token(command)),
+            Some(Command::User(command)) => return Ok(Task::User(command)),
             Some(Command::Serve(args)) => *args,
             None => self.serve,
         };

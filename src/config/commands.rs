@@ -1,5 +1,6 @@
-//! The options of the commands `token` and `store`.
+//! The options of the commands `token`, `user` and `store`.
 
+use std::num::NonZeroU32;
 use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
@@ -33,6 +34,35 @@ pub struct TokenCommand {
     /// Tenant of the client, whose streams are apart from those of others [default: none]
     #[arg(long, value_name = "NAME")]
     pub tenant: Option<String>,
+}
+
+/// The options of `user`. A pattern is the name of a stream; `+` stands for one level, a last `#` for any number of levels.
+#[derive(Debug, Args)]
+pub struct UserCommand {
+    /// Name of the user, the part of the address before `@`
+    #[arg(long, value_name = "NAME")]
+    pub name: String,
+    /// Streams that the user may read (repeatable)
+    #[arg(long, value_name = "PATTERN")]
+    pub read: Vec<String>,
+    /// Streams that the user may append to (repeatable)
+    #[arg(long, value_name = "PATTERN")]
+    pub append: Vec<String>,
+    /// Streams that the user may create (repeatable)
+    #[arg(long, value_name = "PATTERN")]
+    pub create: Vec<String>,
+    /// Streams that the user may delete (repeatable)
+    #[arg(long, value_name = "PATTERN")]
+    pub manage: Vec<String>,
+    /// Tenant of the user, whose streams are apart from those of others [default: none]
+    #[arg(long, value_name = "NAME")]
+    pub tenant: Option<String>,
+    /// How often the password is hashed, by each client at each login
+    #[arg(long, value_name = "COUNT", default_value = "10000")]
+    pub iterations: NonZeroU32,
+    /// Make keys for clients that have only SCRAM-SHA-1, too
+    #[arg(long)]
+    pub sha_1: bool,
 }
 
 /// A command for a store on disk.

@@ -27,7 +27,7 @@ use crate::hub::Hub;
 use crate::limits::Limits;
 use crate::metrics::{Metrics, XmppMetrics};
 use crate::stream::Principal;
-use sasl::{Credentials, SaslError};
+use sasl::{Credentials, Proof, SaslError};
 
 /// How long a client may take to log in.
 const LOGIN_TIMEOUT: Duration = Duration::from_secs(15);
@@ -68,17 +68,16 @@ impl ClientFront {
     /// Verifies the credentials of a client, whose address has the principal `address`. Its name gives it no rights: those are of the
     /// token.
     fn admit(&self, credentials: &Credentials, address: Principal) -> Result<AdmittedClient, SaslError> {
-        let grants = match &credentials.token {
-            Some(token) => {
-                let verified = self.auth.token(token.as_bytes(), address, self.clock.wall());
-                verified.map_err(|error| match error {
-                    Unauthorized::KeysPending | Unauthorized::TooManyFailures { .. } => SaslError::Temporary,
-                    _ => SaslError::NotAuthorized,
-                })?
-            }
-            None if self.auth.anonymous().is_empty() => return Err(SaslError::NotAuthorized),
-            None => self.auth.anonymous(),
+        let verified = match &credentials.proof {
+            Proof::Token(token) => self.auth.token(token.as_bytes(), address, self.clock.wall()),
+            Proof::Password(outcome) => self.auth.user(outcome, address),
+            Proof::Nothing if self.auth.anonymous().is_empty() => Err(Unauthorized::Missing),
+            Proof::Nothing => Ok(self.auth.anonymous()),
         };
+        let grants = verified.map_err(|error| match error {
+            Unauthorized::KeysPending | Unauthorized::TooManyFailures { .. } => SaslError::Temporary,
+            _ => SaslError::NotAuthorized,
+        })?;
         let open = self.hub.open(grants.tenant(), false).map_err(|_full| {
             self.hub.count_refusal(grants.tenant());
             SaslError::Temporary

@@ -1,105 +1,9 @@
 // Clients that connect to the gateway itself, over WebSocket (RFC 7395): @xmpp/client and stanza, and sockets that break the rules.
 import assert from "node:assert/strict"
-import { execFileSync } from "node:child_process"
 import { once } from "node:events"
-import { mkdtemp, rm } from "node:fs/promises"
-import { createRequire } from "node:module"
-import { tmpdir } from "node:os"
 import { join } from "node:path"
 import { test } from "node:test"
-import { WebSocket } from "ws"
-import { start } from "../conformance/gateway.js"
-
-// Node has none of its own before version 22.
-globalThis.WebSocket ??= WebSocket
-const { client: connectionOf, xml } = await import("@xmpp/client")
-const stanza = createRequire(import.meta.url)("stanza")
-
-// What hangs has failed.
-const options = { timeout: 60_000 }
-
-const DOMAIN = "gate.example"
-const PUBSUB = "http://jabber.org/protocol/pubsub"
-const EVENT = `${PUBSUB}#event`
-const MAM = "urn:xmpp:mam:2"
-const RSM = "http://jabber.org/protocol/rsm"
-const JSON_NAMESPACE = "urn:xmpp:json:0"
-
-async function gatewayOf(context, further = []) {
-  const gateway = await start("127.0.0.1:0", ["--xmpp-domain", DOMAIN, ...further])
-  context.after(() => gateway.stop())
-  gateway.xmpp = `${gateway.url.replace("http", "ws")}/v1/xmpp`
-  gateway.stream = (name) => `${gateway.url}/v1/stream/${name}`
-  gateway.append = async (name, body, headers = {}) => {
-    const answer = await fetch(gateway.stream(name), { method: "POST", body, headers: { "content-type": "application/json", ...headers } })
-    assert(answer.ok, `answered ${answer.status}`)
-  }
-  return gateway
-}
-
-// A client of @xmpp/client that is online, and what it was notified of.
-class Online {
-  items = []
-  #waiting = []
-
-  static async of(context, gateway, username, password = "any", resource = undefined) {
-    const online = new Online()
-    online.xmpp = connectionOf({ service: gateway.xmpp, domain: DOMAIN, username, password, resource })
-    online.xmpp.reconnect.stop()
-    online.errors = []
-    online.xmpp.on("error", (error) => online.errors.push(error))
-    online.xmpp.on("stanza", (element) => online.#take(element))
-    context.after(() => online.xmpp.stop().catch(() => {}))
-    online.jid = String(await online.xmpp.start())
-    return online
-  }
-
-  #take(element) {
-    const items = element.getChild("event", EVENT)?.getChild("items")
-    for (const item of items?.getChildren("item") ?? [])
-      this.items.push({ id: item.attrs.id, content: item.getChildText("json", JSON_NAMESPACE) })
-    for (const waiting of this.#waiting.splice(0)) waiting()
-  }
-
-  async notified(count) {
-    while (this.items.length < count) await new Promise((resolve) => this.#waiting.push(resolve))
-    return this.items.map(({ content }) => content)
-  }
-
-  ask(type, child, to = DOMAIN) {
-    return this.xmpp.iqCaller.request(xml("iq", { type, to }, child))
-  }
-
-  // The condition of the error that a request is answered with.
-  refused(type, child, to) {
-    return this.ask(type, child, to).then(() => null, ({ condition }) => condition)
-  }
-
-  async publish(node, content, id = undefined) {
-    const item = xml("item", { id }, xml("json", { xmlns: JSON_NAMESPACE }, content))
-    const answer = await this.ask("set", xml("pubsub", { xmlns: PUBSUB }, xml("publish", { node }, item)))
-    return answer.getChild("pubsub").getChild("publish").getChild("item").attrs.id
-  }
-
-  subscribe(node) {
-    return this.ask("set", xml("pubsub", { xmlns: PUBSUB }, xml("subscribe", { node, jid: this.jid.split("/")[0] })))
-  }
-
-  // What the archive has behind an id.
-  async archive(node, after) {
-    const results = []
-    const take = (element) => {
-      const result = element.getChild("result", MAM)
-      if (result) results.push(result)
-    }
-    this.xmpp.on("stanza", take)
-    await this.ask("set", xml("query", { xmlns: MAM, node }, xml("set", { xmlns: RSM }, xml("after", {}, after))))
-    this.xmpp.off("stanza", take)
-    const content = (result) =>
-      result.getChild("forwarded").getChild("message").getChild("event").getChild("items").getChild("item").getChildText("json")
-    return results.map((result) => ({ id: result.attrs.id, content: content(result) }))
-  }
-}
+import { command, DOMAIN, folderOf, gatewayOf, JSON_NAMESPACE, Online, options, PUBSUB, stanza, WebSocket, xml } from "./online.js"
 
 test("@xmpp/client publishes, subscribes, and goes on from the archive", options, async (context) => {
   const gateway = await gatewayOf(context)
@@ -160,11 +64,10 @@ test("stanza logs in with a bearer token, publishes and is notified", options, a
 })
 
 test("a token gives its rights, and the stream ends when it is revoked", options, async (context) => {
-  const folder = await mkdtemp(join(tmpdir(), "pollgate-"))
-  context.after(() => rm(folder, { recursive: true }))
-  const command = (...words) => execFileSync(process.env.GATEWAY_BINARY, words, { encoding: "utf8" }).trim()
-  command("keygen", join(folder, "key"))
-  const token = (subject) => command("token", "--key-file", join(folder, "key"), "--subject", subject, "--read", "open/#", "--append", "open/#", "--create", "open/#")
+  const folder = await folderOf(context)
+  command(["keygen", join(folder, "key")])
+  const token = (subject) =>
+    command(["token", "--key-file", join(folder, "key"), "--subject", subject, "--read", "open/#", "--append", "open/#", "--create", "open/#"])
   const gateway = await gatewayOf(context, ["--auth", join(folder, "key")])
   const alice = await Online.of(context, gateway, "alice", token("anna"))
   await alice.publish("open/a", "1")

@@ -44,9 +44,27 @@ impl RightsEnd {
 }
 
 impl Authenticator {
+    /// Reads the files with keys again that have changed. Tokens of a key that is gone are refused from then on, and what is open
+    /// with them ends. A file that cannot be used leaves the keys of its issuer as they are.
+    pub fn reload(&self) -> Result<(), AuthError> {
+        let Some(verifier) = &self.verifier else { return Ok(()) };
+        let mut outcome = Ok(());
+        for (name, issuer) in &verifier.issuers {
+            match issuer.keys.reload() {
+                Ok(false) => {}
+                Ok(true) => {
+                    tracing::info!(issuer = name, "read changed keys");
+                    verifier.change(|_| {});
+                }
+                Err(error) => outcome = Err(error),
+            }
+        }
+        outcome
+    }
+
     /// Waits until the rights of a client end. Those of a client without credentials never do.
     pub async fn rights_end(self: Arc<Self>, grants: Arc<Grants>, clock: Clock) -> RightsEnd {
-        let (Some(verifier), Some(end)) = (&self.verifier, grants.expires_at()) else {
+        let Some(verifier) = self.verifier.as_ref().filter(|_| grants.may_end()) else {
             return pending().await;
         };
         let mut standing = verifier.standing.subscribe();
@@ -55,12 +73,18 @@ impl Authenticator {
             if !stands(&standing.borrow_and_update()) {
                 return RightsEnd::Revoked;
             }
-            let left = end.duration_since(clock.wall()).unwrap_or_default();
-            if left.is_zero() {
+            let left = grants.expires_at().map(|end| end.duration_since(clock.wall()).unwrap_or_default());
+            if left.is_some_and(|left| left.is_zero()) {
                 return RightsEnd::Expired;
             }
+            let expiry = async {
+                match left {
+                    Some(left) => sleep(left).await,
+                    None => pending().await,
+                }
+            };
             tokio::select! {
-                () = sleep(left) => {}
+                () = expiry => {}
                 changed = standing.changed() => if changed.is_err() { return pending().await },
             }
         }
@@ -171,7 +195,8 @@ impl Authenticator {
         let verifier = self.verifier.as_ref().ok_or(InvalidRevocation::Open)?;
         let revocation = revocation.checked(now)?;
         let is_of_certificates = revocation.is_of_certificates() && !verifier.certificate_rules.is_empty();
-        if !is_of_certificates && !verifier.issuers.contains_key(&revocation.iss) {
+        let is_of_users = revocation.is_of_users() && !verifier.users.is_empty();
+        if !is_of_certificates && !is_of_users && !verifier.issuers.contains_key(&revocation.iss) {
             return Err(InvalidRevocation::Issuer);
         }
         if verifier.standing.borrow().revocations(seconds(now)).count() >= REVOCATIONS_MAX {
@@ -220,6 +245,7 @@ impl Verifier {
             if !self.certificate_rules.is_empty() {
                 keys.insert(self.digest_of_certificates());
             }
+            keys.extend(self.users.keys());
             standing.set_keys(keys, revoked);
         });
         self.changes.fetch_add(1, Ordering::Release);
@@ -248,7 +274,7 @@ impl Verifier {
         fingerprint(&[SUBJECTS.as_bytes()])
     }
 
-    pub(super) fn check_standing(&self, grants: &Grants) -> Result<(), Unauthorized> {
+    pub(in crate::auth) fn check_standing(&self, grants: &Grants) -> Result<(), Unauthorized> {
         let Some(token) = grants.token() else { return Ok(()) };
         let standing = self.standing.borrow();
         match (standing.has_key(token), standing.allows(token)) {

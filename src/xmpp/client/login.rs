@@ -1,9 +1,12 @@
 //! [`Login`]: negotiates the stream of a client from its first element to its address (RFC 6120, sections 4, 6 and 7). Without IO and
 //! clock.
 
+use std::sync::Arc;
+
 use minidom::Element;
 
-use super::sasl::{Credentials, Mechanism, SASL, SaslError, invalid_token};
+use super::sasl::{Credentials, Mechanism, Proof, SASL, SaslError, decoded, invalid_token, saying, user};
+use crate::auth::{ScramExchange, Users};
 use crate::xmpp::jid::Jid;
 use crate::xmpp::stanza::{Request, Stanza, StanzaError, answer};
 use crate::xmpp::xml::{STREAMS, element, stream_element};
@@ -37,6 +40,8 @@ pub(super) enum LoginStep {
 /// The negotiation of a stream.
 pub(super) struct Login {
     domain: Jid,
+    /// Those who have passwords.
+    users: Option<Arc<Users>>,
     state: State,
     attempts_left: usize,
 }
@@ -45,8 +50,14 @@ enum State {
     Unauthenticated,
     /// The client has to send the first message of a mechanism.
     Challenged(Mechanism),
-    /// The credentials of a user are being verified.
-    Verifying(Mechanism, Jid),
+    /// The client has to send the last message of SCRAM.
+    Proving(Box<ScramExchange>),
+    /// The credentials of a user are being verified. With success the client is told this.
+    Verifying {
+        user: Jid,
+        answer: String,
+        is_bearer: bool,
+    },
     /// The client has to answer to the refusal of its token (RFC 7628, section 3.2.3).
     Refused,
     /// The client has to bind a resource.
@@ -54,8 +65,9 @@ enum State {
 }
 
 impl Login {
-    pub(super) fn new(domain: Jid) -> Self {
-        Self { domain, state: State::Unauthenticated, attempts_left: ATTEMPTS_MAX }
+    /// A stream with `domain`. `users` are those who have passwords.
+    pub(super) fn new(domain: Jid, users: Option<Arc<Users>>) -> Self {
+        Self { domain, users, state: State::Unauthenticated, attempts_left: ATTEMPTS_MAX }
     }
 
     /// What the client can do now. It is told this whenever it opens the stream.
@@ -66,7 +78,7 @@ impl Login {
                 let session = element("session", SESSION).append(element("optional", SESSION).build());
                 features.append(element("bind", BIND).build()).append(session.build()).build()
             }
-            _ => features.append(Mechanism::offered()).build(),
+            _ => features.append(Mechanism::offered(self.users.as_deref())).build(),
         }
     }
 
@@ -84,13 +96,14 @@ impl Login {
 
     fn handle_sasl(&mut self, received: &Element) -> LoginStep {
         match (received.name(), &self.state) {
-            (_, State::Authenticated(_) | State::Verifying(..)) => {
+            (_, State::Authenticated(_) | State::Verifying { .. }) => {
                 LoginStep::End(None, StreamError("policy-violation"))
             }
             // Also instead of the answer to the refusal: each refused token counts as an attempt.
             ("auth" | "response", State::Refused) => self.fail(SaslError::NotAuthorized),
             ("auth", _) => {
-                let mechanism = Mechanism::parse(received.attr("mechanism").unwrap_or_default());
+                let name = received.attr("mechanism").unwrap_or_default();
+                let mechanism = Mechanism::parse(name, self.users.as_deref());
                 match (mechanism, received.text()) {
                     (Err(error), _) => self.fail(error),
                     (Ok(mechanism), message) if message.trim().is_empty() => {
@@ -104,30 +117,55 @@ impl Login {
                 let (mechanism, message) = (*mechanism, received.text());
                 self.take(mechanism, &message)
             }
+            ("response", State::Proving(_)) => self.take_proof(&received.text()),
             ("abort", _) => self.fail(SaslError::Aborted),
             _ => self.fail(SaslError::Malformed),
         }
     }
 
+    /// Takes the first message of a mechanism.
     fn take(&mut self, mechanism: Mechanism, message: &str) -> LoginStep {
-        match mechanism.credentials(message, &self.domain) {
-            Ok(credentials) => {
-                self.state = State::Verifying(mechanism, credentials.user.clone());
-                LoginStep::Verify(credentials)
+        let read = decoded(message).and_then(|message| match (mechanism, &self.users) {
+            (Mechanism::Scram(hash), Some(users)) => {
+                let (exchange, answer) = users.begin(hash, &message)?;
+                self.state = State::Proving(Box::new(exchange));
+                Ok(LoginStep::Answer(saying("challenge", &answer)))
             }
-            Err(error) => self.fail(error),
-        }
+            _ => {
+                let credentials = mechanism.credentials(&message, &self.domain)?;
+                let is_bearer = mechanism == Mechanism::OAuthBearer;
+                let user = credentials.user.clone();
+                self.state = State::Verifying { user, answer: String::new(), is_bearer };
+                Ok(LoginStep::Verify(credentials))
+            }
+        });
+        read.unwrap_or_else(|error| self.fail(error))
+    }
+
+    /// Takes the last message of SCRAM.
+    fn take_proof(&mut self, message: &str) -> LoginStep {
+        let State::Proving(exchange) = std::mem::replace(&mut self.state, State::Unauthenticated) else {
+            return self.fail(SaslError::Malformed);
+        };
+        let read = decoded(message).and_then(|message| {
+            let outcome = exchange.finish(&message)?;
+            let user = user(&outcome.name, &self.domain)?;
+            let answer = outcome.answer.clone().unwrap_or_default();
+            self.state = State::Verifying { user: user.clone(), answer, is_bearer: false };
+            Ok(LoginStep::Verify(Credentials { user, proof: Proof::Password(outcome) }))
+        });
+        read.unwrap_or_else(|error| self.fail(error))
     }
 
     /// Takes the outcome of [`LoginStep::Verify`].
     pub(super) fn verified(&mut self, outcome: Result<(), SaslError>) -> LoginStep {
         let state = std::mem::replace(&mut self.state, State::Unauthenticated);
         match (state, outcome) {
-            (State::Verifying(_, user), Ok(())) => {
+            (State::Verifying { user, answer, .. }, Ok(())) => {
                 self.state = State::Authenticated(user);
-                LoginStep::Answer(element("success", SASL).build())
+                LoginStep::Answer(saying("success", &answer))
             }
-            (State::Verifying(Mechanism::OAuthBearer, _), Err(SaslError::NotAuthorized)) => {
+            (State::Verifying { is_bearer: true, .. }, Err(SaslError::NotAuthorized)) => {
                 self.state = State::Refused;
                 LoginStep::Answer(invalid_token())
             }
@@ -183,7 +221,7 @@ mod tests {
     use crate::xmpp::xml::{CLIENT, parse_document, to_bytes};
 
     fn login() -> Login {
-        Login::new(Jid::parse("b.example").unwrap())
+        Login::new(Jid::parse("b.example").unwrap(), None)
     }
 
     fn auth(mechanism: &str, message: &str) -> Element {

@@ -32,7 +32,7 @@ pub(in crate::xmpp) enum Negotiated {
 impl Negotiation {
     /// Begins with a client at the network address of this principal.
     pub(in crate::xmpp) fn new(front: Arc<ClientFront>, address: Principal) -> Self {
-        let login = Login::new(front.domain.clone());
+        let login = Login::new(front.domain.clone(), front.auth.users().cloned());
         Self { front, address, login, admission: None }
     }
 

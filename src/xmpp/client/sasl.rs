@@ -4,6 +4,7 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use minidom::Element;
 
+use crate::auth::{ScramError, ScramHash, ScramOutcome, Users};
 use crate::xmpp::jid::Jid;
 use crate::xmpp::xml::element;
 
@@ -12,6 +13,8 @@ pub(super) const SASL: &str = "urn:ietf:params:xml:ns:xmpp-sasl";
 /// The ways to authenticate.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Mechanism {
+    /// RFC 5802 and 7677: a user of the settings proves the password.
+    Scram(ScramHash),
     /// RFC 4616: the password is a token.
     Plain,
     /// RFC 7628.
@@ -25,8 +28,16 @@ pub(super) enum Mechanism {
 pub(super) struct Credentials {
     /// The address that it wants, without a resource.
     pub(super) user: Jid,
-    /// `None`: it has none.
-    pub(super) token: Option<String>,
+    pub(super) proof: Proof,
+}
+
+/// What proves who a client is.
+#[derive(PartialEq, Eq)]
+pub(super) enum Proof {
+    /// Nothing.
+    Nothing,
+    Token(String),
+    Password(ScramOutcome),
 }
 
 /// Why a client is not authenticated (RFC 6120, section 6.5).
@@ -43,39 +54,67 @@ pub(super) enum SaslError {
 }
 
 impl Mechanism {
-    const ALL: [Self; 3] = [Self::Plain, Self::OAuthBearer, Self::Anonymous];
+    /// All mechanisms, the best one first.
+    const ALL: [Self; 5] = [
+        Self::Scram(ScramHash::Sha256),
+        Self::Scram(ScramHash::Sha1),
+        Self::Plain,
+        Self::OAuthBearer,
+        Self::Anonymous,
+    ];
 
     fn name(self) -> &'static str {
         match self {
+            Self::Scram(hash) => hash.name(),
             Self::Plain => "PLAIN",
             Self::OAuthBearer => "OAUTHBEARER",
             Self::Anonymous => "ANONYMOUS",
         }
     }
 
-    pub(super) fn parse(name: &str) -> Result<Self, SaslError> {
-        Self::ALL.into_iter().find(|known| known.name() == name).ok_or(SaslError::InvalidMechanism)
+    fn is_offered(self, users: Option<&Users>) -> bool {
+        match self {
+            Self::Scram(hash) => users.is_some_and(|users| users.have(hash)),
+            _ => true,
+        }
+    }
+
+    /// `users` are those who have passwords.
+    pub(super) fn parse(name: &str, users: Option<&Users>) -> Result<Self, SaslError> {
+        let found = Self::ALL.into_iter().find(|known| known.name() == name && known.is_offered(users));
+        found.ok_or(SaslError::InvalidMechanism)
     }
 
     /// The list for the features of a stream.
-    pub(super) fn offered() -> Element {
-        let names = Self::ALL.map(|known| element("mechanism", SASL).append(known.name()).build());
+    pub(super) fn offered(users: Option<&Users>) -> Element {
+        let offered = Self::ALL.into_iter().filter(|known| known.is_offered(users));
+        let names = offered.map(|known| element("mechanism", SASL).append(known.name()).build());
         element("mechanisms", SASL).append_all(names).build()
     }
 
-    /// Reads the first message of a client, in base64. `=` stands for an empty one. `domain` is that of the gateway.
+    /// Reads the first message of a client. `domain` is that of the gateway. SCRAM begins an exchange instead.
     pub(super) fn credentials(self, message: &str, domain: &Jid) -> Result<Credentials, SaslError> {
-        let message = match message.trim() {
-            "=" => Vec::new(),
-            encoded => STANDARD.decode(encoded).map_err(|_| SaslError::IncorrectEncoding)?,
-        };
-        let message = String::from_utf8(message).map_err(|_| SaslError::Malformed)?;
         match self {
-            Self::Plain => plain(&message, domain),
-            Self::OAuthBearer => bearer(&message, domain),
-            Self::Anonymous => Ok(Credentials { user: random_user(domain)?, token: None }),
+            Self::Scram(_) => Err(SaslError::Malformed),
+            Self::Plain => plain(message, domain),
+            Self::OAuthBearer => bearer(message, domain),
+            Self::Anonymous => Ok(Credentials { user: random_user(domain)?, proof: Proof::Nothing }),
         }
     }
+}
+
+/// Decodes a message of a client, which is in base64. `=` stands for an empty one.
+pub(super) fn decoded(message: &str) -> Result<String, SaslError> {
+    let message = match message.trim() {
+        "=" => Vec::new(),
+        encoded => STANDARD.decode(encoded).map_err(|_| SaslError::IncorrectEncoding)?,
+    };
+    String::from_utf8(message).map_err(|_| SaslError::Malformed)
+}
+
+/// An element with a message of the gateway: a challenge, or success.
+pub(super) fn saying(name: &'static str, message: &str) -> Element {
+    element(name, SASL).append(STANDARD.encode(message)).build()
 }
 
 /// `[authzid] NUL authcid NUL passwd`
@@ -86,7 +125,7 @@ fn plain(message: &str, domain: &Jid) -> Result<Credentials, SaslError> {
     if !authorized.is_empty() && Jid::parse(authorized).ok().as_ref() != Some(&user) {
         return Err(SaslError::InvalidAuthzid);
     }
-    Ok(Credentials { user, token: Some(password.to_owned()) })
+    Ok(Credentials { user, proof: Proof::Token(password.to_owned()) })
 }
 
 /// `n,[a=authzid],^A(key=value^A)*^A`
@@ -105,11 +144,11 @@ fn bearer(message: &str, domain: &Jid) -> Result<Credentials, SaslError> {
     if !scheme.eq_ignore_ascii_case("bearer") {
         return Err(SaslError::Malformed);
     }
-    Ok(Credentials { user, token: Some(token.trim().to_owned()) })
+    Ok(Credentials { user, proof: Proof::Token(token.trim().to_owned()) })
 }
 
 /// The address of a user, who is named with the domain or without.
-fn user(name: &str, domain: &Jid) -> Result<Jid, SaslError> {
+pub(super) fn user(name: &str, domain: &Jid) -> Result<Jid, SaslError> {
     let full = if name.contains('@') { name.to_owned() } else { format!("{name}@{domain}") };
     let user = Jid::parse(&full).map_err(|_| SaslError::InvalidAuthzid)?;
     let is_own = user.is_bare() && user.domain() == domain.as_str() && user != *domain;
@@ -135,25 +174,36 @@ impl SaslError {
     }
 }
 
-/// What OAUTHBEARER answers to a token that does not count (RFC 7628, section 3.2.2), in base64.
+impl From<ScramError> for SaslError {
+    fn from(error: ScramError) -> Self {
+        match error {
+            ScramError::Malformed => Self::Malformed,
+            ScramError::NoRandom => Self::Temporary,
+        }
+    }
+}
+
+/// What OAUTHBEARER answers to a token that does not count (RFC 7628, section 3.2.2).
 pub(super) fn invalid_token() -> Element {
-    element("challenge", SASL).append(STANDARD.encode(r#"{"status":"invalid_token"}"#)).build()
+    saying("challenge", r#"{"status":"invalid_token"}"#)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn read(mechanism: Mechanism, message: &str) -> Result<(String, Option<String>), SaslError> {
+    fn read(mechanism: Mechanism, message: &str) -> Result<(String, String), SaslError> {
         let domain = Jid::parse("b.example").unwrap();
-        let read = mechanism.credentials(&STANDARD.encode(message), &domain);
-        read.map(|found| (found.user.to_string(), found.token))
+        mechanism.credentials(message, &domain).map(|found| match found.proof {
+            Proof::Token(token) => (found.user.to_string(), token),
+            _ => panic!("no token"),
+        })
     }
 
     #[test]
     fn plain_has_a_name_and_a_password() {
         let plain = |message| read(Mechanism::Plain, message);
-        let token = |user: &str| Ok((user.to_owned(), Some("token".to_owned())));
+        let token = |user: &str| Ok((user.to_owned(), "token".to_owned()));
         assert_eq!(plain("\0anna\0token"), token("anna@b.example"));
         assert_eq!(plain("\0anna@b.example\0token"), token("anna@b.example"));
         assert_eq!(plain("anna@b.example\0anna\0token"), token("anna@b.example"));
@@ -167,21 +217,19 @@ mod tests {
         ] {
             assert_eq!(plain(message), Err(expected), "{message:?}");
         }
-        let domain = Jid::parse("b").unwrap();
-        for (message, expected) in
-            [("!", SaslError::IncorrectEncoding), ("=", SaslError::Malformed), ("/w==", SaslError::Malformed)]
-        {
-            assert_eq!(Mechanism::Plain.credentials(message, &domain).err(), Some(expected), "{message}");
-        }
+        assert_eq!(plain(""), Err(SaslError::Malformed));
+        assert_eq!(decoded("!"), Err(SaslError::IncorrectEncoding));
+        assert_eq!(decoded("/w=="), Err(SaslError::Malformed));
+        assert_eq!((decoded("="), decoded(" YQ== ")), (Ok(String::new()), Ok("a".to_owned())));
     }
 
     #[test]
     fn a_bearer_token_comes_with_a_name_or_without() {
         let bearer = |message| read(Mechanism::OAuthBearer, message);
         let (user, token) = bearer("n,a=anna@b.example,\u{1}host=x\u{1}auth=Bearer token\u{1}\u{1}").unwrap();
-        assert_eq!((&*user, token.as_deref()), ("anna@b.example", Some("token")));
+        assert_eq!((&*user, &*token), ("anna@b.example", "token"));
         let (user, token) = bearer("n,,\u{1}auth=bearer token\u{1}\u{1}").unwrap();
-        assert!(user.ends_with("@b.example") && token.as_deref() == Some("token"));
+        assert!(user.ends_with("@b.example") && token == "token");
         for malformed in [
             "",
             "n,,",
