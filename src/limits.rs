@@ -26,7 +26,7 @@
 //! | has MQTT sessions, connected or not | `mqtt_session_bytes_per_address_max` for all sessions of its address; a subscription costs what its filter and the matching streams need, and nothing for retained messages | 128 MiB |
 //! | sends requests over XMPP | a stanza of `xmpp_stanza_bytes_max` for each of `xmpp_requests_per_jid_max` requests, and an answer; all clients together have `xmpp_requests_max` requests | 16 times 256 KiB, and 64 for all |
 //! | opens a WebSocket for XMPP and has not logged in | a frame of 16 KiB, for at most 15 s | 16 KiB, 15 s |
-//! | has logged in over XMPP | one stanza of `xmpp_stanza_bytes_max`, an answer or a batch of `tail_bytes_max` or one message, and `xmpp_subscriptions_per_jid_max` subscriptions | 256 KiB + 256 KiB + 1000 times 0.5 KiB |
+//! | has logged in over XMPP | one stanza of `xmpp_stanza_bytes_max`, an answer or a batch of `tail_bytes_max` or one message, `xmpp_subscriptions_per_jid_max` subscriptions, and 80 bytes for each of at most 320 notifications that are not acknowledged | 256 KiB + 256 KiB + 1000 times 0.5 KiB + 25 KiB |
 //! | opens a WebSocket without a token, on streams that need one | a frame of 16 KiB, for at most `websocket_auth_timeout` | 16 KiB, 5 s |
 //! | exports all streams (admin listener, one at a time) | a read of 256 KiB or a message, and its encoding, the writers of a stream, and 64 bytes for each stream that has forks | 3 MiB + 4 MiB |
 //! | sends requests while there is an access log | a line with the target for each request under way, and `access_log_bytes_max` for all that wait to be written | 5 KiB, and 1 MiB for all |
@@ -282,6 +282,15 @@ limits! {
     xmpp_subscriptions_max: usize = 100_000, "subscriptions";
     /// Subscriptions of one XMPP address, with all of its resources, or of one client that has logged in at the gateway itself.
     xmpp_subscriptions_per_jid_max: usize = 1000, "subscriptions";
+    /// How long an XMPP client whose connection is lost may resume its stream; 0: not at all.
+    xmpp_resume_time: Span = Span::seconds(300), "duration";
+    /// Streams of XMPP clients that can be resumed, connected or not: about 600 bytes, and their subscriptions. The streams of further
+    /// clients end with their connections.
+    xmpp_resumable_max: usize = 100_000, "streams";
+    /// The same for one subject of tokens or, without a token, for one address.
+    xmpp_resumable_per_client_max: usize = 10_000, "streams";
+    /// How long messages wait for an XMPP client that says that it is inactive. Then all that have come are sent together.
+    xmpp_inactive_interval: Span = Span::seconds(60), "duration";
 
     /// Messages that a stream keeps if its creator sets no retention; 0: all. Trimming moves its earliest offset.
     retention_messages_max: u64 = 0, "messages";

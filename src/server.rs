@@ -308,7 +308,12 @@ impl Server {
             tokio::spawn(wakes.run()),
             tokio::spawn(connection::serve_sockets(broker.clone(), self.limits.clone(), mqtt_sockets)),
         ]);
-        tasks.extend(xmpp.map(|front| tokio::spawn(connection::serve_xmpp_sockets(front, xmpp_sockets))));
+        if let Some(front) = xmpp {
+            front.load().await?;
+            let sweeper = front.clone();
+            tasks.push(tokio::spawn(async move { sweeper.sweep().await }));
+            tasks.push(tokio::spawn(connection::serve_xmpp_sockets(front, xmpp_sockets)));
+        }
         tasks.extend(self.clock_file.map(|file| tokio::spawn(keep_clock(file, clock))));
         if let Some((listener, _)) = self.mqtt {
             let connections_max = self.limits.connections_max;

@@ -108,7 +108,8 @@ pub fn sign(
     sign_at(key_file, subject, tenant, patterns, life, Clock::start().wall())
 }
 
-pub(super) fn sign_at(
+/// The same for a token that is issued at `now`.
+pub(crate) fn sign_at(
     key_file: &Path,
     subject: &str,
     tenant: Option<&str>,

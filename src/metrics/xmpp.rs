@@ -13,6 +13,9 @@ pub(crate) struct XmppMetrics {
     /// Clients that have logged in at the gateway itself.
     pub(crate) clients: Gauge,
     pub(crate) logins_failed: Counter,
+    /// Streams without a connection, which may be resumed.
+    pub(crate) suspended: Gauge,
+    pub(crate) resumed: Counter,
     pub(crate) subscriptions: Gauge,
     pub(crate) requests: Counter,
     pub(crate) requests_failed: Counter,
@@ -37,6 +40,8 @@ impl XmppMetrics {
             "xmpp_logins_failed",
             "XMPP clients that were connected to the gateway and did not log in",
         );
+        let resumed =
+            counter("xmpp_resumed", "Streams that XMPP clients have resumed after a lost connection");
         let requests = counter("xmpp_requests", "Requests of XMPP clients");
         let requests_failed =
             counter("xmpp_requests_failed", "Requests of XMPP clients answered with an error");
@@ -63,12 +68,18 @@ impl XmppMetrics {
         };
         let linked = gauge("xmpp_component_linked", "Whether the link to the XMPP server is up");
         let clients = gauge("xmpp_clients", "XMPP clients that have logged in at the gateway itself");
+        let suspended = gauge(
+            "xmpp_streams_suspended",
+            "Streams of XMPP clients whose connections are lost, and that may be resumed",
+        );
         let subscriptions = gauge("xmpp_subscriptions", "Subscriptions of XMPP addresses");
         Self {
             linked,
             links_lost,
             clients,
             logins_failed,
+            suspended,
+            resumed,
             subscriptions,
             requests,
             requests_failed,

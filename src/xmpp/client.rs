@@ -5,11 +5,14 @@
 //! the credentials. `session` is a client that has logged in; its subscriptions end with it. `websocket` drives both over a WebSocket
 //! (RFC 7395).
 
+mod acks;
 #[cfg(test)]
 #[path = "../../fuzz/xmpp_stream.rs"]
 mod fuzz;
 mod login;
+mod management;
 mod negotiation;
+mod resumption;
 mod sasl;
 mod session;
 #[cfg(test)]
@@ -19,6 +22,8 @@ mod websocket;
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::time::interval;
+
 use super::jid::{InvalidJid, Jid};
 use crate::auth::{Authenticator, Grants, Unauthorized};
 use crate::budget::OpenCharge;
@@ -26,8 +31,12 @@ use crate::clock::Clock;
 use crate::hub::Hub;
 use crate::limits::Limits;
 use crate::metrics::{Metrics, XmppMetrics};
-use crate::stream::Principal;
+use crate::stream::{Failure, Principal, SessionChange};
+use resumption::{ResumableStreams, record_name};
 use sasl::{Credentials, Proof, SaslError};
+
+/// Interval at which streams end that were not resumed in time.
+const SWEEP_INTERVAL: Duration = Duration::from_secs(1);
 
 /// How long a client may take to log in.
 const LOGIN_TIMEOUT: Duration = Duration::from_secs(15);
@@ -43,6 +52,7 @@ pub struct ClientFront {
     clock: Clock,
     auth: Arc<Authenticator>,
     domain: Jid,
+    streams: Arc<ResumableStreams>,
 }
 
 /// What a client may do, and its place among the connections of its tenant.
@@ -62,7 +72,34 @@ impl ClientFront {
         domain: &str,
     ) -> Result<Self, InvalidJid> {
         let domain = Jid::parse_domain(domain)?;
-        Ok(Self { hub, limits, metrics: metrics.xmpp().clone(), clock, auth, domain })
+        let streams = Arc::new(ResumableStreams::new(&limits));
+        Ok(Self { hub, limits, metrics: metrics.xmpp().clone(), clock, auth, domain, streams })
+    }
+
+    /// Loads the streams that the store has kept, before clients are served.
+    pub async fn load(&self) -> Result<(), Failure> {
+        self.streams.load(&self.hub, self.clock).await
+    }
+
+    /// Ends streams that were not resumed in time. Never returns.
+    pub async fn sweep(&self) {
+        let mut interval = interval(SWEEP_INTERVAL);
+        loop {
+            interval.tick().await;
+            for id in self.streams.take_ended(self.clock.instant()) {
+                self.forget_stream(&id).await;
+            }
+            self.metrics.suspended.set(i64::try_from(self.streams.suspended()).unwrap_or(i64::MAX));
+        }
+    }
+
+    /// Removes the record of a stream that has ended.
+    async fn forget_stream(&self, id: &str) {
+        if self.hub.keeps_sessions()
+            && let Err(error) = self.hub.change_session(SessionChange::end(record_name(id))).await
+        {
+            tracing::error!(%error, "cannot remove the record of an XMPP stream; it ends after the next start");
+        }
     }
 
     /// Verifies the credentials of a client, whose address has the principal `address`. Its name gives it no rights: those are of the

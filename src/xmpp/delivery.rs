@@ -8,14 +8,21 @@ use super::service::gap_element;
 use super::subscriptions::DueSubscription;
 use super::xml::{CLIENT, WithAttribute, element};
 use crate::auth::{Action, authorize};
-use crate::stream::{Gap, GapReason, MessageLimit, Offset, ReadError, Start};
+use crate::stream::{Gap, GapReason, Message, MessageLimit, Offset, ReadError, Start};
+
+/// A stanza for a subscriber.
+pub(super) struct Notification {
+    pub(super) stanza: Element,
+    /// Where its subscription goes on behind it.
+    pub(super) next: Offset,
+}
 
 /// Messages of one stream that are sent before it is the turn of others.
 const MESSAGES_A_TURN: usize = 64;
 
 impl PubsubService {
     /// Returns the stanzas for the next messages of a subscription, and notes them as sent.
-    pub(super) async fn deliver(&self, due: &DueSubscription) -> Vec<Element> {
+    pub(super) async fn deliver(&self, due: &DueSubscription) -> Vec<Notification> {
         let (stream, jid) = (&due.key.stream, &due.key.jid);
         if authorize(&due.grants, Action::Read, stream).is_err() {
             self.end(due).await;
@@ -24,20 +31,26 @@ impl PubsubService {
         let limit = MessageLimit { bytes_max: self.limits.tail_bytes_max, count_max: MESSAGES_A_TURN };
         match self.hub.messages(stream, Start::At(due.offset), limit).await {
             Ok(batch) => {
-                let notification = |message| self.notification(stream, message, &batch.content_type, jid);
-                let stanzas: Vec<_> = batch.messages.iter().map(notification).collect();
-                self.metrics.notified.inc_by(stanzas.len() as u64);
+                let notification = |message: &Message| Notification {
+                    stanza: self.notification(stream, message, &batch.content_type, jid),
+                    next: message.next,
+                };
+                let mut notifications: Vec<_> = batch.messages.iter().map(notification).collect();
+                if let Some(last) = notifications.last_mut() {
+                    last.next = batch.next;
+                }
+                self.metrics.notified.inc_by(notifications.len() as u64);
                 self.subscriptions.with(|table| {
                     table.sent(due, batch.next);
                     if !batch.up_to_date {
                         table.make_due(&due.key);
                     }
                 });
-                stanzas
+                notifications
             }
             Err(ReadError::Gap(gap)) => {
                 self.go_on(due, gap.earliest);
-                vec![self.gap(due, &gap)]
+                vec![Notification { stanza: self.gap(due, &gap), next: gap.earliest }]
             }
             Err(ReadError::BehindTail) => {
                 // The store has lost what was sent, as after a power cut.
@@ -49,7 +62,8 @@ impl PubsubService {
             Err(ReadError::Missing(_)) => {
                 self.end(due).await;
                 let delete = element("delete", EVENT).with("node", stream.local()).build();
-                vec![self.message(due, element("event", EVENT).append(delete).build())]
+                let stanza = self.message(due, element("event", EVENT).append(delete).build());
+                vec![Notification { stanza, next: due.offset }]
             }
             // Retried with the next message. Skipping what cannot be read would lose it silently.
             Err(ReadError::Failed(error)) => {

@@ -212,10 +212,14 @@ impl StanzaError {
         Self { text: Some(text), ..self }
     }
 
+    /// The condition alone.
+    pub(super) fn condition_element(&self) -> Element {
+        element(self.condition, CONDITIONS).build()
+    }
+
     pub(super) fn to_element(&self) -> Element {
         let text = self.text.map(|text| element("text", CONDITIONS).append(text).build());
-        let children =
-            [Some(element(self.condition, CONDITIONS).build()), text, self.detail.as_deref().cloned()];
+        let children = [Some(self.condition_element()), text, self.detail.as_deref().cloned()];
         element("error", CLIENT).with("type", self.kind).append_all(children.into_iter().flatten()).build()
     }
 }

@@ -7,10 +7,12 @@
 mod stored;
 mod table;
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
+use bytes::Bytes;
 use parking_lot::Mutex;
 
+use super::jid::Jid;
 use super::stanza::{StanzaError, failed};
 use crate::auth::{Authenticator, Grants};
 use crate::hub::{Hub, Subscriber};
@@ -18,10 +20,10 @@ use crate::limits::Limits;
 use crate::metrics::XmppMetrics;
 use crate::stream::{Failure, Filter, Offset, Principal, SessionChange};
 
-pub(super) use stored::session_name;
+pub(super) use stored::{parse as parse_subscription, session_name};
 use stored::{restored, stored_change};
 use table::JidTable;
-pub(super) use table::{DueSubscription, NoSubscriptionRoom, SubscriptionKey};
+pub(super) use table::{DueSubscription, NoSubscriptionRoom, SubscriptionKey, bytes_of};
 
 /// Subscriptions whose offsets are stored at once.
 const STORED_AT_ONCE: usize = 1000;
@@ -33,8 +35,15 @@ pub(super) struct JidSubscriptions {
     /// Marks streams that have subscriptions when they change.
     subscriber: Subscriber,
     metrics: XmppMetrics,
-    /// Whether they outlive this gateway.
-    are_stored: bool,
+    place: StoredPlace,
+}
+
+/// Where subscriptions are stored.
+enum StoredPlace {
+    /// In a session for each address.
+    OfAddresses,
+    /// In the session of the stream of their client. Until that has a name, nowhere.
+    OfStream(OnceLock<Arc<str>>),
 }
 
 impl JidSubscriptions {
@@ -54,7 +63,13 @@ impl JidSubscriptions {
             }
         }
         metrics.subscriptions.inc_by(count_of(&table));
-        Ok(Self { hub: hub.clone(), table: Mutex::new(table), subscriber, metrics, are_stored: true })
+        Ok(Self {
+            hub: hub.clone(),
+            table: Mutex::new(table),
+            subscriber,
+            metrics,
+            place: StoredPlace::OfAddresses,
+        })
     }
 
     /// Those of one client, which end with it. They are charged to `client` if its grants have no subject.
@@ -65,7 +80,43 @@ impl JidSubscriptions {
         client: Principal,
     ) -> Self {
         let table = Mutex::new(JidTable::new(hub.budget().clone(), limits, client));
-        Self { hub: hub.clone(), table, subscriber: hub.subscriber("xmpp"), metrics, are_stored: false }
+        let place = StoredPlace::OfStream(OnceLock::new());
+        Self { hub: hub.clone(), table, subscriber: hub.subscriber("xmpp"), metrics, place }
+    }
+
+    /// Adds the subscriptions of a client that has resumed its stream, which go on at their offsets.
+    pub(super) fn adopt(
+        &self,
+        subscriptions: impl Iterator<Item = (SubscriptionKey, Offset, bool)>,
+        grants: &Arc<Grants>,
+    ) {
+        for (key, offset, suspended) in subscriptions {
+            self.with(|table| table.restore(&key, grants, offset, suspended));
+            self.subscriber.add(Filter::literal(key.stream));
+            self.metrics.subscriptions.inc();
+        }
+        self.with(JidTable::begin_link);
+    }
+
+    /// From now on, the subscriptions of the client are stored in the session `name` of its stream.
+    pub(super) fn store_in(&self, name: Arc<str>) {
+        if let StoredPlace::OfStream(place) = &self.place {
+            let _stored_before = place.set(name);
+        }
+    }
+
+    /// Stores the offsets of the client that have changed, together with another entry of its stream.
+    pub(super) async fn save_with(&self, entry: (Bytes, Option<Bytes>)) -> Result<(), Failure> {
+        let unsaved = self.with(|table| table.take_unsaved(usize::MAX));
+        let states = unsaved.iter().flat_map(|(_, states)| states);
+        // The name is that of the stream in any case.
+        let mut change = stored_change(&Jid::least(), states.clone().map(|(key, state)| (key, *state)));
+        change.entries.push(entry);
+        let stored = self.store(change).await;
+        if stored.is_err() {
+            self.with(|table| states.for_each(|(key, _)| table.note_unsaved(key)));
+        }
+        stored
     }
 
     /// Waits until streams with subscriptions have changed, and makes their subscriptions due. Cancel safe.
@@ -138,8 +189,14 @@ impl JidSubscriptions {
     }
 
     async fn store(&self, change: SessionChange) -> Result<(), Failure> {
-        let is_stored = self.are_stored && self.hub.keeps_sessions();
-        if is_stored { self.hub.change_session(change).await } else { Ok(()) }
+        let client = match &self.place {
+            StoredPlace::OfAddresses => Some(change.client.clone()),
+            StoredPlace::OfStream(name) => name.get().cloned(),
+        };
+        match client.filter(|_| self.hub.keeps_sessions()) {
+            Some(client) => self.hub.change_session(SessionChange { client, ..change }).await,
+            None => Ok(()),
+        }
     }
 }
 

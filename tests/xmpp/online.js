@@ -24,11 +24,15 @@ export const MAM = "urn:xmpp:mam:2"
 const RSM = "http://jabber.org/protocol/rsm"
 export const JSON_NAMESPACE = "urn:xmpp:json:0"
 
-export async function gatewayOf(context, further = []) {
-  const gateway = await start("127.0.0.1:0", ["--xmpp-domain", DOMAIN, ...further])
+export async function gatewayOf(context, further = [], listen = "127.0.0.1:0") {
+  const gateway = await start(listen, ["--xmpp-domain", DOMAIN, ...further])
   context.after(() => gateway.stop())
   gateway.xmpp = `${gateway.url.replace("http", "ws")}/v1/xmpp`
   gateway.stream = (name) => `${gateway.url}/v1/stream/${name}`
+  gateway.create = async (name) => {
+    const answer = await fetch(gateway.stream(name), { method: "PUT", headers: { "content-type": "application/json" } })
+    assert.equal(answer.status, 201)
+  }
   gateway.append = async (name, body, headers = {}) => {
     const answer = await fetch(gateway.stream(name), { method: "POST", body, headers: { "content-type": "application/json", ...headers } })
     assert(answer.ok, `answered ${answer.status}`)
@@ -42,12 +46,13 @@ export class Online {
   #waiting = []
 
   static async of(context, gateway, username, password = "any", resource = undefined) {
-    const online = new Online()
+    const online = new this()
     online.xmpp = connectionOf({ service: gateway.xmpp, domain: DOMAIN, username, password, resource })
     online.xmpp.reconnect.stop()
     online.errors = []
     online.xmpp.on("error", (error) => online.errors.push(error))
     online.xmpp.on("stanza", (element) => online.#take(element))
+    online.enabled = new Promise((resolve) => online.xmpp.on("element", (element) => element.is("enabled", "urn:xmpp:sm:3") && resolve()))
     context.after(() => online.xmpp.stop().catch(() => {}))
     online.jid = String(await online.xmpp.start())
     return online

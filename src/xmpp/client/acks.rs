@@ -8,6 +8,7 @@ use std::collections::VecDeque;
 use minidom::Element;
 use serde::{Deserialize, Serialize};
 
+use super::login::StreamError;
 use crate::stream::Offset;
 use crate::xmpp::subscriptions::SubscriptionKey;
 use crate::xmpp::xml::{WithAttribute, element};
@@ -18,7 +19,7 @@ pub(super) const STREAM_MANAGEMENT: &str = "urn:xmpp:sm:3";
 const UNACKNOWLEDGED_MAX: usize = 256;
 
 /// Estimated memory of a notification that is not acknowledged.
-const NOTIFIED_BYTES: usize = size_of::<Notified>() + 8;
+pub(super) const NOTIFIED_BYTES: usize = size_of::<Notified>() + 8;
 
 /// The stanzas of a stream, counted modulo 2^32.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -39,6 +40,8 @@ pub(super) struct StreamAcks {
     pub(super) notified: VecDeque<Notified>,
     /// The client has been asked for an acknowledgement that it has not given.
     is_asked: bool,
+    /// The last notification that the client was asked about.
+    asked: Option<u32>,
 }
 
 /// A notification that the client has not acknowledged.
@@ -53,7 +56,7 @@ pub(super) struct Notified {
 
 /// The client acknowledges more than it was sent, or less than before.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct HandledCountTooHigh {
+pub(in crate::xmpp) struct HandledCountTooHigh {
     handled: u32,
     sent: u32,
 }
@@ -61,7 +64,7 @@ pub(super) struct HandledCountTooHigh {
 impl StreamAcks {
     /// Goes on with what is known of an earlier connection.
     pub(super) fn resumed(counts: Counts, notified: VecDeque<Notified>) -> Self {
-        Self { counts, notified, is_asked: false }
+        Self { counts, notified, is_asked: false, asked: None }
     }
 
     /// Counts a stanza of the client as handled.
@@ -85,15 +88,20 @@ impl StreamAcks {
         self.notified.len() < UNACKNOWLEDGED_MAX
     }
 
-    /// Estimated memory of what is not acknowledged.
+    /// Estimated memory of what is not acknowledged, in bytes.
     pub(super) fn bytes(&self) -> u64 {
-        (self.notified.len() * NOTIFIED_BYTES) as u64
+        (self.notified.capacity() * NOTIFIED_BYTES) as u64
     }
 
-    /// The request for an acknowledgement, if there is something to acknowledge and no request is under way.
+    /// The request for an acknowledgement, unless one is under way or the client was asked about everything. Some clients count too few
+    /// stanzas, so that something stays unacknowledged until more has come.
     pub(super) fn ask(&mut self) -> Option<Element> {
-        let asks = !self.notified.is_empty() && !std::mem::replace(&mut self.is_asked, true);
-        asks.then(|| element("r", STREAM_MANAGEMENT).build())
+        let last = self.notified.back()?.number;
+        if self.is_asked || self.asked == Some(last) {
+            return None;
+        }
+        (self.is_asked, self.asked) = (true, Some(last));
+        Some(element("r", STREAM_MANAGEMENT).build())
     }
 
     /// The client has handled the stanzas up to `handled`. Returns the notifications that this acknowledges.
@@ -124,26 +132,18 @@ impl StreamAcks {
         self.notified = VecDeque::new();
         Ok(acknowledged)
     }
-
-    /// The acknowledgement of what the client has sent.
-    pub(super) fn to_element(&self) -> Element {
-        element("a", STREAM_MANAGEMENT).with("h", self.counts.handled.to_string()).build()
-    }
 }
 
 impl HandledCountTooHigh {
-    /// What a stream error says (section 6).
-    pub(super) fn to_element(self) -> Element {
-        element("handled-count-too-high", STREAM_MANAGEMENT)
+    /// The stream error for the client (section 6).
+    pub(in crate::xmpp) fn to_element(self) -> Element {
+        let detail = element("handled-count-too-high", STREAM_MANAGEMENT)
             .with("h", self.handled.to_string())
-            .with("send-count", self.sent.to_string())
-            .build()
+            .with("send-count", self.sent.to_string());
+        let mut error = StreamError("undefined-condition").to_element();
+        error.append_child(detail.build());
+        error
     }
-}
-
-/// The count of handled stanzas that an element of the client has.
-pub(super) fn handled_of(received: &Element) -> Option<u32> {
-    received.attr("h")?.parse().ok()
 }
 
 #[cfg(test)]
@@ -203,9 +203,12 @@ mod tests {
     fn one_request_is_under_way_and_none_without_a_reason() {
         let mut acks = acks();
         assert!(acks.ask().is_some() && acks.ask().is_none());
-        acks.acknowledged(0).unwrap();
-        assert!(acks.ask().is_some(), "one notification is left");
+        acks.notified(&key("a"), at(3));
+        acks.acknowledged(1).unwrap();
+        assert!(acks.ask().is_some(), "another one was sent after the request");
         acks.acknowledged(2).unwrap();
+        assert!(acks.ask().is_none(), "the client was asked about the last one");
+        acks.acknowledged(3).unwrap();
         assert!(acks.ask().is_none());
     }
 

@@ -5,7 +5,10 @@ use std::sync::Arc;
 
 use minidom::Element;
 
+use super::acks::STREAM_MANAGEMENT;
+use super::management::{ResumeRequest, refusal};
 use super::sasl::{Credentials, Mechanism, Proof, SASL, SaslError, decoded, invalid_token, saying, user};
+use super::session::CLIENT_STATE;
 use crate::auth::{ScramExchange, Users};
 use crate::xmpp::jid::Jid;
 use crate::xmpp::stanza::{Request, Stanza, StanzaError, answer};
@@ -33,6 +36,8 @@ pub(super) enum LoginStep {
     Verify(Credentials),
     /// The client is answered, and has logged in with this address.
     Bound(Element, Jid),
+    /// The client wants to resume a stream. If it cannot be resumed, the client may bind a resource.
+    Resume(ResumeRequest),
     /// The client is answered, if there is an answer, and the stream ends.
     End(Option<Element>, StreamError),
 }
@@ -76,7 +81,9 @@ impl Login {
         match self.state {
             State::Authenticated(_) => {
                 let session = element("session", SESSION).append(element("optional", SESSION).build());
-                features.append(element("bind", BIND).build()).append(session.build()).build()
+                let further = [("bind", BIND), ("sm", STREAM_MANAGEMENT), ("csi", CLIENT_STATE)];
+                let further = further.map(|(name, namespace)| element(name, namespace).build());
+                features.append_all(further).append(session.build()).build()
             }
             _ => features.append(Mechanism::offered(self.users.as_deref())).build(),
         }
@@ -88,6 +95,7 @@ impl Login {
             return self.handle_sasl(&received);
         }
         match &self.state {
+            State::Authenticated(_) if received.has_ns(STREAM_MANAGEMENT) => resume(&received),
             State::Authenticated(user) => bind(user, received),
             _ if received.ns() == STREAMS => LoginStep::End(None, StreamError("unsupported-stanza-type")),
             _ => LoginStep::End(None, StreamError("not-authorized")),
@@ -181,6 +189,15 @@ impl Login {
             0 => LoginStep::End(Some(failure), StreamError("policy-violation")),
             _ => LoginStep::Answer(failure),
         }
+    }
+}
+
+/// Resumes a stream (XEP-0198 1.6.3, section 5). Nothing else of stream management is possible before a resource is bound (section 3).
+fn resume(received: &Element) -> LoginStep {
+    match (received.name(), ResumeRequest::read(received)) {
+        ("resume", Some(request)) => LoginStep::Resume(request),
+        ("resume", None) => LoginStep::Answer(refusal(&StanzaError::bad_request())),
+        _ => LoginStep::Answer(refusal(&StanzaError::unexpected_request())),
     }
 }
 

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use minidom::Element;
 
 use super::login::{Login, LoginStep, StreamError};
+use super::management::{ResumeRequest, refusal};
 use super::session::ClientSession;
 use super::{AdmittedClient, ClientFront};
 use crate::stream::Principal;
@@ -42,7 +43,7 @@ impl Negotiation {
     }
 
     /// Handles an element of the client.
-    pub(in crate::xmpp) fn handle(&mut self, received: Element) -> Negotiated {
+    pub(in crate::xmpp) async fn handle(&mut self, received: Element) -> Negotiated {
         let step = match self.login.handle(received) {
             LoginStep::Verify(credentials) => {
                 let outcome = self.front.admit(&credentials, self.address);
@@ -59,9 +60,17 @@ impl Negotiation {
                 }
                 None => Negotiated::End(None, StreamError("internal-server-error")),
             },
+            LoginStep::Resume(request) => self.resume(&request).await,
             LoginStep::End(answer, error) => Negotiated::End(answer, error),
             // It is what `verified` answers to.
             LoginStep::Verify(_) => Negotiated::End(None, StreamError("internal-server-error")),
+        }
+    }
+
+    async fn resume(&mut self, request: &ResumeRequest) -> Negotiated {
+        match ClientSession::resume(&self.front, request, &mut self.admission, self.address).await {
+            Ok((session, answer)) => Negotiated::Bound(answer, session),
+            Err(error) => Negotiated::Answer(refusal(&error)),
         }
     }
 }

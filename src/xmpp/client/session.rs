@@ -1,11 +1,17 @@
-//! [`ClientSession`]: a client that has logged in. Its stanzas are handled one after the other, and its subscriptions end with it: what it
-//! misses while it is away, it reads from the archive, behind the id that it has seen last.
+//! [`ClientSession`]: a client that has logged in, however its stanzas come. Its stanzas are handled one after the other. Unless its stream
+//! can be resumed, its subscriptions end with it: what it misses while it is away, it reads from the archive, behind the id that it
+//! has seen last.
 
+use std::future::pending;
 use std::sync::Arc;
 
+use futures_util::FutureExt;
 use minidom::Element;
+use tokio::time::{Instant, sleep_until};
 
+use super::acks::{HandledCountTooHigh, STREAM_MANAGEMENT, StreamAcks};
 use super::login::SESSION;
+use super::management::Resumable;
 use super::{AdmittedClient, ClientFront};
 use crate::auth::Grants;
 use crate::budget::OpenCharge;
@@ -13,21 +19,42 @@ use crate::stream::Principal;
 use crate::xmpp::jid::Jid;
 use crate::xmpp::service::{DISCO_INFO, PING};
 use crate::xmpp::stanza::{Request, Stanza, StanzaError, answer, returned, wants_answer};
-use crate::xmpp::xml::{CLIENT, WithAttribute, element};
+use crate::xmpp::xml::{CLIENT, WithAttribute, element, to_bytes};
 use crate::xmpp::{PubsubService, Requester};
 
 const ROSTER: &str = "jabber:iq:roster";
+
+/// Client state indication (XEP-0352 1.0.0).
+pub(super) const CLIENT_STATE: &str = "urn:xmpp:csi:0";
 
 /// Changed streams that are taken at once.
 const CHANGED_MAX: usize = 64;
 
 /// A client that has logged in.
 pub(in crate::xmpp) struct ClientSession {
-    front: Arc<ClientFront>,
-    service: PubsubService,
-    who: Requester,
+    pub(super) front: Arc<ClientFront>,
+    pub(super) service: PubsubService,
+    pub(super) who: Requester,
+    /// `None`: the client has not enabled stream management.
+    pub(super) acks: Option<StreamAcks>,
+    /// `None`: the stream cannot be resumed.
+    pub(super) resumable: Option<Resumable>,
+    /// A stanza is being handled. If it stays so, nobody knows what became of it.
+    pub(super) is_busy: bool,
+    activity: Activity,
+    /// Subscriptions to serve before the next stanza of the client.
+    flushes: usize,
     /// Counts the client for its tenant.
     _open: Option<OpenCharge>,
+}
+
+/// Whether somebody looks at the client, as it says itself.
+enum Activity {
+    Active,
+    Inactive {
+        /// Notifications wait until then.
+        next_batch: Instant,
+    },
 }
 
 impl ClientSession {
@@ -49,23 +76,68 @@ impl ClientSession {
             principal,
         );
         front.metrics.clients.inc();
-        Self { front, service, who: Requester { jid, grants, principal }, _open: open }
+        Self {
+            front,
+            service,
+            who: Requester { jid, grants, principal },
+            acks: None,
+            resumable: None,
+            is_busy: false,
+            activity: Activity::Active,
+            flushes: 0,
+            _open: open,
+        }
     }
 
-    pub(super) fn grants(&self) -> &Arc<Grants> {
+    pub(in crate::xmpp) fn grants(&self) -> &Arc<Grants> {
         &self.who.grants
     }
 
-    /// Handles a stanza of the client. Returns the bytes of the stanzas that answer it.
-    pub(super) async fn handle(&self, stanza: Element) -> Vec<Vec<u8>> {
-        let stanzas = match stanza.attr("to").map(Jid::parse) {
+    /// Handles an element of the client. Returns the bytes of the elements that answer it. After an error the stream ends.
+    pub(in crate::xmpp) async fn handle(
+        &mut self,
+        received: Element,
+    ) -> Result<Vec<Vec<u8>>, HandledCountTooHigh> {
+        if received.has_ns(STREAM_MANAGEMENT) {
+            return self.manage(&received).await;
+        }
+        if received.has_ns(CLIENT_STATE) {
+            self.set_activity(received.name());
+            return Ok(Vec::new());
+        }
+        let is_stanza = received.has_ns(CLIENT) && matches!(received.name(), "iq" | "message" | "presence");
+        self.is_busy = true;
+        let stanzas = match received.attr("to").map(Jid::parse) {
             // What has no address is for the account (RFC 6120, section 10.3.3), as are requests to the bare address.
-            None => self.handle_for_account(stanza),
-            Some(Ok(to)) if to == self.service.name => self.handle_for_service(stanza).await,
-            Some(Ok(to)) if to == self.who.jid.bare() => self.handle_for_account(stanza),
-            Some(_) => self.refuse(&stanza, &StanzaError::service_unavailable()),
+            None => self.handle_for_account(received),
+            Some(Ok(to)) if to == self.service.name => self.handle_for_service(received).await,
+            Some(Ok(to)) if to == self.who.jid.bare() => self.handle_for_account(received),
+            Some(_) => self.refuse(&received, &StanzaError::service_unavailable()),
         };
-        self.encode(stanzas)
+        self.is_busy = false;
+        let encoded = stanzas.into_iter().map(|stanza| self.service.encode(stanza, CLIENT));
+        let encoded: Vec<_> = encoded.filter(|bytes| !bytes.is_empty()).collect();
+        if let Some(acks) = &mut self.acks {
+            encoded.iter().for_each(|_| acks.sent());
+            if is_stanza {
+                acks.handled();
+            }
+        }
+        Ok(encoded)
+    }
+
+    /// Takes what the client says about itself (XEP-0352, section 4.2). What has waited until it is active is sent before it is answered
+    /// anything else (section 5.1).
+    fn set_activity(&mut self, state: &str) {
+        match (state, &self.activity) {
+            ("active", Activity::Inactive { .. }) => {
+                self.activity = Activity::Active;
+                while self.service.subscriptions.changed(CHANGED_MAX).now_or_never().is_some() {}
+                self.flushes = self.service.subscriptions.with(|table| table.due_len());
+            }
+            ("inactive", Activity::Active) => self.activity = Activity::inactive(&self.front),
+            _ => {}
+        }
     }
 
     async fn handle_for_service(&self, stanza: Element) -> Vec<Element> {
@@ -113,28 +185,71 @@ impl ClientSession {
         returned(stanza, &self.who.jid, error).into_iter().collect()
     }
 
-    /// Waits until there may be messages for the client. Cancel safe.
-    pub(super) async fn changed(&self) {
+    /// Waits until there may be messages to send to the client. Cancel safe.
+    pub(in crate::xmpp) async fn changed(&self) {
+        if !self.has_room() {
+            return pending().await;
+        }
         while !self.service.subscriptions.with(|table| table.has_due()) {
             self.service.subscriptions.changed(CHANGED_MAX).await;
         }
+        if let Activity::Inactive { next_batch } = self.activity {
+            sleep_until(next_batch).await;
+        }
+    }
+
+    /// Whether messages are to be sent before the next stanza of the client is handled.
+    pub(in crate::xmpp) fn is_flushing(&self) -> bool {
+        self.flushes > 0 && self.has_room()
+    }
+
+    fn has_room(&self) -> bool {
+        self.acks.as_ref().is_none_or(StreamAcks::has_room)
     }
 
     /// Returns the bytes of stanzas with the next messages of one subscription, which count as sent.
-    pub(super) async fn next_messages(&self) -> Vec<Vec<u8>> {
-        let Some(due) = self.service.subscriptions.with(|table| table.take_due()) else { return Vec::new() };
-        let stanzas = self.service.deliver(&due).await;
-        // Nobody sends them again over another link.
-        self.service.subscriptions.with(|table| {
-            let sent = table.unconfirmed();
-            table.confirm(sent);
-        });
-        self.encode(stanzas)
+    pub(in crate::xmpp) async fn next_messages(&mut self) -> Vec<Vec<u8>> {
+        let Some(due) = self.service.subscriptions.with(|table| table.take_due()) else {
+            self.flushes = 0;
+            return Vec::new();
+        };
+        self.flushes = self.flushes.saturating_sub(1);
+        let mut sent = Vec::new();
+        for notification in self.service.deliver(&due).await {
+            let bytes = self.service.encode(notification.stanza, CLIENT);
+            if bytes.is_empty() {
+                continue;
+            }
+            sent.push(bytes);
+            match &mut self.acks {
+                Some(acks) if self.resumable.is_some() => acks.notified(&due.key, notification.next),
+                Some(acks) => acks.sent(),
+                None => {}
+            }
+        }
+        if self.resumable.is_some() {
+            self.charge_unacknowledged();
+            sent.extend(self.acks.as_mut().and_then(StreamAcks::ask).as_ref().map(to_bytes));
+        } else {
+            // Nobody sends them again over another connection.
+            self.service.subscriptions.with(|table| {
+                let sent = table.unconfirmed();
+                table.confirm(sent);
+            });
+        }
+        if matches!(self.activity, Activity::Inactive { .. })
+            && !self.service.subscriptions.with(|table| table.has_due())
+        {
+            self.activity = Activity::inactive(&self.front);
+        }
+        sent
     }
+}
 
-    fn encode(&self, stanzas: Vec<Element>) -> Vec<Vec<u8>> {
-        let encoded = stanzas.into_iter().map(|stanza| self.service.encode(stanza, CLIENT));
-        encoded.filter(|bytes| !bytes.is_empty()).collect()
+impl Activity {
+    /// A client that becomes inactive, or has just been sent a batch.
+    fn inactive(front: &ClientFront) -> Self {
+        Self::Inactive { next_batch: Instant::now() + front.limits.xmpp_inactive_interval.get() }
     }
 }
 

@@ -1,4 +1,6 @@
-//! Streams of clients end in time. The clock is paused, so what is measured is what timers wait for.
+//! Streams of clients end in time, and are resumed in time. The clock is paused, so what is measured is what timers wait for.
+
+mod resumption;
 
 use std::time::Duration;
 
@@ -9,9 +11,10 @@ use tokio_websockets::{ClientBuilder, Message, WebSocketStream};
 
 use super::*;
 use crate::auth::AuthSettings;
-use crate::auth::issue::{Patterns, generate_key, sign};
+use crate::auth::issue::{Patterns, generate_key, sign_at};
 use crate::clock::in_time;
 use crate::store::Memory;
+use crate::stream::{Append, ContentType, StreamName};
 
 const HOUR: Duration = Duration::from_secs(3600);
 const SECOND: Duration = Duration::from_secs(1);
@@ -25,12 +28,16 @@ struct World {
 
 impl World {
     fn start() -> Self {
+        Self::with(Limits::default())
+    }
+
+    fn with(limits: Limits) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("auth.toml");
         std::fs::write(&path, "key_file = 'key'\n").unwrap();
         generate_key(&folder.path().join("key")).unwrap();
         let auth = Arc::new(Authenticator::new(&AuthSettings::read(&path).unwrap()).unwrap());
-        let limits = Arc::new(Limits::default());
+        let limits = Arc::new(limits);
         let (metrics, clock) = (Arc::new(Metrics::new()), Clock::start());
         let hub = Arc::new(Hub::new(Arc::new(Memory::default()), limits.clone(), metrics.clone(), clock));
         let front = ClientFront::new(hub, limits, &metrics, clock, auth, "b.example").unwrap();
@@ -38,7 +45,38 @@ impl World {
     }
 
     fn token(&self) -> String {
-        sign(&self.folder.path().join("key"), "anna", None, &Patterns::default(), HOUR).unwrap()
+        self.token_of("anna")
+    }
+
+    fn token_of(&self, subject: &str) -> String {
+        let all = || vec!["#".to_owned()];
+        let patterns = Patterns { read: all(), append: all(), create: all(), manage: all() };
+        let now = self.front.clock.wall();
+        sign_at(&self.folder.path().join("key"), subject, None, &patterns, HOUR, now).unwrap()
+    }
+
+    fn revoke(&self, subject: &str) {
+        let (auth, now) = (&self.front.auth, self.front.clock.wall());
+        let revocation = serde_json::from_str(&format!("{{\"sub\":\"{subject}\"}}")).unwrap();
+        auth.revoke(vec![auth.checked_revocation(revocation, now).unwrap()], now);
+    }
+
+    /// Waits until the gateway has noticed that all clients are gone.
+    async fn all_are_gone(&self) {
+        in_time("the clients are gone", async {
+            while self.front.metrics.clients.get() > 0 {
+                sleep(Duration::from_millis(1)).await;
+            }
+        })
+        .await;
+    }
+
+    /// Appends a message of JSON to a stream.
+    async fn append(&self, stream: &str, content: &str) {
+        let name = StreamName::parse(stream).unwrap();
+        let json = ContentType::parse("application/json").unwrap();
+        let append = Append::of_any_type(content.to_owned().into(), json, 8);
+        self.front.hub.publish(&name, append).await.unwrap();
     }
 
     fn connect(&self) -> Client {
@@ -55,28 +93,69 @@ impl Client {
         self.0.send(Message::text(text.to_owned())).await.unwrap();
     }
 
-    /// Waits for a frame with this text. Pings are answered meanwhile.
-    async fn received(&mut self, expected: &str) {
+    /// Waits for a frame with this text, and returns it. Pings are answered meanwhile.
+    async fn received(&mut self, expected: &str) -> String {
         loop {
             let message = in_time("the gateway sends", self.0.next()).await;
             let message = message.unwrap_or_else(|| panic!("no {expected} came")).unwrap();
-            let is_found = message.as_text().is_some_and(|text| text.contains(expected));
             self.0.flush().await.unwrap();
-            if is_found {
-                return;
+            if let Some(text) = message.as_text().filter(|text| text.contains(expected)) {
+                return text.to_owned();
             }
         }
     }
 
     async fn log_in(&mut self, token: &str) {
+        self.authenticate(token).await;
+        self.bind().await;
+    }
+
+    async fn bind(&mut self) {
+        self.send("<iq xmlns='jabber:client' id='1' type='set'><bind xmlns='urn:ietf:params:xml:ns:xmpp-bind'/></iq>").await;
+        self.received("anna@b.example/").await;
+    }
+
+    async fn authenticate(&mut self, token: &str) {
         use base64::Engine;
         let message = base64::engine::general_purpose::STANDARD.encode(format!("\0anna\0{token}"));
         self.send(OPEN).await;
         self.send(&format!("<auth xmlns='{}' mechanism='PLAIN'>{message}</auth>", sasl::SASL)).await;
         self.received("<success").await;
         self.send(OPEN).await;
-        self.send("<iq xmlns='jabber:client' id='1' type='set'><bind xmlns='urn:ietf:params:xml:ns:xmpp-bind'/></iq>").await;
-        self.received("anna@b.example/").await;
+        self.received("<sm ").await;
+    }
+
+    /// Makes the stream one that can be resumed. Returns its id.
+    async fn enable(&mut self) -> String {
+        self.send("<enable xmlns='urn:xmpp:sm:3' resume='true'/>").await;
+        let enabled = self.received("<enabled").await;
+        enabled.split_once(" id='").unwrap().1.split_once('\'').unwrap().0.to_owned()
+    }
+
+    /// Resumes a stream after `handled` stanzas. Returns the answer.
+    async fn resume(&mut self, id: &str, handled: u32) -> String {
+        self.send(&format!("<resume xmlns='urn:xmpp:sm:3' previd='{id}' h='{handled}'/>")).await;
+        self.received("urn:xmpp:sm:3").await
+    }
+
+    /// Sends a request to the service, and waits for its answer.
+    async fn request(&mut self, payload: &str) {
+        let id = fastrand::u64(..);
+        let iq = format!("<iq xmlns='jabber:client' type='set' id='{id}' to='b.example'>{payload}</iq>");
+        self.send(&iq).await;
+        self.received(&format!("id='{id}'")).await;
+    }
+
+    async fn subscribe(&mut self, node: &str) {
+        let subscribe = format!("<subscribe node='{node}' jid='anna@b.example'/>");
+        self.request(&format!("<pubsub xmlns='http://jabber.org/protocol/pubsub'>{subscribe}</pubsub>"))
+            .await;
+    }
+
+    async fn publish(&mut self, node: &str, content: &str) {
+        let item = format!("<item><json xmlns='urn:xmpp:json:0'>{content}</json></item>");
+        let publish = format!("<publish node='{node}'>{item}</publish>");
+        self.request(&format!("<pubsub xmlns='http://jabber.org/protocol/pubsub'>{publish}</pubsub>")).await;
     }
 }
 
@@ -105,9 +184,7 @@ async fn a_stream_ends_within_a_second_of_expiry_and_of_revocation() {
         assert_eq!(world.front.metrics.clients.get(), 1);
         sleep(10 * SECOND).await;
         let (due, condition) = if is_revoked {
-            let (auth, now) = (&world.front.auth, world.front.clock.wall());
-            let revocation = serde_json::from_str("{\"sub\":\"anna\"}").unwrap();
-            auth.revoke(vec![auth.checked_revocation(revocation, now).unwrap()], now);
+            world.revoke("anna");
             (Instant::now(), "<not-authorized")
         } else {
             (issued + HOUR, "<reset")

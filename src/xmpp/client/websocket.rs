@@ -11,6 +11,7 @@ use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until, timeout};
 use tokio_websockets::{CloseCode, Config, Error, Limits, Message, Payload, ServerBuilder, WebSocketStream};
 
+use super::acks::HandledCountTooHigh;
 use super::login::StreamError;
 use super::negotiation::{Negotiated, Negotiation};
 use super::session::ClientSession;
@@ -29,6 +30,7 @@ const FRAME_TOO_LARGE: CloseCode = CloseCode::MESSAGE_TOO_BIG;
 const LAST_FRAMES_TIME: Duration = Duration::from_secs(1);
 
 /// Why a stream ends.
+#[derive(PartialEq)]
 enum End {
     /// The connection is lost.
     Lost,
@@ -38,6 +40,27 @@ enum End {
     FrameTooLarge,
     /// The gateway ends it.
     Error(StreamError),
+    /// The client acknowledges what it was not sent.
+    Unsent(HandledCountTooHigh),
+}
+
+/// The token has expired.
+const EXPIRED: End = End::Error(StreamError("reset"));
+
+/// The gateway drains.
+const DRAINED: End = End::Error(StreamError("system-shutdown"));
+
+/// The client does not answer.
+const SILENT: End = End::Error(StreamError("connection-timeout"));
+
+/// The client has resumed the stream over another connection (XEP-0198, section 5).
+const TAKEN_OVER: End = End::Error(StreamError("conflict"));
+
+impl End {
+    /// Whether the client may resume the stream: neither side has closed it, and the client has kept the rules and its rights.
+    fn may_be_resumed(&self) -> bool {
+        matches!(self, Self::Lost) || [EXPIRED, DRAINED, SILENT, TAKEN_OVER].contains(self)
+    }
 }
 
 /// What the client has sent.
@@ -103,7 +126,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> XmppSocket<S> {
             if !self.is_open || received.ns() == FRAMING {
                 return Err(end_of(&received));
             }
-            match negotiation.handle(received) {
+            match negotiation.handle(received).await {
                 Negotiated::Answer(answer) => self.send([to_bytes(&answer)]).await?,
                 Negotiated::Bound(answer, session) => {
                     self.frame_bytes_max = self.front.limits.xmpp_stanza_bytes_max;
@@ -135,56 +158,76 @@ impl<S: AsyncRead + AsyncWrite + Unpin> XmppSocket<S> {
     }
 
     /// Serves a client that has logged in until its rights end, or something else does.
-    async fn serve(&mut self, session: Box<ClientSession>) -> End {
+    async fn serve(&mut self, mut session: Box<ClientSession>) -> End {
         let (auth, clock) = (self.front.auth.clone(), self.front.clock);
         let rights_end = auth.rights_end(session.grants().clone(), clock);
         let mut draining = self.front.hub.draining();
-        tokio::select! {
-            end = self.exchange(&session, &mut draining) => end.err().unwrap_or(End::Closed),
-            why = rights_end => End::Error(StreamError(match why {
-                RightsEnd::Expired => "reset",
-                RightsEnd::Revoked => "not-authorized",
-            })),
+        let end = tokio::select! {
+            end = self.exchange(&mut session, &mut draining) => end.err().unwrap_or(End::Closed),
+            why = rights_end => match why {
+                RightsEnd::Expired => EXPIRED,
+                RightsEnd::Revoked => End::Error(StreamError("not-authorized")),
+            },
+        };
+        // Before the client is told, so that it can resume the stream at once.
+        if end.may_be_resumed() {
+            session.suspend().await;
+        } else {
+            session.end().await;
         }
+        end
     }
 
     /// Handles stanzas and sends messages. Returns the end as an error.
     async fn exchange(
         &mut self,
-        session: &ClientSession,
+        session: &mut ClientSession,
         draining: &mut watch::Receiver<bool>,
     ) -> Result<(), End> {
         let mut leave_at: Option<Instant> = None;
         loop {
             let timer = self.pong_until.unwrap_or(self.next_ping);
             tokio::select! {
-                received = self.receive() => match received? {
+                received = self.receive(), if !session.is_flushing() => match received? {
                     ClientFrame::Control => {}
                     ClientFrame::Element(received) if received.is("close", FRAMING) => return Ok(()),
                     ClientFrame::Element(received) if received.ns() == FRAMING => return Err(end_of(&received)),
-                    ClientFrame::Element(stanza) => {
-                        let answers = session.handle(stanza).await;
-                        self.send(answers).await?;
+                    ClientFrame::Element(element) => {
+                        let answers = session.handle(element).await.map_err(End::Unsent)?;
+                        self.send_unless_taken_over(answers, session).await?;
                     }
                 },
                 () = session.changed() => {
                     let messages = session.next_messages().await;
-                    self.send(messages).await?;
+                    self.send_unless_taken_over(messages, session).await?;
                 }
                 () = sleep_until(leave_at.map_or(timer, |leave_at| leave_at.min(timer))) => {
                     if leave_at.is_some_and(|leave_at| leave_at <= Instant::now()) {
-                        return Err(End::Error(StreamError("system-shutdown")));
+                        return Err(DRAINED);
                     }
                     if self.pong_until.is_some() {
-                        return Err(End::Error(StreamError("connection-timeout")));
+                        return Err(SILENT);
                     }
                     self.socket.send(Message::ping(Bytes::new())).await.map_err(lost)?;
                     self.pong_until = Some(Instant::now() + self.front.limits.websocket_pong_timeout.get());
                 }
+                () = session.taken_over() => return Err(TAKEN_OVER),
                 () = drain_begins(draining), if leave_at.is_none() => {
                     leave_at = Some(Instant::now() + self.front.hub.drain_moment());
                 }
             }
+        }
+    }
+
+    /// Sends stanzas. A client that does not take them may have resumed its stream over another connection.
+    async fn send_unless_taken_over(
+        &mut self,
+        stanzas: Vec<Vec<u8>>,
+        session: &ClientSession,
+    ) -> Result<(), End> {
+        tokio::select! {
+            sent = self.send(stanzas) => sent,
+            () = session.taken_over() => Err(TAKEN_OVER),
         }
     }
 
@@ -224,6 +267,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> XmppSocket<S> {
             End::Lost => return,
             End::Closed | End::FrameTooLarge => None,
             End::Error(error) => Some(to_bytes(&error.to_element())),
+            End::Unsent(error) => Some(to_bytes(&error.to_element())),
         };
         let close = self.is_open.then(|| to_bytes(&element("close", FRAMING).build()));
         let _best_effort = match end {

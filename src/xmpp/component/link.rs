@@ -249,8 +249,8 @@ impl<'a> ComponentLink<'a> {
             }
             let Some(due) = self.service.subscriptions.with(|table| table.take_due()) else { break };
             consume_budget().await;
-            for stanza in self.service.deliver(&due).await {
-                self.put(stanza);
+            for notification in self.service.deliver(&due).await {
+                self.put(notification.stanza);
             }
         }
         let is_needed = self.service.subscriptions.with(|table| table.unconfirmed_len() > 0);

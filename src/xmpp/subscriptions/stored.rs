@@ -63,7 +63,8 @@ pub(super) async fn restored(hub: &Hub) -> Result<Vec<(SubscriptionKey, Offset, 
     Ok(found)
 }
 
-fn parse(key: &[u8], value: &[u8]) -> Option<(SubscriptionKey, Offset, bool)> {
+/// Reads an entry of a session. `None`: it is damaged.
+pub(in crate::xmpp) fn parse(key: &[u8], value: &[u8]) -> Option<(SubscriptionKey, Offset, bool)> {
     let (jid, stream) = std::str::from_utf8(key).ok()?.split_once(SEPARATOR)?;
     let key = SubscriptionKey { stream: StreamName::stored(stream).ok()?, jid: Jid::parse(jid).ok()? };
     let record = value.strip_prefix(&[FORMAT])?;

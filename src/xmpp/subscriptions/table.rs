@@ -201,6 +201,17 @@ impl JidTable {
         keys.iter().for_each(|key| self.make_due(key));
     }
 
+    /// All subscriptions with their confirmed offsets, and whether they are suspended.
+    pub(in crate::xmpp) fn confirmed(&self) -> Vec<(SubscriptionKey, Offset, bool)> {
+        let subscriptions = self.subscriptions.iter();
+        subscriptions.map(|(key, found)| (key.clone(), found.confirmed, found.suspended)).collect()
+    }
+
+    /// Notes that the stored states of all subscriptions are outdated.
+    pub(in crate::xmpp) fn all_are_unsaved(&mut self) {
+        self.unsaved = self.subscriptions.keys().cloned().collect();
+    }
+
     /// Begins with a new link: what was not confirmed is sent again.
     pub(in crate::xmpp) fn begin_link(&mut self) {
         for key in std::mem::take(&mut self.unconfirmed) {
@@ -222,6 +233,11 @@ impl JidTable {
     /// Whether a subscription may have messages to send.
     pub(in crate::xmpp) fn has_due(&self) -> bool {
         !self.due.is_empty()
+    }
+
+    /// Number of subscriptions that may have messages to send.
+    pub(in crate::xmpp) fn due_len(&self) -> usize {
+        self.due.len()
     }
 
     /// Takes the subscription that has been due for the longest time.
@@ -352,7 +368,8 @@ impl JidTable {
     }
 }
 
-fn bytes_of(key: &SubscriptionKey) -> u64 {
+/// Estimated memory of a subscription.
+pub(in crate::xmpp) fn bytes_of(key: &SubscriptionKey) -> u64 {
     (SUBSCRIPTION_BYTES + key.stream.as_str().len() + key.jid.as_str().len()) as u64
 }
 

@@ -1,0 +1,254 @@
+//! Stream management of a session (XEP-0198 1.6.3): acknowledgements, and streams that are suspended, resumed and ended.
+
+use std::collections::HashMap;
+use std::future::pending;
+use std::sync::Arc;
+use std::time::Duration;
+
+use minidom::Element;
+use tokio::time::Instant;
+
+use super::acks::{HandledCountTooHigh, STREAM_MANAGEMENT, StreamAcks};
+use super::resumption::{StreamPlace, StreamRecord, SuspendedRecord, SuspendedStream, owner_of, record_name};
+use super::session::ClientSession;
+use super::{AdmittedClient, ClientFront};
+use crate::budget::{Account, Charge};
+use crate::stream::{Failure, Principal};
+use crate::xmpp::stanza::{StanzaError, failed};
+use crate::xmpp::xml::{WithAttribute, element, to_bytes};
+
+/// Minimum time between two changes of the stored record because of acknowledgements.
+const SAVE_INTERVAL: Duration = Duration::from_secs(1);
+
+/// What a session has whose stream can be resumed.
+pub(super) struct Resumable {
+    place: StreamPlace,
+    resume_time: Duration,
+    /// The charge of the notifications that are not acknowledged.
+    charge: Charge,
+    /// Stanzas of the client that a gateway that is started again knows to be handled.
+    saved: u32,
+    saved_at: Instant,
+}
+
+/// A request to resume a stream.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct ResumeRequest {
+    pub(super) id: String,
+    /// Stanzas of the gateway that the client has handled.
+    pub(super) handled: u32,
+}
+
+/// The refusal of a request of stream management.
+pub(super) fn refusal(error: &StanzaError) -> Element {
+    element("failed", STREAM_MANAGEMENT).append(error.condition_element()).build()
+}
+
+/// The count of handled stanzas that an element has.
+fn handled_of(received: &Element) -> Option<u32> {
+    received.attr("h")?.parse().ok()
+}
+
+impl ResumeRequest {
+    /// Reads `<resume/>`.
+    pub(super) fn read(received: &Element) -> Option<Self> {
+        Some(Self { id: received.attr("previd")?.to_owned(), handled: handled_of(received)? })
+    }
+}
+
+impl ClientSession {
+    /// Handles an element of stream management.
+    pub(super) async fn manage(&mut self, received: &Element) -> Result<Vec<Vec<u8>>, HandledCountTooHigh> {
+        let answer = match (received.name(), &mut self.acks) {
+            ("enable", None) => self.enable(received).await,
+            ("r", Some(_)) => self.acknowledge().await,
+            ("a", Some(acks)) => {
+                let Some(handled) = handled_of(received) else {
+                    return Ok(vec![to_bytes(&refusal(&StanzaError::bad_request()))]);
+                };
+                let confirmed = acks.acknowledged(handled)?;
+                let request = acks.ask();
+                self.service.subscriptions.with(|table| table.confirm(confirmed));
+                self.charge_unacknowledged();
+                self.save_some_time().await;
+                return Ok(request.as_ref().map(to_bytes).into_iter().collect());
+            }
+            _ => refusal(&StanzaError::unexpected_request()),
+        };
+        Ok(vec![to_bytes(&answer)])
+    }
+
+    /// Enables stream management, and resumption if the client wants it and there is room.
+    async fn enable(&mut self, received: &Element) -> Element {
+        self.acks = Some(StreamAcks::default());
+        let enabled = element("enabled", STREAM_MANAGEMENT);
+        let wanted = matches!(received.attr("resume"), Some("true" | "1"));
+        let time_max = self.front.limits.xmpp_resume_time.get();
+        let time = received.attr("max").and_then(|text| text.parse().ok()).map(Duration::from_secs);
+        let resume_time = time.unwrap_or(time_max).min(time_max);
+        if !wanted || resume_time.is_zero() {
+            return enabled.build();
+        }
+        let owner = owner_of(&self.who.grants);
+        let Some(place) = self.front.streams.begin(owner, self.who.principal) else { return enabled.build() };
+        let id = place.id().clone();
+        self.take_place(place, resume_time);
+        self.service.subscriptions.with(|table| table.all_are_unsaved());
+        if let Err(error) = self.save(None).await {
+            tracing::error!(%error, "cannot store the stream of an XMPP client, which cannot be resumed");
+            self.resumable = None;
+            return enabled.build();
+        }
+        enabled.with("id", &*id).with("resume", "true").with("max", resume_time.as_secs().to_string()).build()
+    }
+
+    fn take_place(&mut self, place: StreamPlace, resume_time: Duration) {
+        let owner = self.front.hub.budget().owner_in(self.who.grants.tenant().clone(), self.who.principal);
+        self.service.subscriptions.store_in(record_name(place.id()));
+        let (charge, saved_at) = (Charge::new(&owner, Account::Sessions, 0), Instant::now());
+        self.resumable = Some(Resumable { place, resume_time, charge, saved: 0, saved_at });
+    }
+
+    /// The answer to a request for an acknowledgement. What it acknowledges is stored, so that the client need not repeat it to a gateway
+    /// that is started again.
+    async fn acknowledge(&mut self) -> Element {
+        if let Err(error) = self.save(None).await {
+            tracing::error!(%error, "cannot store the stream of an XMPP client; its stanzas stay unacknowledged");
+        }
+        let handled = self.acks.as_ref().map_or(0, |acks| acks.counts.handled);
+        let handled = self.resumable.as_ref().map_or(handled, |resumable| resumable.saved);
+        element("a", STREAM_MANAGEMENT).with("h", handled.to_string()).build()
+    }
+
+    async fn save_some_time(&mut self) {
+        let is_due = |resumable: &Resumable| resumable.saved_at.elapsed() >= SAVE_INTERVAL;
+        if self.resumable.as_ref().is_some_and(is_due)
+            && let Err(error) = self.save(None).await
+        {
+            tracing::error!(%error, "cannot store the offsets of an XMPP client; messages may be sent again");
+        }
+    }
+
+    /// Stores the state of a stream that can be resumed.
+    async fn save(&mut self, suspended: Option<SuspendedRecord>) -> Result<(), Failure> {
+        let (Some(acks), Some(resumable)) = (&self.acks, &self.resumable) else { return Ok(()) };
+        let counts = acks.counts;
+        if self.front.hub.keeps_sessions() {
+            let entry = self.record(acks, resumable, suspended).to_entry().ok_or(Failure::Broken)?;
+            self.service.subscriptions.save_with(entry).await?;
+        }
+        if let Some(resumable) = &mut self.resumable {
+            (resumable.saved, resumable.saved_at) = (counts.handled, Instant::now());
+        }
+        Ok(())
+    }
+
+    fn record(
+        &self,
+        acks: &StreamAcks,
+        resumable: &Resumable,
+        suspended: Option<SuspendedRecord>,
+    ) -> StreamRecord {
+        let grants = &self.who.grants;
+        StreamRecord {
+            jid: self.who.jid.to_string(),
+            subject: grants.subject().map(str::to_owned),
+            tenant: grants.tenant().as_str().to_owned(),
+            principal: self.who.principal.0,
+            credentials: grants.record().and_then(|record| record.to_bytes()),
+            counts: acks.counts,
+            resume_time: resumable.resume_time,
+            suspended,
+        }
+    }
+
+    pub(super) fn charge_unacknowledged(&mut self) {
+        if let (Some(acks), Some(resumable)) = (&self.acks, &mut self.resumable) {
+            resumable.charge.set(acks.bytes());
+        }
+    }
+
+    /// Waits until the stream is resumed over another connection. Cancel safe.
+    pub(in crate::xmpp) async fn taken_over(&self) {
+        match &self.resumable {
+            Some(resumable) => resumable.place.is_wanted().await,
+            None => pending().await,
+        }
+    }
+
+    /// Leaves a stream whose connection is lost, so that the client may resume it. If it cannot be resumed, it ends.
+    pub(in crate::xmpp) async fn suspend(mut self) {
+        if self.is_busy {
+            return self.end().await;
+        }
+        let (Some(acks), Some(resumable)) = (&self.acks, &self.resumable) else { return };
+        let clock = self.front.clock;
+        let until = clock.instant() + resumable.resume_time;
+        let record = SuspendedRecord::new(clock.at(until), &acks.notified);
+        if let Err(error) = self.save(Some(record)).await {
+            tracing::error!(%error, "cannot store the stream of an XMPP client, which can be resumed until the gateway ends");
+        }
+        let Some((acks, resumable)) = self.acks.take().zip(self.resumable.take()) else { return };
+        let stream = SuspendedStream {
+            jid: self.who.jid.clone(),
+            counts: acks.counts,
+            notified: Some(acks.notified),
+            subscriptions: self.service.subscriptions.with(|table| table.confirmed()),
+            credentials: self.who.grants.record().and_then(|record| record.to_bytes()),
+            resume_time: resumable.resume_time,
+            until,
+        };
+        resumable.place.suspend(stream, resumable.charge.owner());
+    }
+
+    /// Ends a stream that must not be resumed.
+    pub(in crate::xmpp) async fn end(self) {
+        let Some(resumable) = &self.resumable else { return };
+        self.front.forget_stream(resumable.place.id()).await;
+    }
+
+    /// Resumes a stream of a client that has logged in. `address` is the principal of its network address. Returns the session, and the
+    /// answer for the client. The admission is left if it fails.
+    pub(super) async fn resume(
+        front: &Arc<ClientFront>,
+        request: &ResumeRequest,
+        admission: &mut Option<AdmittedClient>,
+        address: Principal,
+    ) -> Result<(Box<Self>, Element), StanzaError> {
+        let owner = admission.as_ref().map(|admission| owner_of(&admission.grants));
+        let taken = front.streams.resume(&request.id, &owner.ok_or_else(StanzaError::internal)?).await;
+        let (place, stream) = taken.ok_or_else(StanzaError::item_not_found)?;
+        let SuspendedStream { jid, mut counts, notified, subscriptions, credentials, resume_time, .. } =
+            stream;
+        if credentials.is_some_and(|credentials| front.auth.has_revoked(&credentials)) {
+            front.forget_stream(place.id()).await;
+            return Err(StanzaError::item_not_found());
+        }
+        if notified.is_none() {
+            // Nobody knows how many there were, so the client is believed.
+            (counts.sent, counts.acknowledged) = (request.handled, request.handled);
+        }
+        let mut acks = StreamAcks::resumed(counts, notified.unwrap_or_default());
+        let Ok(acknowledged) = acks.resume(request.handled) else {
+            front.forget_stream(place.id()).await;
+            return Err(StanzaError::item_not_found());
+        };
+        let admission = admission.take().ok_or_else(StanzaError::internal)?;
+        let mut session = Self::new(front.clone(), jid, admission, address);
+        session.acks = Some(acks);
+        session.take_place(place, resume_time);
+        let acknowledged: HashMap<_, _> = acknowledged.into_iter().collect();
+        let confirmed = subscriptions.into_iter().map(|(key, offset, suspended)| {
+            let offset = acknowledged.get(&key).copied().unwrap_or(offset);
+            (key, offset, suspended)
+        });
+        session.service.subscriptions.adopt(confirmed, &session.who.grants);
+        session.service.subscriptions.with(|table| table.all_are_unsaved());
+        session.save(None).await.map_err(failed)?;
+        front.metrics.resumed.inc();
+        let answer = element("resumed", STREAM_MANAGEMENT)
+            .with("previd", &*request.id)
+            .with("h", counts.handled.to_string());
+        Ok((Box::new(session), answer.build()))
+    }
+}

@@ -1,0 +1,216 @@
+//! Stream management and client state (XEP-0198, XEP-0352).
+
+use super::*;
+
+const PING: &str =
+    "<iq xmlns='jabber:client' type='get' id='pong' to='b.example'><ping xmlns='urn:xmpp:ping'/></iq>";
+const ENABLE: &str = "<enable xmlns='urn:xmpp:sm:3' resume='true'/>";
+
+impl World {
+    /// A client whose connection is lost after it has subscribed `a` and was notified of the message `1`. Returns the id of its stream, in
+    /// which it has sent three stanzas and was sent four.
+    async fn lost_client(&self) -> String {
+        let mut client = self.connect();
+        client.log_in(&self.token()).await;
+        let id = client.enable().await;
+        client.publish("a", "0").await;
+        client.subscribe("a").await;
+        client.publish("a", "1").await;
+        client.received(">1</json>").await;
+        drop(client);
+        self.all_are_gone().await;
+        id
+    }
+
+    /// Publishes from another connection.
+    async fn publish(&self, content: &str) {
+        let mut other = self.connect();
+        other.log_in(&self.token_of("eve")).await;
+        other.publish("a", content).await;
+        drop(other);
+        self.all_are_gone().await;
+    }
+
+    async fn authenticated(&self, token: &str) -> Client {
+        let mut client = self.connect();
+        client.authenticate(token).await;
+        client
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stream_is_resumed_within_five_minutes_by_its_subject_alone() {
+    let world = World::start();
+    let sweeper = world.front.clone();
+    tokio::spawn(async move { sweeper.sweep().await });
+    let id = world.lost_client().await;
+    world.publish("2").await;
+    sleep(290 * SECOND).await;
+    let mut stranger = world.authenticated(&world.token_of("eve")).await;
+    assert!(stranger.resume(&id, 4).await.contains("<item-not-found"));
+    drop(stranger);
+    let mut client = world.authenticated(&world.token()).await;
+    let resumed = client.resume(&id, 4).await;
+    assert!(resumed.contains("<resumed") && resumed.contains("h='3'"), "{resumed}");
+    assert!(client.received("<json").await.contains(">2</json>"), "what was acknowledged came again");
+    drop(client);
+    world.all_are_gone().await;
+
+    sleep(302 * SECOND).await;
+    assert_eq!(world.front.streams.suspended(), 0);
+    let mut client = world.authenticated(&world.token()).await;
+    assert!(client.resume(&id, 5).await.contains("<item-not-found"));
+    // It may begin anew.
+    client.bind().await;
+    client.enable().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_a_client_has_not_handled_is_made_from_the_log_again() {
+    let world = World::start();
+    let id = world.lost_client().await;
+    let mut client = world.authenticated(&world.token()).await;
+    client.resume(&id, 3).await;
+    client.received(">1</json>").await;
+    // It counts as the fourth stanza again.
+    client.send("<a xmlns='urn:xmpp:sm:3' h='4'/>").await;
+    client.publish("a", "2").await;
+    assert!(client.received("<json").await.contains(">2</json>"));
+    assert_eq!(world.front.metrics.resumed.get(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stream_that_is_resumed_elsewhere_ends_with_a_conflict() {
+    let world = World::start();
+    let mut first = world.connect();
+    first.log_in(&world.token()).await;
+    let id = first.enable().await;
+    first.publish("a", "0").await;
+    first.subscribe("a").await;
+    let mut second = world.authenticated(&world.token()).await;
+    assert!(second.resume(&id, 2).await.contains("h='2'"));
+    first.received("<conflict").await;
+    second.publish("a", "1").await;
+    second.received(">1</json>").await;
+    assert_eq!(world.front.metrics.clients.get(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_token_that_expires_leaves_a_stream_and_one_that_is_revoked_ends_it() {
+    for is_revoked in [false, true] {
+        let world = World::start();
+        let mut client = world.connect();
+        client.log_in(&world.token()).await;
+        let id = client.enable().await;
+        if is_revoked {
+            world.revoke("anna");
+            client.received("<not-authorized").await;
+        } else {
+            client.received("<reset").await;
+        }
+        drop(client);
+        sleep(2 * SECOND).await;
+        let mut again = world.authenticated(&world.token()).await;
+        assert_eq!(again.resume(&id, 0).await.contains("<resumed"), !is_revoked);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stream_that_waits_to_be_resumed_ends_when_its_token_is_revoked() {
+    let world = World::start();
+    let id = world.lost_client().await;
+    world.revoke("anna");
+    sleep(2 * SECOND).await;
+    // Issued after the revocation, and so of somebody who may have it.
+    let mut client = world.authenticated(&world.token()).await;
+    assert!(client.resume(&id, 4).await.contains("<item-not-found"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_client_that_closes_its_stream_or_breaks_the_rules_cannot_resume_it() {
+    let world = World::start();
+    for (end, told) in [
+        ("<close xmlns='urn:ietf:params:xml:ns:xmpp-framing'/>", "<close"),
+        ("<a xmlns='urn:xmpp:sm:3' h='1'/>", "<handled-count-too-high"),
+        ("<", "<not-well-formed"),
+    ] {
+        let mut client = world.connect();
+        client.log_in(&world.token()).await;
+        let id = client.enable().await;
+        client.send(end).await;
+        client.received(told).await;
+        let mut again = world.authenticated(&world.token()).await;
+        assert!(again.resume(&id, 0).await.contains("<item-not-found"), "{told}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn stream_management_is_enabled_once_and_behind_the_login() {
+    let world = World::with(Limits { xmpp_resumable_per_client_max: 1, ..Limits::default() });
+    let mut client = world.authenticated(&world.token()).await;
+    client.send(ENABLE).await;
+    client.received("<unexpected-request").await;
+    client.bind().await;
+    client.send("<r xmlns='urn:xmpp:sm:3'/>").await;
+    client.received("<unexpected-request").await;
+    client.enable().await;
+    client.send(ENABLE).await;
+    client.received("<unexpected-request").await;
+    client.send(PING).await;
+    client.received("id='pong'").await;
+    client.send("<r xmlns='urn:xmpp:sm:3'/>").await;
+    client.received("<a xmlns='urn:xmpp:sm:3' h='1'/>").await;
+    // There is no room for another stream that can be resumed.
+    let mut other = world.connect();
+    other.log_in(&world.token()).await;
+    other.send(ENABLE).await;
+    other.received("<enabled xmlns='urn:xmpp:sm:3'/>").await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_client_that_acknowledges_nothing_is_sent_a_bounded_number_of_messages() {
+    let world = World::start();
+    let mut client = world.connect();
+    client.log_in(&world.token()).await;
+    client.enable().await;
+    client.publish("a", "0").await;
+    client.subscribe("a").await;
+    for number in 1..=400 {
+        world.append("a", &number.to_string()).await;
+    }
+    client.received(">256</json>").await;
+    client.send(PING).await;
+    let mut last = String::new();
+    while !last.contains("id='pong'") {
+        last = client.received("").await;
+        assert!(!last.contains(">321</json>"));
+    }
+    client.send("<a xmlns='urn:xmpp:sm:3' h='200'/>").await;
+    client.received(">400</json>").await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn messages_wait_for_an_inactive_client_until_it_is_active_or_a_minute_has_passed() {
+    let world = World::start();
+    let mut client = world.connect();
+    client.log_in(&world.token()).await;
+    client.publish("a", "0").await;
+    client.subscribe("a").await;
+    client.send("<inactive xmlns='urn:xmpp:csi:0'/>").await;
+    client.send(PING).await;
+    client.received("id='pong'").await;
+    let begin = Instant::now();
+    world.append("a", "1").await;
+    client.received(">1</json>").await;
+    assert_eq!(begin.elapsed().as_secs(), 60);
+    world.append("a", "2").await;
+    sleep(SECOND).await;
+    world.append("a", "3").await;
+    client.send("<active xmlns='urn:xmpp:csi:0'/>").await;
+    client.send(PING).await;
+    // They come before the answer (XEP-0352, section 5.1).
+    for expected in [">2</json>", ">3</json>", "id='pong'"] {
+        assert!(client.received(" id='").await.contains(expected), "{expected}");
+    }
+    assert_eq!(begin.elapsed().as_secs(), 61);
+}
