@@ -208,3 +208,14 @@ async fn a_client_that_answers_no_ping_is_gone_within_the_times_of_websockets() 
     sleep(patience + 3 * SECOND).await;
     assert_eq!(world.front.metrics.clients.get(), 0);
 }
+
+/// What is allocated for it besides is measured by `benches/idle_xmpp.py`.
+#[tokio::test]
+async fn the_task_of_a_client_has_no_room_for_requests() {
+    let world = World::start();
+    let (_client, server) = duplex(1);
+    let task = size_of_val(&world.front.clone().serve_websocket(server, Principal(1)));
+    assert!(task <= 2048, "{task} bytes");
+    let session = size_of::<session::ClientSession>();
+    assert!(session <= 768, "{session} bytes");
+}

@@ -99,7 +99,7 @@ impl ClientFront {
                 end
             }
         };
-        let _best_effort = timeout(LAST_FRAMES_TIME, socket.close(end)).await;
+        let _best_effort = timeout(LAST_FRAMES_TIME, Box::pin(socket.close(end))).await;
     }
 }
 
@@ -171,9 +171,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> XmppSocket<S> {
         };
         // Before the client is told, so that it can resume the stream at once.
         if end.may_be_resumed() {
-            session.suspend().await;
+            Box::pin(session.suspend()).await;
         } else {
-            session.end().await;
+            Box::pin(session.end()).await;
         }
         end
     }
@@ -193,12 +193,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin> XmppSocket<S> {
                     ClientFrame::Element(received) if received.is("close", FRAMING) => return Ok(()),
                     ClientFrame::Element(received) if received.ns() == FRAMING => return Err(end_of(&received)),
                     ClientFrame::Element(element) => {
-                        let answers = session.handle(element).await.map_err(End::Unsent)?;
+                        // Boxed, as are further futures: an idle client has no memory for them.
+                        let answers = Box::pin(session.handle(element)).await.map_err(End::Unsent)?;
                         self.send_unless_taken_over(answers, session).await?;
                     }
                 },
                 () = session.changed() => {
-                    let messages = session.next_messages().await;
+                    let messages = Box::pin(session.next_messages()).await;
                     self.send_unless_taken_over(messages, session).await?;
                 }
                 () = sleep_until(leave_at.map_or(timer, |leave_at| leave_at.min(timer))) => {
