@@ -189,7 +189,8 @@ mod tests {
     #[test]
     fn a_user_who_does_not_exist_looks_like_one_who_does_at_any_time() {
         let first = user("anna");
-        let (one, both) = (users(&[first.clone()]).unwrap(), users(&[first, user("bob")]).unwrap());
+        let (one, both) =
+            (users(std::slice::from_ref(&first)).unwrap(), users(&[first, user("bob")]).unwrap());
         let said = |users: &Users, name: &str| {
             let (_, said) = users.begin(ScramHash::Sha256, &format!("n,,n={name},r=x")).unwrap();
             said.split_once(",s=").unwrap().1.to_owned()

@@ -25,7 +25,7 @@ const RSM = "http://jabber.org/protocol/rsm"
 export const JSON_NAMESPACE = "urn:xmpp:json:0"
 
 export async function gatewayOf(context, further = [], listen = "127.0.0.1:0") {
-  const gateway = await start(listen, ["--xmpp-domain", DOMAIN, ...further])
+  const gateway = await start(listen, ["--xmpp-domain", DOMAIN, ...further], "127.0.0.1:0")
   context.after(() => gateway.stop())
   gateway.xmpp = `${gateway.url.replace("http", "ws")}/v1/xmpp`
   gateway.stream = (name) => `${gateway.url}/v1/stream/${name}`

@@ -3,6 +3,7 @@ import assert from "node:assert/strict"
 import { once } from "node:events"
 import { join } from "node:path"
 import { test } from "node:test"
+import mqtt from "mqtt"
 import { Line } from "./line.js"
 import { DOMAIN, folderOf, gatewayOf, JSON_NAMESPACE, Online, options, PUBSUB, stanza, xml } from "./online.js"
 
@@ -40,12 +41,17 @@ class Resuming extends Online {
   }
 }
 
-test("a message that was published into a broken connection is appended once", options, async (context) => {
+test("a message that was published into a broken connection is appended once, and crosses to HTTP and MQTT", options, async (context) => {
   const gateway = await gatewayOf(context)
   const line = await Line.to(context, gateway)
   const [anna, bob] = [await Resuming.over(context, line, "anna"), await Resuming.over(context, line, "bob")]
   await anna.publish("a/b", "0")
   await bob.subscribe("a/b")
+  const device = await mqtt.connectAsync(`mqtt://${gateway.mqtt}`)
+  context.after(() => device.endAsync(true))
+  const byMqtt = []
+  device.on("message", (_, payload) => byMqtt.push(String(payload)))
+  await device.subscribeAsync("a/b", { qos: 1 })
   for (const number of numbers(1, 9)) {
     await anna.send("a/b", number)
     if (number % 3 === 0) {
@@ -54,9 +60,13 @@ test("a message that was published into a broken connection is appended once", o
       await both
     }
   }
-  assert.deepEqual(await bob.sees(8), numbers(1, 9))
+  await bob.sees(8)
+  await device.publishAsync("a/b", "9", { qos: 1 })
+  assert.deepEqual(await bob.sees(9), numbers(1, 10))
   const read = await fetch(gateway.stream("a/b"))
-  assert.deepEqual(await read.json(), numbers(0, 9).map(Number))
+  assert.deepEqual(await read.json(), numbers(0, 10).map(Number))
+  while (byMqtt.length < 9) await once(device, "message")
+  assert.deepEqual(byMqtt, numbers(1, 10))
 })
 
 test("a connection that nobody is at the other end of is replaced", options, async (context) => {

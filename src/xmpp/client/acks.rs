@@ -19,7 +19,7 @@ pub(super) const STREAM_MANAGEMENT: &str = "urn:xmpp:sm:3";
 const UNACKNOWLEDGED_MAX: usize = 256;
 
 /// Estimated memory of a notification that is not acknowledged.
-pub(super) const NOTIFIED_BYTES: usize = size_of::<Notified>() + 8;
+pub(super) const NOTIFIED_BYTES: usize = size_of::<Notified>();
 
 /// The stanzas of a stream, counted modulo 2^32.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -118,7 +118,12 @@ impl StreamAcks {
         self.counts.acknowledged = handled;
         let is_handled = |notified: &Notified| notified.number.wrapping_sub(acknowledged) <= more;
         let count = self.notified.iter().take_while(|notified| is_handled(notified)).count();
-        Ok(self.notified.drain(..count).map(|notified| (notified.key, notified.next)).collect())
+        let found = self.notified.drain(..count).map(|notified| (notified.key, notified.next)).collect();
+        // Few clients owe many acknowledgements for long.
+        if self.notified.is_empty() {
+            self.notified = VecDeque::new();
+        }
+        Ok(found)
     }
 
     /// The client that resumes the stream has handled the stanzas up to `handled`. What is behind them is lost, so numbers go on from

@@ -93,7 +93,7 @@ impl ClientFront {
         let login = Box::pin(socket.log_in(address));
         let login = timeout(LOGIN_TIMEOUT, login).await;
         let end = match login.unwrap_or(Err(End::Error(StreamError("connection-timeout")))) {
-            Ok(session) => socket.serve(session).await,
+            Ok((session, answer)) => socket.serve(session, answer).await,
             Err(end) => {
                 self.metrics.logins_failed.inc();
                 end
@@ -113,8 +113,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> XmppSocket<S> {
         Self { socket, front, frame_bytes_max, is_open: false, next_ping, pong_until: None }
     }
 
-    /// Negotiates the stream until the client has an address.
-    async fn log_in(&mut self, address: Principal) -> Result<Box<ClientSession>, End> {
+    /// Negotiates the stream until the client has an address. Returns the session, and an answer that is still to be sent.
+    async fn log_in(&mut self, address: Principal) -> Result<(Box<ClientSession>, Vec<u8>), End> {
         let mut negotiation = Negotiation::new(self.front.clone(), address);
         loop {
             let ClientFrame::Element(received) = self.receive().await? else { continue };
@@ -132,8 +132,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> XmppSocket<S> {
                     self.frame_bytes_max = self.front.limits.xmpp_stanza_bytes_max;
                     let limits = Limits::default().max_payload_len(Some(self.frame_bytes_max));
                     *self.socket.limits_mut() = limits;
-                    self.send([to_bytes(&answer)]).await?;
-                    return Ok(session);
+                    return Ok((session, to_bytes(&answer)));
                 }
                 Negotiated::End(answer, error) => {
                     self.send(answer.as_ref().map(to_bytes)).await?;
@@ -158,12 +157,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin> XmppSocket<S> {
     }
 
     /// Serves a client that has logged in until its rights end, or something else does.
-    async fn serve(&mut self, mut session: Box<ClientSession>) -> End {
+    /// `answer` is sent first; if it cannot be, a stream that was just resumed is not lost.
+    async fn serve(&mut self, mut session: Box<ClientSession>, answer: Vec<u8>) -> End {
         let (auth, clock) = (self.front.auth.clone(), self.front.clock);
         let rights_end = auth.rights_end(session.grants().clone(), clock);
         let mut draining = self.front.hub.draining();
         let end = tokio::select! {
-            end = self.exchange(&mut session, &mut draining) => end.err().unwrap_or(End::Closed),
+            end = self.exchange(&mut session, answer, &mut draining) => end.err().unwrap_or(End::Closed),
             why = rights_end => match why {
                 RightsEnd::Expired => EXPIRED,
                 RightsEnd::Revoked => End::Error(StreamError("not-authorized")),
@@ -182,8 +182,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> XmppSocket<S> {
     async fn exchange(
         &mut self,
         session: &mut ClientSession,
+        answer: Vec<u8>,
         draining: &mut watch::Receiver<bool>,
     ) -> Result<(), End> {
+        self.send_unless_taken_over(vec![answer], session).await?;
         let mut leave_at: Option<Instant> = None;
         loop {
             let timer = self.pong_until.unwrap_or(self.next_ping);

@@ -214,3 +214,24 @@ async fn messages_wait_for_an_inactive_client_until_it_is_active_or_a_minute_has
     }
     assert_eq!(begin.elapsed().as_secs(), 61);
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_stream_outlives_a_connection_that_is_lost_while_it_is_resumed() {
+    let world = World::start();
+    let id = world.lost_client().await;
+    for times in 1..4 {
+        let mut client = world.authenticated(&world.token()).await;
+        client.send(&format!("<resume xmlns='urn:xmpp:sm:3' previd='{id}' h='3'/>")).await;
+        drop(client);
+        in_time("the stream is resumed", async {
+            while world.front.metrics.resumed.get() < times {
+                sleep(Duration::from_millis(1)).await;
+            }
+        })
+        .await;
+        world.all_are_gone().await;
+    }
+    let mut client = world.authenticated(&world.token()).await;
+    client.resume(&id, 3).await;
+    client.received(">1</json>").await;
+}
