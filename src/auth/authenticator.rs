@@ -20,15 +20,18 @@ use super::crypto::{self, ALGORITHMS};
 use super::failed_logins::FailedLogins;
 use super::fetch::KeyLocation;
 use super::grants::{GrantList, Grants, TokenFacts};
-use super::issue::{OWN_AUDIENCE, OWN_ISSUER};
+use super::issue::OWN_AUDIENCE;
 use super::jids;
 use super::key_url::KeyUrl;
 use super::keys::{Key, KeyFile, KeySet};
 use super::revocation::{Target, seconds};
-use super::settings::{AuthError, AuthSettings, CertificateRule, IssuerSettings, JidRule, Rule, TenantRule};
+use super::settings::{
+    AuthError, AuthSettings, CertificateRule, IssuerSettings, JidRule, OWN_ISSUER, Rule, TenantRule,
+    USER_SUBJECTS,
+};
 use super::standing::Standing;
 use super::strict_json::is_unambiguous;
-use super::users::{self, Users};
+use super::users::Users;
 use super::verified::{TokenDigest, VerifiedToken, VerifiedTokens};
 use crate::limits::Limits;
 use crate::stream::{Filter, Principal, Tenant};
@@ -96,12 +99,12 @@ pub enum Unauthorized {
 #[derive(Debug)]
 pub struct Authenticator {
     /// `None`: the gateway checks no credentials.
-    pub(super) verifier: Option<Verifier>,
+    verifier: Option<Verifier>,
     anonymous: Arc<Grants>,
 }
 
 #[derive(Debug)]
-pub(super) struct Verifier {
+struct Verifier {
     issuers: HashMap<String, Issuer>,
     public: GrantList,
     /// Which tokens stand. It changes first, and then `changes`.
@@ -110,10 +113,10 @@ pub(super) struct Verifier {
     changes: AtomicU64,
     verified: VerifiedTokens,
     /// Invalid tokens of each address.
-    pub(super) failed_logins: FailedLogins,
+    failed_logins: FailedLogins,
     certificate_rules: Vec<(Tenant, CertificateRule)>,
     jid_rules: Vec<(Tenant, JidRule)>,
-    pub(super) users: Arc<Users>,
+    users: Arc<Users>,
 }
 
 #[derive(Debug)]
@@ -164,7 +167,7 @@ impl Authenticator {
             // A tenant before it begins with `$`, and a space separates it from the subject behind it in `Grants::subject`.
             if name.starts_with('$')
                 || name.contains(' ')
-                || [certificates::SUBJECTS, jids::SUBJECTS, users::SUBJECTS]
+                || [certificates::SUBJECTS, jids::SUBJECTS, USER_SUBJECTS]
                     .iter()
                     .any(|own| name.starts_with(own))
             {
@@ -405,7 +408,7 @@ fn checked(rules: &[CertificateRule]) -> Result<Vec<(Tenant, CertificateRule)>, 
 }
 
 /// A delay in whole seconds, rounded up.
-pub(super) fn whole_seconds(delay: Duration) -> u32 {
+fn whole_seconds(delay: Duration) -> u32 {
     u32::try_from(delay.as_millis().div_ceil(1000)).unwrap_or(u32::MAX)
 }
 

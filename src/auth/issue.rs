@@ -19,12 +19,9 @@ use super::claims::{Claims, LIFE_MAX};
 use super::crypto;
 use super::grants::GrantList;
 use super::scram::{ITERATIONS_MIN, ScramHash, ScramKeys};
-use super::settings::{AuthError, TenantRule, UserSettings};
+use super::settings::{AuthError, OWN_ISSUER, TenantRule, UserSettings};
 use super::users::Users;
 use crate::clock::Clock;
-
-/// The claim `iss` of the tokens that [`sign`] makes.
-pub const OWN_ISSUER: &str = "pollgate";
 
 /// The claim `aud` of the tokens that [`sign`] makes.
 pub const OWN_AUDIENCE: &str = "pollgate";

@@ -6,9 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::certificates::SUBJECTS;
 use super::claims::{LEEWAY, LIFE_MAX};
-use super::issue::OWN_ISSUER;
-use super::settings::CertificateName;
-use super::users;
+use super::settings::{CertificateName, OWN_ISSUER, USER_SUBJECTS};
 
 /// Revocations that count at a time, about 300 bytes each.
 pub const REVOCATIONS_MAX: usize = 10_000;
@@ -125,7 +123,7 @@ impl Revocation {
 
     /// Whether it names a user of the settings, whose issuer is `user:`.
     pub(super) fn is_of_users(&self) -> bool {
-        self.sub.is_some() && self.iss == users::SUBJECTS
+        self.sub.is_some() && self.iss == USER_SUBJECTS
     }
 
     /// Checks what an operator has sent, and sets its times.

@@ -8,6 +8,12 @@ use serde::{Deserialize, Serialize};
 
 use crate::stream::{InvalidTenant, Tenant};
 
+/// The claim `iss` of the tokens that `pollgate token` makes.
+pub(super) const OWN_ISSUER: &str = "pollgate";
+
+/// The beginning of the subjects of users, in place of the issuer of a token. No issuer has such a name.
+pub(super) const USER_SUBJECTS: &str = "user:";
+
 /// Which clients may do what. Without issuers and public streams, the gateway checks no credentials.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]

@@ -6,19 +6,13 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use ring::hmac;
-use tokio::time::Instant;
 
-use super::authenticator::{Authenticator, Unauthorized, whole_seconds};
 use super::claims::Claims;
 use super::crypto::fingerprint;
 use super::grants::{GrantList, Grants, TokenFacts};
 use super::revocation::Target;
-use super::scram::{ITERATIONS_MIN, ScramError, ScramExchange, ScramHash, ScramKeys, ScramOutcome};
-use super::settings::{AuthError, UserSettings};
-use crate::stream::Principal;
-
-/// The beginning of the subjects of users, in place of the issuer of a token. No issuer has such a name.
-pub(super) const SUBJECTS: &str = "user:";
+use super::scram::{ITERATIONS_MIN, ScramError, ScramExchange, ScramHash, ScramKeys};
+use super::settings::{AuthError, USER_SUBJECTS, UserSettings};
 
 /// Characters that the local part of an address must not contain (RFC 7622, section 3.3.1).
 const NOT_LOCAL: [char; 8] = ['"', '&', '\'', '/', ':', '<', '>', '@'];
@@ -90,6 +84,11 @@ impl Users {
         })
     }
 
+    /// The rights of a user who exists.
+    pub(super) fn grants_of(&self, name: &str) -> Option<&Arc<Grants>> {
+        self.by_name.get(name).map(|user| &user.grants)
+    }
+
     /// What stands for the keys of all users, as a token has the key that signed it.
     pub(super) fn keys(&self) -> impl Iterator<Item = u64> {
         self.by_name.values().filter_map(|user| user.grants.token()).map(|facts| facts.key)
@@ -111,16 +110,17 @@ impl User {
             list.extend(public);
         }
         let (kind, subject) = Target::Subject(name).parts();
-        let texts: Vec<_> = [SUBJECTS, name].into_iter().chain(scram.iter().map(String::as_str)).collect();
+        let texts: Vec<_> =
+            [USER_SUBJECTS, name].into_iter().chain(scram.iter().map(String::as_str)).collect();
         let facts = TokenFacts {
             // Another password is another key.
             key: fingerprint(&texts.iter().map(|text| text.as_bytes()).collect::<Vec<_>>()),
             id: None,
-            subject: fingerprint(&[SUBJECTS.as_bytes(), kind, subject.as_bytes()]),
+            subject: fingerprint(&[USER_SUBJECTS.as_bytes(), kind, subject.as_bytes()]),
             // Nobody knows when the user learned the password, so a revocation locks the user out.
             issued_at: 0,
         };
-        let subject = format!("{SUBJECTS} {name}");
+        let subject = format!("{USER_SUBJECTS} {name}");
         let grants = Grants::of(tenant, &subject, list, SystemTime::UNIX_EPOCH, Some(facts)).without_end();
         Ok(Self { keys, grants: Arc::new(grants) })
     }
@@ -134,26 +134,6 @@ fn are_different(keys: &[ScramKeys]) -> bool {
     keys.iter()
         .enumerate()
         .all(|(index, one)| keys.iter().skip(index + 1).all(|other| other.hash != one.hash))
-}
-
-impl Authenticator {
-    /// Users with passwords. `None`: the gateway checks no credentials, or there are none.
-    pub fn users(&self) -> Option<&Arc<Users>> {
-        self.verifier.as_ref().map(|verifier| &verifier.users).filter(|users| !users.is_empty())
-    }
-
-    /// The rights of a user whose client has sent a proof. `address` is the principal of the client's address, whose wrong proofs are
-    /// limited like invalid tokens.
-    pub fn user(&self, outcome: &ScramOutcome, address: Principal) -> Result<Arc<Grants>, Unauthorized> {
-        let verifier = self.verifier.as_ref().ok_or(Unauthorized::Missing)?;
-        let (failed_logins, now) = (&verifier.failed_logins, Instant::now());
-        let admitted = failed_logins.admit(address, outcome.fingerprint, now);
-        admitted.map_err(|delay| Unauthorized::TooManyFailures { retry_after: whole_seconds(delay) })?;
-        let user = verifier.users.by_name.get(&outcome.name).filter(|_| outcome.answer.is_some());
-        let grants = user.map(|user| user.grants.clone()).ok_or(Unauthorized::Invalid);
-        let verified = grants.and_then(|grants| verifier.check_standing(&grants).map(|()| grants));
-        verified.inspect_err(|_| failed_logins.failed(address, outcome.fingerprint, now))
-    }
 }
 
 #[cfg(test)]

@@ -9,17 +9,20 @@ use std::sync::atomic::Ordering;
 use std::time::SystemTime;
 
 use futures_util::future::join_all;
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep};
 
-use super::{Authenticator, Issuer, KeySource, Unauthorized, Verifier};
+use super::{Authenticator, Issuer, KeySource, Unauthorized, Verifier, whole_seconds};
 use crate::auth::certificates::{SUBJECTS, revoked_by};
 use crate::auth::crypto::fingerprint;
 use crate::auth::grants::{CredentialRecord, Grants};
 use crate::auth::keys::Key;
 use crate::auth::revocation::{InvalidRevocation, REVOCATIONS_MAX, Revocation, Target, seconds};
+use crate::auth::scram::ScramOutcome;
 use crate::auth::settings::AuthError;
 use crate::auth::standing::{CoarseStanding, Standing};
+use crate::auth::users::Users;
 use crate::clock::Clock;
+use crate::stream::Principal;
 
 /// Why the rights of a connection that is open end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -88,6 +91,24 @@ impl Authenticator {
                 changed = standing.changed() => if changed.is_err() { return pending().await },
             }
         }
+    }
+
+    /// Users with passwords. `None`: the gateway checks no credentials, or there are none.
+    pub fn users(&self) -> Option<&Arc<Users>> {
+        self.verifier.as_ref().map(|verifier| &verifier.users).filter(|users| !users.is_empty())
+    }
+
+    /// The rights of a user whose client has sent a proof. `address` is the principal of the client's address, whose wrong proofs are
+    /// limited like invalid tokens.
+    pub fn user(&self, outcome: &ScramOutcome, address: Principal) -> Result<Arc<Grants>, Unauthorized> {
+        let verifier = self.verifier.as_ref().ok_or(Unauthorized::Missing)?;
+        let (failed_logins, now) = (&verifier.failed_logins, Instant::now());
+        let admitted = failed_logins.admit(address, outcome.fingerprint, now);
+        admitted.map_err(|delay| Unauthorized::TooManyFailures { retry_after: whole_seconds(delay) })?;
+        let grants = verifier.users.grants_of(&outcome.name).filter(|_| outcome.answer.is_some());
+        let verified = grants.cloned().ok_or(Unauthorized::Invalid);
+        let verified = verified.and_then(|grants| verifier.check_standing(&grants).map(|()| grants));
+        verified.inspect_err(|_| failed_logins.failed(address, outcome.fingerprint, now))
     }
 
     /// Checks that the token of a client still counts, whose rights were verified some time ago.
@@ -274,7 +295,7 @@ impl Verifier {
         fingerprint(&[SUBJECTS.as_bytes()])
     }
 
-    pub(in crate::auth) fn check_standing(&self, grants: &Grants) -> Result<(), Unauthorized> {
+    pub(super) fn check_standing(&self, grants: &Grants) -> Result<(), Unauthorized> {
         let Some(token) = grants.token() else { return Ok(()) };
         let standing = self.standing.borrow();
         match (standing.has_key(token), standing.allows(token)) {

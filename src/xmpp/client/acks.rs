@@ -8,8 +8,8 @@ use std::collections::VecDeque;
 use minidom::Element;
 use serde::{Deserialize, Serialize};
 
-use super::login::StreamError;
 use crate::stream::Offset;
+use crate::xmpp::stanza::StanzaError;
 use crate::xmpp::subscriptions::SubscriptionKey;
 use crate::xmpp::xml::{WithAttribute, element};
 
@@ -23,7 +23,7 @@ pub(super) const NOTIFIED_BYTES: usize = size_of::<Notified>();
 
 /// The stanzas of a stream, counted modulo 2^32.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct Counts {
+pub(super) struct StanzaCounts {
     /// Stanzas of the client that the gateway has handled.
     pub(super) handled: u32,
     /// Stanzas that the gateway has sent.
@@ -35,7 +35,7 @@ pub(super) struct Counts {
 /// The state of stream management.
 #[derive(Debug, Default)]
 pub(super) struct StreamAcks {
-    pub(super) counts: Counts,
+    pub(super) counts: StanzaCounts,
     /// Notifications that the client has not acknowledged, in the order in which they were sent.
     pub(super) notified: VecDeque<Notified>,
     /// The client has been asked for an acknowledgement that it has not given.
@@ -47,7 +47,7 @@ pub(super) struct StreamAcks {
 /// A notification that the client has not acknowledged.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Notified {
-    /// What [`Counts::sent`] was after it.
+    /// What [`StanzaCounts::sent`] was after it.
     pub(super) number: u32,
     pub(super) key: SubscriptionKey,
     /// The offset behind its message.
@@ -61,23 +61,31 @@ pub(in crate::xmpp) struct HandledCountTooHigh {
     sent: u32,
 }
 
+/// A request to resume a stream.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct ResumeRequest {
+    pub(super) id: String,
+    /// Stanzas of the gateway that the client has handled.
+    pub(super) handled: u32,
+}
+
 impl StreamAcks {
     /// Goes on with what is known of an earlier connection.
-    pub(super) fn resumed(counts: Counts, notified: VecDeque<Notified>) -> Self {
+    pub(super) fn resumed(counts: StanzaCounts, notified: VecDeque<Notified>) -> Self {
         Self { counts, notified, is_asked: false, asked: None }
     }
 
-    /// Counts a stanza of the client as handled.
+    /// StanzaCounts a stanza of the client as handled.
     pub(super) fn handled(&mut self) {
         self.counts.handled = self.counts.handled.wrapping_add(1);
     }
 
-    /// Counts a stanza that is sent.
+    /// StanzaCounts a stanza that is sent.
     pub(super) fn sent(&mut self) {
         self.counts.sent = self.counts.sent.wrapping_add(1);
     }
 
-    /// Counts a notification that is sent.
+    /// StanzaCounts a notification that is sent.
     pub(super) fn notified(&mut self, key: &SubscriptionKey, next: Offset) {
         self.sent();
         self.notified.push_back(Notified { number: self.counts.sent, key: key.clone(), next });
@@ -110,7 +118,7 @@ impl StreamAcks {
         handled: u32,
     ) -> Result<Vec<(SubscriptionKey, Offset)>, HandledCountTooHigh> {
         self.is_asked = false;
-        let Counts { sent, acknowledged, .. } = self.counts;
+        let StanzaCounts { sent, acknowledged, .. } = self.counts;
         let more = handled.wrapping_sub(acknowledged);
         if more > sent.wrapping_sub(acknowledged) {
             return Err(HandledCountTooHigh { handled, sent });
@@ -140,15 +148,30 @@ impl StreamAcks {
 }
 
 impl HandledCountTooHigh {
-    /// The stream error for the client (section 6).
+    /// What the stream error says besides its condition (section 6).
     pub(in crate::xmpp) fn to_element(self) -> Element {
-        let detail = element("handled-count-too-high", STREAM_MANAGEMENT)
+        element("handled-count-too-high", STREAM_MANAGEMENT)
             .with("h", self.handled.to_string())
-            .with("send-count", self.sent.to_string());
-        let mut error = StreamError("undefined-condition").to_element();
-        error.append_child(detail.build());
-        error
+            .with("send-count", self.sent.to_string())
+            .build()
     }
+}
+
+impl ResumeRequest {
+    /// Reads `<resume/>`.
+    pub(super) fn read(received: &Element) -> Option<Self> {
+        Some(Self { id: received.attr("previd")?.to_owned(), handled: handled_of(received)? })
+    }
+}
+
+/// The count of handled stanzas that an element has.
+pub(super) fn handled_of(received: &Element) -> Option<u32> {
+    received.attr("h")?.parse().ok()
+}
+
+/// The refusal of a request of stream management.
+pub(super) fn refusal(error: &StanzaError) -> Element {
+    element("failed", STREAM_MANAGEMENT).append(error.condition_element()).build()
 }
 
 #[cfg(test)]
@@ -168,7 +191,7 @@ mod tests {
     /// Has sent notifications of two streams with an answer between them, from a count just below the end of the numbers.
     fn acks() -> StreamAcks {
         let before = u32::MAX - 1;
-        let counts = Counts { handled: 0, sent: before, acknowledged: before };
+        let counts = StanzaCounts { handled: 0, sent: before, acknowledged: before };
         let mut acks = StreamAcks::resumed(counts, VecDeque::new());
         acks.notified(&key("a"), at(1));
         acks.notified(&key("b"), at(7));
@@ -183,7 +206,7 @@ mod tests {
         assert_eq!(acks.acknowledged(u32::MAX - 1), Ok(vec![]));
         assert_eq!(acks.acknowledged(1), Ok(vec![(key("a"), at(1)), (key("b"), at(7))]));
         assert_eq!(acks.acknowledged(2), Ok(vec![(key("a"), at(2))]));
-        assert_eq!(acks.counts, Counts { handled: 0, sent: 2, acknowledged: 2 });
+        assert_eq!(acks.counts, StanzaCounts { handled: 0, sent: 2, acknowledged: 2 });
     }
 
     #[test]

@@ -5,10 +5,8 @@ use std::sync::Arc;
 
 use minidom::Element;
 
-use super::acks::STREAM_MANAGEMENT;
-use super::management::{ResumeRequest, refusal};
+use super::acks::{ResumeRequest, STREAM_MANAGEMENT, refusal};
 use super::sasl::{Credentials, Mechanism, Proof, SASL, SaslError, decoded, invalid_token, saying, user};
-use super::session::CLIENT_STATE;
 use crate::auth::{ScramExchange, Users};
 use crate::xmpp::jid::Jid;
 use crate::xmpp::stanza::{Request, Stanza, StanzaError, answer};
@@ -17,6 +15,8 @@ use crate::xmpp::xml::{STREAMS, element, stream_element};
 const BIND: &str = "urn:ietf:params:xml:ns:xmpp-bind";
 /// Older clients ask for a session after they have bound a resource (RFC 3921, section 3).
 pub(super) const SESSION: &str = "urn:ietf:params:xml:ns:xmpp-session";
+/// Client state indication (XEP-0352 1.0.0).
+pub(super) const CLIENT_STATE: &str = "urn:xmpp:csi:0";
 /// The namespace of the conditions of stream errors (RFC 6120, section 4.9.3).
 const STREAM_ERRORS: &str = "urn:ietf:params:xml:ns:xmpp-streams";
 

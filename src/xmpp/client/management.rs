@@ -8,9 +8,11 @@ use std::time::Duration;
 use minidom::Element;
 use tokio::time::Instant;
 
-use super::acks::{HandledCountTooHigh, STREAM_MANAGEMENT, StreamAcks};
-use super::resumption::{StreamPlace, StreamRecord, SuspendedRecord, SuspendedStream, owner_of, record_name};
-use super::session::ClientSession;
+use super::acks::{HandledCountTooHigh, ResumeRequest, STREAM_MANAGEMENT, StreamAcks, handled_of, refusal};
+use super::resumption::{
+    ResumableRecord, StreamPlace, SuspendedRecord, SuspendedStream, owner_of, record_name,
+};
+use super::session::{ClientSession, Resumable};
 use super::{AdmittedClient, ClientFront};
 use crate::budget::{Account, Charge};
 use crate::stream::{Failure, Principal};
@@ -19,42 +21,6 @@ use crate::xmpp::xml::{WithAttribute, element, to_bytes};
 
 /// Minimum time between two changes of the stored record because of acknowledgements.
 const SAVE_INTERVAL: Duration = Duration::from_secs(1);
-
-/// What a session has whose stream can be resumed.
-pub(super) struct Resumable {
-    place: StreamPlace,
-    resume_time: Duration,
-    /// The charge of the notifications that are not acknowledged.
-    charge: Charge,
-    /// Stanzas of the client that a gateway that is started again knows to be handled.
-    saved: u32,
-    saved_at: Instant,
-}
-
-/// A request to resume a stream.
-#[derive(Debug, PartialEq, Eq)]
-pub(super) struct ResumeRequest {
-    pub(super) id: String,
-    /// Stanzas of the gateway that the client has handled.
-    pub(super) handled: u32,
-}
-
-/// The refusal of a request of stream management.
-pub(super) fn refusal(error: &StanzaError) -> Element {
-    element("failed", STREAM_MANAGEMENT).append(error.condition_element()).build()
-}
-
-/// The count of handled stanzas that an element has.
-fn handled_of(received: &Element) -> Option<u32> {
-    received.attr("h")?.parse().ok()
-}
-
-impl ResumeRequest {
-    /// Reads `<resume/>`.
-    pub(super) fn read(received: &Element) -> Option<Self> {
-        Some(Self { id: received.attr("previd")?.to_owned(), handled: handled_of(received)? })
-    }
-}
 
 impl ClientSession {
     /// Handles an element of stream management.
@@ -148,9 +114,9 @@ impl ClientSession {
         acks: &StreamAcks,
         resumable: &Resumable,
         suspended: Option<SuspendedRecord>,
-    ) -> StreamRecord {
+    ) -> ResumableRecord {
         let grants = &self.who.grants;
-        StreamRecord {
+        ResumableRecord {
             jid: self.who.jid.to_string(),
             subject: grants.subject().map(str::to_owned),
             tenant: grants.tenant().as_str().to_owned(),

@@ -14,7 +14,7 @@ use ring::rand::{SecureRandom, SystemRandom};
 use tokio::sync::Notify;
 use tokio::time::{Instant, timeout};
 
-use super::acks::{Counts, NOTIFIED_BYTES, Notified};
+use super::acks::{NOTIFIED_BYTES, Notified, StanzaCounts};
 use crate::auth::Grants;
 use crate::budget::{Account, Charge, Owner};
 use crate::limits::Limits;
@@ -22,7 +22,7 @@ use crate::stream::{Offset, Principal};
 use crate::xmpp::jid::Jid;
 use crate::xmpp::subscriptions::{SubscriptionKey, bytes_of};
 
-pub(super) use stored::{StreamRecord, SuspendedRecord, record_name};
+pub(super) use stored::{ResumableRecord, SuspendedRecord, record_name};
 
 /// Length of the id of a stream before its encoding, in bytes.
 const ID_BYTES: usize = 16;
@@ -34,7 +34,7 @@ const STREAM_BYTES: u64 = 600;
 const HANDOVER_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// The id of a stream. It cannot be guessed.
-pub(super) type StreamId = Arc<str>;
+pub(super) type ResumptionId = Arc<str>;
 
 /// The table of the streams that clients may resume.
 pub(super) struct ResumableStreams {
@@ -45,9 +45,9 @@ pub(super) struct ResumableStreams {
 
 #[derive(Default)]
 struct StreamTable {
-    streams: HashMap<StreamId, Slot>,
+    streams: HashMap<ResumptionId, Slot>,
     /// When suspended streams end.
-    ends: BTreeSet<(Instant, StreamId)>,
+    ends: BTreeSet<(Instant, ResumptionId)>,
     /// Number of streams of each client.
     counts: HashMap<Principal, usize>,
 }
@@ -55,10 +55,10 @@ struct StreamTable {
 struct Slot {
     owner: StreamOwner,
     principal: Principal,
-    state: SlotState,
+    state: PlaceState,
 }
 
-enum SlotState {
+enum PlaceState {
     Connected(Arc<Handover>),
     /// With the charge of its memory.
     Suspended(Box<SuspendedStream>, Charge),
@@ -78,7 +78,7 @@ pub(super) type StreamOwner = Option<Arc<str>>;
 /// A stream whose connection is lost: all that is needed to go on.
 pub(super) struct SuspendedStream {
     pub(super) jid: Jid,
-    pub(super) counts: Counts,
+    pub(super) counts: StanzaCounts,
     /// Notifications that the client has not acknowledged. `None`: the gateway was killed, so nobody knows what was sent.
     pub(super) notified: Option<VecDeque<Notified>>,
     /// Subscriptions with their confirmed offsets, and whether they are suspended.
@@ -93,7 +93,7 @@ pub(super) struct SuspendedStream {
 /// The place of a connected stream in the table. Dropping it ends the stream.
 pub(super) struct StreamPlace {
     streams: Arc<ResumableStreams>,
-    id: StreamId,
+    id: ResumptionId,
     handover: Arc<Handover>,
 }
 
@@ -102,7 +102,7 @@ pub(super) fn owner_of(grants: &Grants) -> StreamOwner {
     grants.subject().map(Into::into)
 }
 
-impl SlotState {
+impl PlaceState {
     /// The state of a suspended stream, which is charged to `account`.
     fn suspended(stream: SuspendedStream, account: &Arc<Owner>) -> Self {
         let notified = stream.notified.as_ref().map_or(0, VecDeque::len) * NOTIFIED_BYTES;
@@ -123,9 +123,9 @@ impl ResumableStreams {
     pub(super) fn begin(self: &Arc<Self>, owner: StreamOwner, principal: Principal) -> Option<StreamPlace> {
         let mut bytes = [0; ID_BYTES];
         SystemRandom::new().fill(&mut bytes).ok()?;
-        let id: StreamId = format!("{:032x}", u128::from_be_bytes(bytes)).into();
+        let id: ResumptionId = format!("{:032x}", u128::from_be_bytes(bytes)).into();
         let handover = Arc::new(Handover::default());
-        let state = SlotState::Connected(handover.clone());
+        let state = PlaceState::Connected(handover.clone());
         let mut table = self.table.lock();
         let of_client = table.counts.get(&principal).copied().unwrap_or_default();
         if table.streams.len() >= self.max || of_client >= self.per_client_max {
@@ -138,7 +138,7 @@ impl ResumableStreams {
     /// Adds a stream that the store has kept, whatever the limits are by now.
     pub(super) fn adopt(
         &self,
-        id: StreamId,
+        id: ResumptionId,
         owner: StreamOwner,
         principal: Principal,
         stream: SuspendedStream,
@@ -146,7 +146,7 @@ impl ResumableStreams {
     ) {
         let mut table = self.table.lock();
         table.ends.insert((stream.until, id.clone()));
-        table.insert(id, Slot { owner, principal, state: SlotState::suspended(stream, account) });
+        table.insert(id, Slot { owner, principal, state: PlaceState::suspended(stream, account) });
     }
 
     /// Takes a stream that its owner resumes. If it is connected, that connection leaves it first. `None`: there is no such stream.
@@ -171,7 +171,7 @@ impl ResumableStreams {
     }
 
     /// Takes the ids of the suspended streams that have ended by `now`.
-    pub(super) fn take_ended(&self, now: Instant) -> Vec<StreamId> {
+    pub(super) fn take_ended(&self, now: Instant) -> Vec<ResumptionId> {
         let (mut table, mut ended) = (self.table.lock(), Vec::new());
         while table.ends.first().is_some_and(|(end, _)| *end <= now) {
             let Some((_, id)) = table.ends.pop_first() else { break };
@@ -188,10 +188,10 @@ impl ResumableStreams {
 }
 
 /// A stream that its owner may go on with.
-type TakenStream = (StreamId, Arc<Handover>, Box<SuspendedStream>);
+type TakenStream = (ResumptionId, Arc<Handover>, Box<SuspendedStream>);
 
 impl StreamTable {
-    fn insert(&mut self, id: StreamId, slot: Slot) {
+    fn insert(&mut self, id: ResumptionId, slot: Slot) {
         *self.counts.entry(slot.principal).or_default() += 1;
         self.streams.insert(id, slot);
     }
@@ -216,13 +216,13 @@ impl StreamTable {
         let id = id.clone();
         let slot = self.streams.get_mut(&id).filter(|slot| slot.owner == *owner)?;
         let handover = Arc::new(Handover::default());
-        match std::mem::replace(&mut slot.state, SlotState::Connected(handover.clone())) {
-            SlotState::Suspended(stream, _charge) => {
+        match std::mem::replace(&mut slot.state, PlaceState::Connected(handover.clone())) {
+            PlaceState::Suspended(stream, _charge) => {
                 self.ends.remove(&(stream.until, id.clone()));
                 Some(Ok((id, handover, stream)))
             }
-            SlotState::Connected(other) => {
-                slot.state = SlotState::Connected(other.clone());
+            PlaceState::Connected(other) => {
+                slot.state = PlaceState::Connected(other.clone());
                 Some(Err(other))
             }
         }
@@ -231,7 +231,7 @@ impl StreamTable {
 
 impl StreamPlace {
     /// The id of the stream.
-    pub(super) fn id(&self) -> &StreamId {
+    pub(super) fn id(&self) -> &ResumptionId {
         &self.id
     }
 
@@ -245,7 +245,7 @@ impl StreamPlace {
         let mut table = self.streams.table.lock();
         let end = (stream.until, self.id.clone());
         if let Some(slot) = table.streams.get_mut(&self.id) {
-            slot.state = SlotState::suspended(stream, account);
+            slot.state = PlaceState::suspended(stream, account);
             table.ends.insert(end);
         }
     }
@@ -254,7 +254,7 @@ impl StreamPlace {
 impl Drop for StreamPlace {
     fn drop(&mut self) {
         let mut table = self.streams.table.lock();
-        let is_own = |slot: &Slot| matches!(&slot.state, SlotState::Connected(other) if Arc::ptr_eq(other, &self.handover));
+        let is_own = |slot: &Slot| matches!(&slot.state, PlaceState::Connected(other) if Arc::ptr_eq(other, &self.handover));
         if table.streams.get(&self.id).is_some_and(is_own) {
             table.remove(&self.id);
         }

@@ -4,17 +4,18 @@
 
 use std::future::pending;
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures_util::FutureExt;
 use minidom::Element;
 use tokio::time::{Instant, sleep_until};
 
 use super::acks::{HandledCountTooHigh, STREAM_MANAGEMENT, StreamAcks};
-use super::login::SESSION;
-use super::management::Resumable;
+use super::login::{CLIENT_STATE, SESSION};
+use super::resumption::StreamPlace;
 use super::{AdmittedClient, ClientFront};
 use crate::auth::Grants;
-use crate::budget::OpenCharge;
+use crate::budget::{Charge, OpenCharge};
 use crate::stream::Principal;
 use crate::xmpp::jid::Jid;
 use crate::xmpp::service::{DISCO_INFO, PING};
@@ -23,9 +24,6 @@ use crate::xmpp::xml::{CLIENT, WithAttribute, element, to_bytes};
 use crate::xmpp::{PubsubService, Requester};
 
 const ROSTER: &str = "jabber:iq:roster";
-
-/// Client state indication (XEP-0352 1.0.0).
-pub(super) const CLIENT_STATE: &str = "urn:xmpp:csi:0";
 
 /// Changed streams that are taken at once.
 const CHANGED_MAX: usize = 64;
@@ -41,15 +39,26 @@ pub(in crate::xmpp) struct ClientSession {
     pub(super) resumable: Option<Resumable>,
     /// A stanza is being handled. If it stays so, nobody knows what became of it.
     pub(super) is_busy: bool,
-    activity: Activity,
+    activity: ClientActivity,
     /// Subscriptions to serve before the next stanza of the client.
     flushes: usize,
-    /// Counts the client for its tenant.
+    /// StanzaCounts the client for its tenant.
     _open: Option<OpenCharge>,
 }
 
+/// What a session has whose stream can be resumed.
+pub(super) struct Resumable {
+    pub(super) place: StreamPlace,
+    pub(super) resume_time: Duration,
+    /// The charge of the notifications that are not acknowledged.
+    pub(super) charge: Charge,
+    /// Stanzas of the client that a gateway that is started again knows to be handled.
+    pub(super) saved: u32,
+    pub(super) saved_at: Instant,
+}
+
 /// Whether somebody looks at the client, as it says itself.
-enum Activity {
+enum ClientActivity {
     Active,
     Inactive {
         /// Notifications wait until then.
@@ -83,7 +92,7 @@ impl ClientSession {
             acks: None,
             resumable: None,
             is_busy: false,
-            activity: Activity::Active,
+            activity: ClientActivity::Active,
             flushes: 0,
             _open: open,
         }
@@ -130,12 +139,12 @@ impl ClientSession {
     /// anything else (section 5.1).
     fn set_activity(&mut self, state: &str) {
         match (state, &self.activity) {
-            ("active", Activity::Inactive { .. }) => {
-                self.activity = Activity::Active;
+            ("active", ClientActivity::Inactive { .. }) => {
+                self.activity = ClientActivity::Active;
                 while self.service.subscriptions.changed(CHANGED_MAX).now_or_never().is_some() {}
                 self.flushes = self.service.subscriptions.with(|table| table.due_len());
             }
-            ("inactive", Activity::Active) => self.activity = Activity::inactive(&self.front),
+            ("inactive", ClientActivity::Active) => self.activity = ClientActivity::inactive(&self.front),
             _ => {}
         }
     }
@@ -193,7 +202,7 @@ impl ClientSession {
         while !self.service.subscriptions.with(|table| table.has_due()) {
             self.service.subscriptions.changed(CHANGED_MAX).await;
         }
-        if let Activity::Inactive { next_batch } = self.activity {
+        if let ClientActivity::Inactive { next_batch } = self.activity {
             sleep_until(next_batch).await;
         }
     }
@@ -237,16 +246,16 @@ impl ClientSession {
                 table.confirm(sent);
             });
         }
-        if matches!(self.activity, Activity::Inactive { .. })
+        if matches!(self.activity, ClientActivity::Inactive { .. })
             && !self.service.subscriptions.with(|table| table.has_due())
         {
-            self.activity = Activity::inactive(&self.front);
+            self.activity = ClientActivity::inactive(&self.front);
         }
         sent
     }
 }
 
-impl Activity {
+impl ClientActivity {
     /// A client that becomes inactive, or has just been sent a batch.
     fn inactive(front: &ClientFront) -> Self {
         Self::Inactive { next_batch: Instant::now() + front.limits.xmpp_inactive_interval.get() }

@@ -13,7 +13,7 @@ use tokio_websockets::{CloseCode, Config, Error, Limits, Message, Payload, Serve
 
 use super::acks::HandledCountTooHigh;
 use super::login::StreamError;
-use super::negotiation::{Negotiated, Negotiation};
+use super::negotiation::{Negotiation, NegotiationStep};
 use super::session::ClientSession;
 use super::{ClientFront, LOGIN_BYTES_MAX, LOGIN_TIMEOUT};
 use crate::auth::RightsEnd;
@@ -127,14 +127,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin> XmppSocket<S> {
                 return Err(end_of(&received));
             }
             match negotiation.handle(received).await {
-                Negotiated::Answer(answer) => self.send([to_bytes(&answer)]).await?,
-                Negotiated::Bound(answer, session) => {
+                NegotiationStep::Answer(answer) => self.send([to_bytes(&answer)]).await?,
+                NegotiationStep::Bound(answer, session) => {
                     self.frame_bytes_max = self.front.limits.xmpp_stanza_bytes_max;
                     let limits = Limits::default().max_payload_len(Some(self.frame_bytes_max));
                     *self.socket.limits_mut() = limits;
                     return Ok((session, to_bytes(&answer)));
                 }
-                Negotiated::End(answer, error) => {
+                NegotiationStep::End(answer, error) => {
                     self.send(answer.as_ref().map(to_bytes)).await?;
                     return Err(End::Error(error));
                 }
@@ -270,7 +270,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> XmppSocket<S> {
             End::Lost => return,
             End::Closed | End::FrameTooLarge => None,
             End::Error(error) => Some(to_bytes(&error.to_element())),
-            End::Unsent(error) => Some(to_bytes(&error.to_element())),
+            End::Unsent(error) => {
+                let mut said = StreamError("undefined-condition").to_element();
+                said.append_child(error.to_element());
+                Some(to_bytes(&said))
+            }
         };
         let close = self.is_open.then(|| to_bytes(&element("close", FRAMING).build()));
         let _best_effort = match end {

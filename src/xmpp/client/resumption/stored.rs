@@ -15,7 +15,7 @@ use crate::stream::{
     Epoch, Failure, Offset, Position, Principal, SessionChange, SessionNames, StoredSession, StreamName,
     Tenant,
 };
-use crate::xmpp::client::acks::{Counts, Notified};
+use crate::xmpp::client::acks::{Notified, StanzaCounts};
 use crate::xmpp::jid::Jid;
 use crate::xmpp::subscriptions::{SubscriptionKey, parse_subscription};
 
@@ -30,13 +30,13 @@ const FORMAT: u8 = 1;
 
 /// What is stored of a stream besides its subscriptions.
 #[derive(Debug, PartialEq, Serialize, Deserialize)]
-pub(in crate::xmpp::client) struct StreamRecord {
+pub(in crate::xmpp::client) struct ResumableRecord {
     pub(in crate::xmpp::client) jid: String,
     pub(in crate::xmpp::client) subject: Option<String>,
     pub(in crate::xmpp::client) tenant: String,
     pub(in crate::xmpp::client) principal: u64,
     pub(in crate::xmpp::client) credentials: Option<Box<[u8]>>,
-    pub(in crate::xmpp::client) counts: Counts,
+    pub(in crate::xmpp::client) counts: StanzaCounts,
     pub(in crate::xmpp::client) resume_time: Duration,
     /// `None`: the client is connected, or was when the gateway was killed.
     pub(in crate::xmpp::client) suspended: Option<SuspendedRecord>,
@@ -63,7 +63,7 @@ pub(in crate::xmpp::client) fn record_name(id: &str) -> Arc<str> {
     [STREAMS, id].concat().into()
 }
 
-impl StreamRecord {
+impl ResumableRecord {
     /// The entry of the session. `None`: it cannot be encoded.
     pub(in crate::xmpp::client) fn to_entry(&self) -> Option<(Bytes, Option<Bytes>)> {
         let value = postcard::to_extend(self, vec![FORMAT]).ok()?;
@@ -114,7 +114,7 @@ impl ResumableStreams {
     fn restore(&self, hub: &Hub, session: &StoredSession, clock: Clock) -> Option<()> {
         let id = session.client.strip_prefix(STREAMS)?;
         let (_, value) = session.entries.iter().find(|(key, _)| key == KEY)?;
-        let record: StreamRecord = postcard::from_bytes(value.strip_prefix(&[FORMAT])?).ok()?;
+        let record: ResumableRecord = postcard::from_bytes(value.strip_prefix(&[FORMAT])?).ok()?;
         let of_subscriptions = session.entries.iter().filter(|(key, _)| key != KEY);
         let subscriptions = of_subscriptions.map(|(key, value)| parse_subscription(key, value));
         let jid = Jid::parse(&record.jid).ok()?;

@@ -1,3 +1,5 @@
+//! What is due, sent, confirmed and returned, and the limits.
+
 use super::*;
 use crate::stream::{Epoch, Position};
 
