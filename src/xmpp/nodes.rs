@@ -53,7 +53,10 @@ impl NodeConfig {
             let is_true = matches!(&*value, "1" | "true");
             match field.attr("var").unwrap_or_default() {
                 "FORM_TYPE" => {}
-                "pubsub#persist_items" | "pubsub#deliver_payloads" | "pubsub#deliver_notifications"
+                "pubsub#persist_items"
+                | "pubsub#deliver_payloads"
+                | "pubsub#deliver_notifications"
+                | "pubsub#notify_delete"
                     if is_true => {}
                 "pubsub#max_items" if value == "max" => {}
                 "pubsub#max_items" => {
@@ -84,6 +87,10 @@ impl PubsubService {
         request: &Element,
         create: &Element,
     ) -> Result<Option<Element>, StanzaError> {
+        if create.attr("node").is_none() {
+            // The service makes no names (XEP-0060, section 8.1.1).
+            return Err(StanzaError::not_acceptable().because("nodeid-required"));
+        }
         let name = stream_of(who, create)?;
         authorize(&who.grants, Action::Create, &name).map_err(|_| StanzaError::forbidden())?;
         let NodeConfig { content_type, messages_max } = NodeConfig::read(request)?;
@@ -147,6 +154,7 @@ impl PubsubService {
             return Err(StanzaError::not_implemented());
         }
         let page = self.page(query)?;
+        let is_paged = page.is_some();
         let PageQuery { max, from } =
             page.unwrap_or(PageQuery { max: self.limits.xmpp_page_max, from: PageStart::First });
         let tenant = who.grants.tenant();
@@ -158,37 +166,40 @@ impl PubsubService {
             }
             PageStart::Before(_) => return Err(StanzaError::not_implemented()),
         };
-        let names = if max > 0 { self.names(who, after, max).await? } else { Vec::new() };
+        let (names, is_complete) =
+            if max > 0 { self.names(who, after, max).await? } else { (Vec::new(), false) };
         let item = |node: &String| {
             element("item", DISCO_ITEMS).with("jid", self.name.as_str()).with("node", node.as_str()).build()
         };
         let ends = names.first().cloned().zip(names.last().cloned());
         let said = element("query", DISCO_ITEMS).append_all(names.iter().map(item));
-        Ok(said.append(PageQuery::answer(ends)).build())
+        let set = (is_paged || !is_complete).then(|| PageQuery::answer(ends));
+        Ok(said.append_all(set).build())
     }
 
+    /// Returns the names of at most `max` streams that the client may read, and whether no more follow.
     async fn names(
         &self,
         who: &Requester,
         after: Option<StreamName>,
         max: usize,
-    ) -> Result<Vec<String>, StanzaError> {
+    ) -> Result<(Vec<String>, bool), StanzaError> {
         let all = Filter::parse("#").map_err(|_| StanzaError::internal())?.of_tenant(who.grants.tenant());
         let mut walk = StreamWalk::over([&all]).starting_after(after);
         let mut names = Vec::new();
         for _ in 0..SCANNED_PAGES_MAX {
-            let Some(streams) = self.hub.next_streams(&mut walk).await else { return Ok(names) };
+            let Some(streams) = self.hub.next_streams(&mut walk).await else { return Ok((names, true)) };
             for (name, _) in streams {
                 if authorize(&who.grants, Action::Read, &name).is_ok() && is_text(name.local()) {
                     names.push(name.local().to_owned());
                 }
                 if names.len() >= max {
-                    return Ok(names);
+                    return Ok((names, false));
                 }
             }
         }
         // To go on, a client needs the name of a stream that it may read.
-        if names.is_empty() { Err(StanzaError::resource_constraint()) } else { Ok(names) }
+        if names.is_empty() { Err(StanzaError::resource_constraint()) } else { Ok((names, false)) }
     }
 }
 

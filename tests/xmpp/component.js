@@ -18,7 +18,7 @@ const MAM = "urn:xmpp:mam:2"
 
 const json = (from, to) => Array.from({ length: to - from }, (_, number) => `{"n":${from + number}}`)
 
-class World {
+export class World {
   static async start(Server, context, further = ["--open"], keepsMessages = true) {
     const world = new World()
     world.context = context

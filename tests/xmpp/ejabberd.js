@@ -17,11 +17,14 @@ export class Ejabberd extends Server {
         listener(this.clients, "ejabberd_c2s", { starttls: false }),
         listener(this.components, "ejabberd_service", { hosts: { [SERVICE]: { password: SECRET } } }),
       ],
+      acl: { owners: { user: USERS[0] } },
+      access_rules: { owners: { allow: "owners" } },
       modules: {
         mod_disco: {},
+        mod_mam: { default: "always" },
         mod_ping: {},
         mod_roster: {},
-        mod_pubsub: { host: OWN_SERVICE, access_createnode: "all", plugins: ["flat"] },
+        mod_pubsub: { host: OWN_SERVICE, access_createnode: "owners", plugins: ["flat"] },
         ...(this.keepsMessages ? { mod_offline: {} } : {}),
       },
     }

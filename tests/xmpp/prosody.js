@@ -17,7 +17,7 @@ export class Prosody extends Server {
         data_path: `"${this.folder}/data"`,
         log: `{ { levels = { min = "error" }, to = "console" } }`,
         modules_disabled: this.keepsMessages ? '{ "s2s", "tls" }' : '{ "s2s", "tls", "offline" }',
-        modules_enabled: '{ "disco", "ping", "roster", "saslauth" }',
+        modules_enabled: '{ "disco", "mam", "ping", "roster", "saslauth" }',
         authentication: '"internal_plain"',
         allow_unencrypted_plain_auth: true,
         c2s_require_encryption: false,
