@@ -92,13 +92,16 @@ impl PubsubService {
             return Err(StanzaError::not_acceptable().because("nodeid-required"));
         }
         let name = stream_of(who, create)?;
-        authorize(&who.grants, Action::Create, &name).map_err(|_| StanzaError::forbidden())?;
+        self.permit(who, Action::Create, &name).map_err(|_| StanzaError::forbidden())?;
         let NodeConfig { content_type, messages_max } = NodeConfig::read(request)?;
         let retention = messages_max.map(|max| Retention { messages_max: Some(max), ..Retention::default() });
         let principal = who.principal;
         let creation = Creation { principal, content_type, retention, ..Creation::default() };
         match self.hub.create(&name, creation).await {
-            Ok(created) if created.fresh => Ok(None),
+            Ok(created) if created.fresh => {
+                self.created(who, &name);
+                Ok(None)
+            }
             Ok(_) => Err(StanzaError::conflict()),
             Err(error) => Err(creation_error(&error)),
         }
@@ -111,9 +114,12 @@ impl PubsubService {
         delete: &Element,
     ) -> Result<Option<Element>, StanzaError> {
         let name = stream_of(who, delete)?;
-        authorize(&who.grants, Action::Manage, &name).map_err(|_| StanzaError::forbidden())?;
+        self.permit(who, Action::Manage, &name).map_err(|_| StanzaError::forbidden())?;
         match self.hub.delete(&name).await {
-            Ok(()) => Ok(None),
+            Ok(()) => {
+                self.deleted(who, &name);
+                Ok(None)
+            }
             Err(ChangeError::Missing(_)) => Err(StanzaError::item_not_found()),
             Err(ChangeError::Failed(failure)) => Err(failed(failure)),
         }
@@ -140,7 +146,7 @@ impl PubsubService {
         who: &Requester,
         name: &StreamName,
     ) -> Result<Description, StanzaError> {
-        authorize(&who.grants, Action::Read, name).map_err(|_| StanzaError::item_not_found())?;
+        self.permit(who, Action::Read, name).map_err(|_| StanzaError::item_not_found())?;
         self.hub.describe(name).await.map_err(|error| match error {
             ChangeError::Missing(_) => StanzaError::item_not_found(),
             ChangeError::Failed(failure) => failed(failure),
@@ -184,10 +190,12 @@ impl PubsubService {
         after: Option<StreamName>,
         max: usize,
     ) -> Result<(Vec<String>, bool), StanzaError> {
-        let all = Filter::parse("#").map_err(|_| StanzaError::internal())?.of_tenant(who.grants.tenant());
-        let mut walk = StreamWalk::over([&all]).starting_after(after);
+        let all = [Filter::parse("#").map_err(|_| StanzaError::internal())?.of_tenant(who.grants.tenant())];
+        // A client with rights to few of many streams does not wait for a look at the others.
+        let mut walk =
+            StreamWalk::over(who.grants.bounds(Action::Read).unwrap_or(&all)).starting_after(after);
         let mut names = Vec::new();
-        for _ in 0..SCANNED_PAGES_MAX {
+        for _ in 0..SCANNED_PAGES_MAX + walk.parts() {
             let Some(streams) = self.hub.next_streams(&mut walk).await else { return Ok((names, true)) };
             for (name, _) in streams {
                 if authorize(&who.grants, Action::Read, &name).is_ok() && is_text(name.local()) {
@@ -233,7 +241,16 @@ fn creation_error(error: &CreationError) -> StanzaError {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use super::*;
+    use crate::auth::{AuthSettings, Authenticator};
+    use crate::clock::Clock;
+    use crate::hub::Hub;
+    use crate::limits::Limits;
+    use crate::metrics::Metrics;
+    use crate::store::Memory;
+    use crate::xmpp::jid::Jid;
     use crate::xmpp::xml::parse_document;
 
     fn config(fields: &[(&str, &str)]) -> Result<NodeConfig, StanzaError> {
@@ -265,6 +282,34 @@ mod tests {
             ("pubsub#access_model", "whitelist"),
         ] {
             assert!(config(&[(name, value)]).is_err(), "{name}={value}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_client_with_rights_to_few_of_many_streams_finds_them() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("auth.toml");
+        let rule = "[[jid]]\nmatches = 'a@b'\nread = ['zz/+', 'm', 's1/#', 'zz/1']\n";
+        std::fs::write(&path, rule).unwrap();
+        let auth = Arc::new(Authenticator::new(&AuthSettings::read(&path).unwrap()).unwrap());
+        let (limits, metrics, clock) = (Arc::new(Limits::default()), Metrics::new(), Clock::start());
+        let store = Arc::new(Memory::default());
+        let hub = Arc::new(Hub::new(store, limits.clone(), Arc::new(Metrics::new()), clock));
+        let name = |text: &str| StreamName::parse(text).unwrap();
+        let others = (0..20_000).map(|number| format!("other/{number}"));
+        for text in others.chain(["zz/2", "m", "s1/x", "s10", "zz/1", "zz/1/x"].map(str::to_owned)) {
+            hub.create(&name(&text), Creation::default()).await.unwrap();
+        }
+        let domain = Jid::parse("s.example").unwrap();
+        let service = PubsubService::load(hub, limits, &metrics, clock, auth, domain).await.unwrap();
+        let who = service.requester(Jid::parse("a@b/c").unwrap());
+        let (names, is_complete) = service.names(&who, None, 50).await.unwrap();
+        assert_eq!((&*names, is_complete), (&["m", "s1/x", "zz/1", "zz/2"].map(str::to_owned)[..], true));
+        for (after, expected) in
+            [("a", "m"), ("m", "s1/x"), ("other/7", "s1/x"), ("s1/x", "zz/1"), ("zz/1", "zz/2")]
+        {
+            let found = service.names(&who, Some(name(after)), 1).await.unwrap();
+            assert_eq!(found, (vec![expected.to_owned()], false), "behind {after}");
         }
     }
 }

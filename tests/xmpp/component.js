@@ -1,6 +1,6 @@
 // Users of an XMPP server publish and read streams of a gateway that is its component.
 import assert from "node:assert/strict"
-import { mkdtemp, rm, writeFile } from "node:fs/promises"
+import { mkdtemp, readFile, rm, writeFile } from "node:fs/promises"
 import { tmpdir } from "node:os"
 import { join } from "node:path"
 import { test as scenario } from "node:test"
@@ -410,5 +410,60 @@ append = ["public/wall", "public/absent"]
     // Nobody subscribes others.
     const other = await bob.set(`<pubsub xmlns='${PUBSUB}'><subscribe node='public/wall' jid='alice@localhost'/></pubsub>`)
     assert.deepEqual(other.error, ["bad-request", "invalid-jid"])
+  })
+
+  test("changes and refusals are in the audit log, and a revocation reaches an address", options, async (context) => {
+    const folder = await mkdtemp(join(tmpdir(), "pollgate-"))
+    const [auth, audit] = [join(folder, "auth.toml"), join(folder, "audit.log")]
+    context.after(() => rm(folder, { recursive: true }))
+    await writeFile(
+      auth,
+      `public = ["public/#"]
+[[jid]]
+matches = "alice@localhost"
+read = ["#"]
+append = ["#"]
+create = ["#"]
+manage = ["#"]
+[[jid]]
+matches = "*@localhost"
+read = ["inbox/{sub}"]
+`,
+    )
+    const world = await World.start(Server, context, ["--auth", auth, "--audit-log", audit])
+    const [alice, bob] = [await world.client("alice"), await world.client("bob")]
+    await alice.do("create", { node: "inbox/bob" })
+    const publish = (node, content) => alice.do("publish", { node, content })
+    await publish("public/wall", "0")
+    for (const user of [alice, bob]) await user.do("subscribe", { node: "inbox/bob" })
+    assert.deepEqual(await bob.tell("publish", { node: "inbox/bob", content: "0" }), { error: ["forbidden"] })
+    await publish("inbox/bob", "1")
+    await bob.contents(1)
+    await publish("gone", "0")
+    await alice.set(`<pubsub xmlns='${PUBSUB}#owner'><delete node='gone'/></pubsub>`)
+    const body = JSON.stringify({ iss: "jid:", sub: "bob@localhost" })
+    const revoked = await fetch(`${world.gateway.admin}/revocations`, { method: "POST", body })
+    assert(revoked.ok, `answered ${revoked.status}`)
+    // What was allowed before, and what everybody may do.
+    const items = async (node) => (await bob.get(`<pubsub xmlns='${PUBSUB}'><items node='${node}'/></pubsub>`)).error
+    assert.deepEqual([await items("inbox/bob"), await items("public/wall")], [["item-not-found"], undefined])
+    await publish("inbox/bob", "2")
+    await alice.contents(2)
+    await bob.do("ping")
+    assert.deepEqual([...bob.items.values()], ["1"])
+    await world.restart("drain")
+    const lines = (await readFile(audit, "utf8")).trim().split("\n").map((line) => JSON.parse(line))
+    const entries = lines.map(({ event, who, stream, client }) => [event, who, stream, client?.split("/")[0]])
+    const of = (user) => [`jid: ${user}@localhost`, `${user}@localhost`]
+    const entry = (event, user, stream) => [event, of(user)[0], stream, of(user)[1]]
+    assert.deepEqual(entries.filter(([event]) => ["created", "deleted", "refused"].includes(event)), [
+      entry("created", "alice", "inbox/bob"),
+      entry("created", "alice", "public/wall"),
+      entry("refused", "bob", "inbox/bob"),
+      entry("created", "alice", "gone"),
+      entry("deleted", "alice", "gone"),
+      entry("refused", "bob", "inbox/bob"),
+    ])
+    assert.deepEqual(await items("inbox/bob"), ["item-not-found"], "the revocation is stored")
   })
 }
