@@ -36,6 +36,7 @@ impl PubsubService {
         self.audit(who, AuditEvent::Deleted, stream, None);
     }
 
+    /// A client is refused `action`, because it has no right to it.
     pub(super) fn refused(&self, who: &Requester, stream: &StreamName, action: Action) {
         self.audit(who, AuditEvent::Refused, stream, Some(Forbidden(action)));
     }

@@ -17,6 +17,9 @@ mod audit;
 mod client;
 mod component;
 mod delivery;
+#[cfg(test)]
+#[path = "../../fuzz/xmpp_request.rs"]
+mod fuzz;
 mod items;
 mod jid;
 mod nodes;
