@@ -237,7 +237,16 @@ impl Server {
         let outbound = self.outbound.start(&hub, &self.limits, clock, &metrics).await?;
         let (sender, mqtt_sockets) = mpsc::channel(SUBPROTOCOL_SOCKETS_MAX);
         let (xmpp_sender, xmpp_sockets) = mpsc::channel(SUBPROTOCOL_SOCKETS_MAX);
-        let xmpp = client_front(self.xmpp_domain, &hub, &self.limits, &metrics, clock, &self.auth)?;
+        let audit_log = self.logs.audit.clone();
+        let xmpp = client_front(
+            self.xmpp_domain,
+            &hub,
+            &self.limits,
+            &metrics,
+            clock,
+            &self.auth,
+            audit_log.clone(),
+        )?;
         let gateway = Gateway::new(
             hub.clone(),
             self.limits.clone(),
@@ -273,7 +282,8 @@ impl Server {
         let wakes_per_second = self.limits.wakes_per_second_max;
         let wakes = WakeSender::new(hub.clone(), clock, wakes_per_second, self.wake_apps.sending, client);
         let component =
-            start_component(self.component, &hub, &self.limits, &metrics, clock, &self.auth).await?;
+            start_component(self.component, &hub, &self.limits, &metrics, clock, &self.auth, audit_log)
+                .await?;
         let (sweeper, mqtt_sweeper, budget) = (hub.clone(), broker.clone(), self.budget.clone());
         let mut tasks = outbound.tasks;
         tasks.extend([

@@ -1,5 +1,7 @@
 //! Stores: implementations of the contract [`Store`](crate::stream::Store), in memory, on disk, and in Redis or Valkey.
 
+#[cfg(test)]
+mod counted;
 mod disk;
 mod entry;
 mod log;
@@ -10,6 +12,8 @@ mod sessions;
 mod streams;
 mod view;
 
+#[cfg(test)]
+pub(crate) use counted::CountedMemory;
 pub use disk::{Checked, ClockFile, Disk, DiskOptions, OpenError, Opened, check};
 pub use memory::Memory;
 pub use redis::{EngineError, EnginePromise, Redis, RedisOptions};

@@ -17,6 +17,7 @@ mod websocket;
 use std::sync::Arc;
 
 use super::jid::{InvalidJid, Jid};
+use crate::access_log::audit::AuditLog;
 use crate::auth::{Authenticator, Grants, Unauthorized};
 use crate::budget::OpenCharge;
 use crate::clock::Clock;
@@ -34,6 +35,8 @@ pub struct ClientFront {
     clock: Clock,
     auth: Arc<Authenticator>,
     domain: Jid,
+    /// `None`: there is no audit log.
+    audit_log: Option<AuditLog>,
 }
 
 /// What a client may do, and its place among the connections of its tenant.
@@ -53,7 +56,12 @@ impl ClientFront {
         domain: &str,
     ) -> Result<Self, InvalidJid> {
         let domain = Jid::parse_domain(domain)?;
-        Ok(Self { hub, limits, metrics: metrics.xmpp().clone(), clock, auth, domain })
+        Ok(Self { hub, limits, metrics: metrics.xmpp().clone(), clock, auth, domain, audit_log: None })
+    }
+
+    /// Writes what clients create and delete, and what is refused, to an audit log. `None`: to none.
+    pub fn auditing(self, audit_log: Option<AuditLog>) -> Self {
+        Self { audit_log, ..self }
     }
 
     /// Verifies the credentials of a client, whose address has the principal `address`. Its name gives it no rights: those are of the

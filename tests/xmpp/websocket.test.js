@@ -2,7 +2,7 @@
 import assert from "node:assert/strict"
 import { execFileSync } from "node:child_process"
 import { once } from "node:events"
-import { mkdtemp, rm } from "node:fs/promises"
+import { mkdtemp, readFile, rm } from "node:fs/promises"
 import { createRequire } from "node:module"
 import { tmpdir } from "node:os"
 import { join } from "node:path"
@@ -165,7 +165,8 @@ test("a token gives its rights, and the stream ends when it is revoked", options
   const command = (...words) => execFileSync(process.env.GATEWAY_BINARY, words, { encoding: "utf8" }).trim()
   command("keygen", join(folder, "key"))
   const token = (subject) => command("token", "--key-file", join(folder, "key"), "--subject", subject, "--read", "open/#", "--append", "open/#", "--create", "open/#")
-  const gateway = await gatewayOf(context, ["--auth", join(folder, "key")])
+  const audit = join(folder, "audit.log")
+  const gateway = await gatewayOf(context, ["--auth", join(folder, "key"), "--audit-log", audit, "--limit", "drain_spread=100ms"])
   const alice = await Online.of(context, gateway, "alice", token("anna"))
   await alice.publish("open/a", "1")
   assert.equal(await alice.publish("closed", "1").then(() => null, ({ condition }) => condition), "forbidden")
@@ -178,6 +179,11 @@ test("a token gives its rights, and the stream ends when it is revoked", options
   assert(revoked.ok, `answered ${revoked.status}`)
   await ended
   assert.equal(alice.errors[0].condition, "not-authorized")
+  await gateway.drain()
+  const lines = (await readFile(audit, "utf8")).trim().split("\n").map((line) => JSON.parse(line))
+  const entries = lines.filter(({ client }) => client).map(({ event, who, stream }) => [event, who, stream])
+  const expected = [["created", "open/a"], ["refused", "closed"], ["refused", "closed"]]
+  assert.deepEqual(entries, expected.map(([event, stream]) => [event, "pollgate anna", stream]))
 })
 
 test("a socket that breaks the rules is told why, and closed", options, async (context) => {

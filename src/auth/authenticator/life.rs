@@ -15,6 +15,7 @@ use super::{Authenticator, Issuer, KeySource, Unauthorized, Verifier};
 use crate::auth::certificates::{SUBJECTS, revoked_by};
 use crate::auth::crypto::fingerprint;
 use crate::auth::grants::{CredentialRecord, Grants};
+use crate::auth::jids;
 use crate::auth::keys::Key;
 use crate::auth::revocation::{InvalidRevocation, REVOCATIONS_MAX, Revocation, Target, seconds};
 use crate::auth::settings::AuthError;
@@ -171,7 +172,8 @@ impl Authenticator {
         let verifier = self.verifier.as_ref().ok_or(InvalidRevocation::Open)?;
         let revocation = revocation.checked(now)?;
         let is_of_certificates = revocation.is_of_certificates() && !verifier.certificate_rules.is_empty();
-        if !is_of_certificates && !verifier.issuers.contains_key(&revocation.iss) {
+        let is_of_jids = revocation.is_of_jids() && !verifier.jid_rules.is_empty();
+        if !is_of_certificates && !is_of_jids && !verifier.issuers.contains_key(&revocation.iss) {
             return Err(InvalidRevocation::Issuer);
         }
         if verifier.standing.borrow().revocations(seconds(now)).count() >= REVOCATIONS_MAX {
@@ -220,6 +222,7 @@ impl Verifier {
             if !self.certificate_rules.is_empty() {
                 keys.insert(self.digest_of_certificates());
             }
+            keys.insert(jids::key());
             standing.set_keys(keys, revoked);
         });
         self.changes.fetch_add(1, Ordering::Release);
