@@ -347,6 +347,13 @@ limits! {
     /// them, and one host an eighth.
     origin_requests_max: usize = 16, "requests";
 
+    /// Streams of the upstream gateway that are followed at once (`--upstream`). Readers of further ones get 503.
+    upstream_streams_max: usize = 10_000, "streams";
+    /// Memory for messages of the upstream gateway. What is not kept is read from it again.
+    upstream_bytes_max: u64 = 256 * 1024 * 1024, "bytes";
+    /// Memory for messages of one stream of the upstream gateway.
+    upstream_stream_bytes_max: u64 = 16 * 1024 * 1024, "bytes";
+
     /// Time over which a drain spreads the ends of held polls and live forms.
     drain_spread: Span = Span::seconds(5), "duration";
 }

@@ -1,4 +1,5 @@
-//! Stores: implementations of the contract [`Store`](crate::stream::Store), in memory, on disk, and in Redis or Valkey.
+//! Stores: implementations of the contract [`Store`](crate::stream::Store), in memory, on disk, in Redis or Valkey,
+//! and at an upstream gateway.
 
 mod disk;
 mod entry;
@@ -8,8 +9,10 @@ mod note;
 mod redis;
 mod sessions;
 mod streams;
+mod upstream;
 mod view;
 
 pub use disk::{Checked, ClockFile, Disk, DiskOptions, OpenError, Opened, check};
 pub use memory::Memory;
 pub use redis::{EngineError, EnginePromise, Redis, RedisOptions};
+pub use upstream::{Upstream, UpstreamError, UpstreamOptions};
