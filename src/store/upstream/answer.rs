@@ -207,7 +207,7 @@ pub(super) fn appended(response: &Response<Bytes>, append: &Append) -> Result<Ap
         return Err(append_error(response));
     }
     let fields = response.headers();
-    let tail = next_offset(fields).ok_or(Failure::Unreadable)?;
+    let tail = next_offset(fields).ok_or(Failure::Unreachable)?;
     // 204 to an append with a producer says that it was appended already (protocol, section 5.2.1).
     let has_messages = !append.payload.is_empty();
     let duplicate = append.producer.is_some() && has_messages && response.status() == StatusCode::NO_CONTENT;

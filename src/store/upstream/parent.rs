@@ -99,7 +99,7 @@ impl Parent {
         self.metrics.asked("read");
         let response = self.send(Method::GET, target, HeaderMap::new(), Bytes::new()).await?;
         match response.status() {
-            StatusCode::OK => Ok(page(&response, start).ok_or(Failure::Unreadable)?),
+            StatusCode::OK => Ok(page(&response, start).ok_or(Failure::Unreachable)?),
             _ => Err(read_error(&response)),
         }
     }
@@ -109,7 +109,7 @@ impl Parent {
         self.metrics.asked("describe");
         let response = self.send(Method::HEAD, path_of(name), HeaderMap::new(), Bytes::new()).await?;
         match response.status() {
-            StatusCode::OK => Ok(description(&response).ok_or(Failure::Unreadable)?),
+            StatusCode::OK => Ok(description(&response).ok_or(Failure::Unreachable)?),
             _ => Err(change_error(&response)),
         }
     }
@@ -137,7 +137,7 @@ impl Parent {
         let response = self.send(Method::PUT, path_of(name), fields.0, body_of(&create.payload)).await?;
         match response.status() {
             StatusCode::OK | StatusCode::CREATED => {
-                Ok(created(&response, &create.content_type).ok_or(Failure::Unreadable)?)
+                Ok(created(&response, &create.content_type).ok_or(Failure::Unreachable)?)
             }
             _ => Err(create_error(&response)),
         }
