@@ -48,6 +48,9 @@ const CHECK_INTERVAL: Duration = Duration::from_secs(5);
 /// The longest delay between two attempts to subscribe.
 const BACKOFF_MAX: Duration = Duration::from_secs(2);
 
+/// Kept messages take at most the memory budget divided by this.
+const KEPT_DIVISOR: u64 = 4;
+
 /// What the names of the gateway's own streams begin with.
 const OWN_STREAMS: &str = "$auth/";
 
@@ -140,7 +143,8 @@ impl Upstream {
             builder = builder.token(current.clone());
             token = Some((path.clone(), current));
         }
-        let room = MirrorRoom::new(options.bytes_max, options.stream_bytes_max);
+        let bytes_max = options.bytes_max.min(budget.max() / KEPT_DIVISOR);
+        let room = MirrorRoom::new(bytes_max, options.stream_bytes_max);
         let shared = UpstreamShared::new(parent, options.streams_max, room, budget, metrics);
         let (client, tasks) = (builder.build()?, Mutex::default());
         Ok(Self { shared: Arc::new(shared), client, token, local, runtime, tasks })

@@ -22,7 +22,7 @@ use crate::store::log::{LogSlice, Placed};
 use crate::store::view::{MessagesView, View};
 use crate::stream::{
     Description, Encoding, Epoch, EpochHistory, Lifetime, MessageLimit, Offset, Payload, Position, ReadError,
-    ReadLimit, Start,
+    ReadLimit, Retention, Start,
 };
 
 /// How long the earliest position that the parent has told counts. Meanwhile the parent may trim more.
@@ -297,7 +297,7 @@ impl Mirror {
     /// Reads from `start` on. `None`: the parent has to be asked.
     pub(super) fn read(&self, start: Start, limit: ReadLimit, at: Moment) -> Option<View<Bytes>> {
         let state = self.state.lock();
-        let from = state.locate(start)?;
+        let from = state.locate(start, at.now)?;
         let tail = state.tail.as_ref()?;
         let description = state.description.as_ref()?;
         let mut slice = LogSlice { pieces: Vec::new(), messages: 0, next: from };
@@ -329,9 +329,14 @@ impl Mirror {
     }
 
     /// Reads single messages from `start` on. `None`: the parent has to be asked.
-    pub(super) fn messages(&self, start: Start, limit: MessageLimit) -> Option<MessagesView<Bytes>> {
+    pub(super) fn messages(
+        &self,
+        start: Start,
+        limit: MessageLimit,
+        now: SystemTime,
+    ) -> Option<MessagesView<Bytes>> {
         let state = self.state.lock();
-        let from = state.locate(start)?;
+        let from = state.locate(start, now)?;
         let tail = state.tail.as_ref()?;
         let (mut messages, mut next, mut bytes) = (Vec::<Placed<Bytes>>::new(), from, 0);
         'full: for KeptRecord { record, is_merged } in state.kept.from(from) {
@@ -398,14 +403,22 @@ impl MirrorState {
     }
 
     /// The position of `start`, if the mirror has everything from there on, or the next message.
-    fn locate(&self, start: Start) -> Option<Position> {
+    fn locate(&self, start: Start, now: SystemTime) -> Option<Position> {
         let tail = self.tail.as_ref().filter(|_| self.following == Following::Live)?;
         let position = match start {
             Start::Tail => tail.position,
             Start::At(offset) => tail.epochs.position_of(offset).ok()?,
             Start::Earliest => self.earliest.filter(|(_, told)| told.elapsed() < EARLIEST_FRESH)?.0,
         };
-        let has_next = || self.kept.from(position).next().is_some();
+        let Retention { messages_max, age_max, .. } = self.description.as_ref()?.retention;
+        let is_trimmed = self.encoding() == Some(Encoding::Json)
+            && messages_max.is_some_and(|max| tail.position.since(position) > max);
+        let is_too_old =
+            |at: SystemTime| age_max.is_some_and(|max| now.duration_since(at).is_ok_and(|age| age > max));
+        let has_next = || {
+            let next = self.kept.from(position).next();
+            !is_trimmed && next.is_some_and(|kept| !is_too_old(kept.record.at))
+        };
         (position == tail.position || position < tail.position && has_next()).then_some(position)
     }
 

@@ -141,7 +141,7 @@ impl UpstreamShared {
         now: SystemTime,
     ) -> Result<Messages, ReadError> {
         let mirror = self.follow(name, now).ok_or(Failure::OverBudget(Shortage::Passing))?;
-        let known = || Some(mirror.messages(start, limit)?.into_messages());
+        let known = || Some(mirror.messages(start, limit, now)?.into_messages());
         match self.known_or_fetched(name, &mirror, start, now, known).await? {
             AnsweredBy::Mirror(messages) => Ok(messages),
             AnsweredBy::Parent(page) => Ok(page.messages(now)),

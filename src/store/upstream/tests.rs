@@ -1,7 +1,7 @@
 //! What a mirror answers by itself, and what only the parent can answer.
 
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 use hyper::Response;
@@ -149,10 +149,26 @@ fn mirrors_keep_the_newest_messages_within_their_room_and_free_it() {
 }
 
 #[test]
+fn what_the_parents_retention_has_trimmed_is_for_the_parent_to_tell() {
+    let room = Arc::new(MirrorRoom::new(1 << 20, 1 << 20));
+    let mirror = Mirror::new(&Budget::unlimited().owner(Principal::GATEWAY), room, NOW);
+    let retention =
+        Retention { messages_max: Some(2), age_max: Some(Duration::from_secs(5)), ..Retention::default() };
+    let description = Description { retention, ..description("application/json", offset(7, 1)) };
+    mirror.begin(description, mirror.ask_tail().unwrap()).unwrap();
+    let values = Payload::json("1,2,3".into(), vec![1, 3, 5]);
+    mirror.push_own(&values, offset(7, 4), false, NOW);
+    assert_eq!(read(&mirror, Start::At(offset(7, 1))), None);
+    assert_eq!(read(&mirror, Start::At(offset(7, 2))), Some(("2,3".into(), offset(7, 4))));
+    let late = Moment { now: NOW + Duration::from_secs(6), ..AT };
+    assert!(mirror.read(Start::At(offset(7, 2)), ReadLimit { bytes_max: 1000 }, late).is_none());
+}
+
+#[test]
 fn single_messages_are_appends_and_a_text_of_several_is_for_the_parent() {
     let limit = MessageLimit { bytes_max: 1000, count_max: 10 };
     let contents = |mirror: &Mirror, from: u64| {
-        let messages = mirror.messages(Start::At(offset(7, from)), limit)?.into_messages().messages;
+        let messages = mirror.messages(Start::At(offset(7, from)), limit, NOW)?.into_messages().messages;
         Some(
             messages
                 .into_iter()
