@@ -1,4 +1,5 @@
-//! Stores: implementations of the contract [`Store`](crate::stream::Store), in memory, on disk, and in Redis or Valkey.
+//! Stores: implementations of the contract [`Store`](crate::stream::Store), in memory, on disk, in Redis or Valkey,
+//! and at an upstream gateway.
 
 #[cfg(test)]
 mod counted;
@@ -10,6 +11,7 @@ mod note;
 mod redis;
 mod sessions;
 mod streams;
+mod upstream;
 mod view;
 
 #[cfg(test)]
@@ -17,3 +19,4 @@ pub(crate) use counted::CountedMemory;
 pub use disk::{Checked, ClockFile, Disk, DiskOptions, OpenError, Opened, check};
 pub use memory::Memory;
 pub use redis::{EngineError, EnginePromise, Redis, RedisOptions};
+pub use upstream::{Upstream, UpstreamError, UpstreamOptions};
