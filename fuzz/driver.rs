@@ -20,6 +20,9 @@ const SEED: u64 = 7;
 /// Maximum number of accepted inputs that are kept for mutation, in addition to the target's own.
 const LEARNED_MAX: usize = 500;
 
+/// By how much the memory that a target holds may grow in the second half of its inputs: the inputs that are kept, and some more.
+const GROWTH_MAX: i64 = 16 * 1024 * 1024;
+
 /// Longer inputs are truncated.
 const INPUT_BYTES_MAX: usize = 16 * 1024;
 
@@ -59,6 +62,17 @@ pub(crate) fn fuzz(target: &Target<'_>, mut check: impl FnMut(&[u8]) -> Verdict)
     let (since, mut random) = (Instant::now(), Rng::with_seed(seed));
     let (mut known, first) = (target.seeds.clone(), target.seeds.len());
     known.extend(corpus(target.name));
+    let inputs_max: u64 = variable("FUZZ_INPUTS").unwrap_or(target.inputs);
+    // Whether a half, or all, of the inputs are checked.
+    let is_over = |inputs: u64, parts: u32| match seconds {
+        // The clock is read only for every 64th input.
+        Some(seconds) => {
+            inputs.is_multiple_of(64)
+                && since.elapsed() >= Duration::from_secs_f64(seconds / f64::from(parts))
+        }
+        None => inputs >= inputs_max / u64::from(parts),
+    };
+    let mut held_halfway = None;
     let (mut inputs, mut accepted, mut allocated_most) = (0, 0, 0);
     let mut check = |input: &[u8]| {
         let before = allocated();
@@ -97,20 +111,21 @@ pub(crate) fn fuzz(target: &Target<'_>, mut check: impl FnMut(&[u8]) -> Verdict)
                 known[unlearned + random.usize(..LEARNED_MAX)] = input;
             }
         }
-        let is_over = match seconds {
-            // The clock is read only for every 64th input.
-            Some(seconds) => inputs % 64 == 0 && since.elapsed() >= Duration::from_secs_f64(seconds),
-            None => inputs >= target.inputs,
-        };
-        if is_over {
+        if held_halfway.is_none() && is_over(inputs, 2) {
+            held_halfway = Some(held());
+        }
+        if is_over(inputs, 1) {
             break;
         }
     }
+    let growth = held() - held_halfway.unwrap_or_else(held);
     println!(
-        "{}: {inputs} inputs in {:.1?} from seed {seed}, {accepted} accepted; at most {allocated_most} bytes allocated",
+        "{}: {inputs} inputs in {:.1?} from seed {seed}, {accepted} accepted; at most {allocated_most} bytes allocated \
+         for one; {growth} bytes more held than halfway",
         target.name,
         since.elapsed()
     );
+    assert!(growth <= GROWTH_MAX, "the memory that is held has grown by {growth} bytes");
     // If nearly all inputs are refused, the mutations are too coarse to test anything after the first check.
     assert!(accepted > inputs / 50 && accepted < inputs, "{accepted} of {inputs} accepted");
 }
@@ -181,6 +196,13 @@ fn folder() -> PathBuf {
 
 fn variable<T: std::str::FromStr>(name: &str) -> Option<T> {
     std::env::var(name).ok().map(|text| text.parse().unwrap_or_else(|_| panic!("{name} is no number")))
+}
+
+/// Returns the bytes that this thread has allocated until now and not freed.
+pub(crate) fn held() -> i64 {
+    let freed = thread::deallocatedp::read().expect("jemalloc counts").get();
+    let [allocated, freed] = [allocated(), freed].map(|bytes| i64::try_from(bytes).unwrap_or(i64::MAX));
+    allocated - freed
 }
 
 /// Returns the bytes that this thread has allocated until now.

@@ -58,6 +58,12 @@ pub struct Settings {
     pub store: StorePlace,
     /// Name of this gateway among those that share a store. `None`: the name of the machine and the port.
     pub gateway_name: Option<String>,
+    /// URL of the gateway whose streams this one serves. `None`: its own.
+    pub upstream: Option<String>,
+    /// File with the token that the upstream gateway requires.
+    pub upstream_token_file: Option<PathBuf>,
+    /// File with authorities that are trusted in requests to the upstream gateway.
+    pub upstream_ca: Option<PathBuf>,
     /// When appends to a store on disk are synced.
     pub sync: SyncPolicy,
     /// Opens a store on disk although records are damaged, and serves the rest.
@@ -169,6 +175,9 @@ impl Default for Settings {
             xmpp_domain: None,
             store: StorePlace::Directory("pollgate-data".into()),
             gateway_name: None,
+            upstream: None,
+            upstream_token_file: None,
+            upstream_ca: None,
             sync: SyncPolicy::Always,
             accept_damage: false,
             memory_max: None,

@@ -47,6 +47,7 @@
 //! | a device that is woken | 0.5 KiB, 0.25 KiB for each of its streams and channels, with their names and credentials, and 0.5 KiB for each of its filters with 16 bytes for each of their characters; all devices take at most `device_bytes_max` |
 //! | a revocation of tokens | about 300 bytes; 10 000 that count, and 30 000 entries in their stream |
 //! | a subscription | 6 KiB, and about 300 bytes for each of `subscription_streams_max` streams; `subscription_bytes_max` for all |
+//! | a stream of an upstream gateway that is followed | about 1 KiB, and its kept messages, `upstream_stream_bytes_max` |
 //! | an origin of a stream | 4 KiB, and 100 bytes for each of `origin_elements_max` elements with a key; a request to it `origin_bytes_max`, twice while it is compared |
 //!
 //! | from | of the budget |
@@ -355,6 +356,14 @@ limits! {
     /// Requests to origins at once, each with a response of at most `origin_bytes_max`; further ones wait. One tenant has a quarter of
     /// them, and one host an eighth.
     origin_requests_max: usize = 16, "requests";
+
+    /// Streams of the upstream gateway that are followed at once (`--upstream`). Readers of further ones get 503.
+    upstream_streams_max: usize = 10_000, "streams";
+    /// Memory for messages of the upstream gateway, and never more than a quarter of the memory budget. What is not kept is read from
+    /// it again.
+    upstream_bytes_max: u64 = 256 * 1024 * 1024, "bytes";
+    /// Memory for messages of one stream of the upstream gateway.
+    upstream_stream_bytes_max: u64 = 16 * 1024 * 1024, "bytes";
 
     /// Time over which a drain spreads the ends of held polls and live forms.
     drain_spread: Span = Span::seconds(5), "duration";

@@ -14,6 +14,7 @@ mod process;
 mod stalls;
 mod store;
 mod tenants;
+mod upstream;
 mod wakes;
 mod xmpp;
 
@@ -45,6 +46,7 @@ pub use outbound::OutboundMetrics;
 pub(crate) use stalls::stall_timed;
 pub(crate) use store::StoreMetrics;
 pub(crate) use tenants::TenantPlace;
+pub use upstream::UpstreamMetrics;
 pub(crate) use wakes::WakeMetrics;
 pub(crate) use xmpp::XmppMetrics;
 
@@ -87,6 +89,7 @@ pub struct Metrics {
     origins: OriginMetrics,
     outbound: OutboundMetrics,
     store: StoreMetrics,
+    upstream: UpstreamMetrics,
     wakes: WakeMetrics,
     xmpp: XmppMetrics,
     memory: MemoryMetrics,
@@ -155,6 +158,7 @@ impl Metrics {
         let outbound = OutboundMetrics::register(&mut registry);
         let origins = OriginMetrics::register(&mut registry, &outbound);
         let store = StoreMetrics::register(&mut registry);
+        let upstream = UpstreamMetrics::register(&mut registry);
         let wakes = WakeMetrics::register(&mut registry);
         let memory = MemoryMetrics::register(&mut registry);
         let gauges = Gauges::register(&mut registry);
@@ -209,6 +213,7 @@ impl Metrics {
             outbound,
             xmpp,
             store,
+            upstream,
             wakes,
             memory,
             tenants: None,
@@ -282,6 +287,11 @@ impl Metrics {
     /// Returns the metrics of a store on disk.
     pub(crate) fn store(&self) -> &StoreMetrics {
         &self.store
+    }
+
+    /// Returns the metrics of an edge.
+    pub(crate) fn upstream(&self) -> &UpstreamMetrics {
+        &self.upstream
     }
 
     /// Returns the metrics of devices and their wakes.

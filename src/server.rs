@@ -37,14 +37,14 @@ use crate::limits::Limits;
 use crate::metrics::{Metrics, stall_timed};
 use crate::mqtt::Broker;
 use crate::outbound::wake::WakeSender;
-use crate::store::ClockFile;
+use crate::store::{ClockFile, UpstreamOptions};
 use crate::stream::{Filter, Store};
 use crate::xmpp::ComponentSettings;
 use accept::Acceptor;
 use connection::Front;
 use logs::Logs;
 use outbound::Outbound;
-use store::OpenStore;
+use store::{OpenStore, behind_upstream, upstream_options};
 use tls::Certificates;
 use wakes::WakeApps;
 use xmpp::{client_front, component_settings, start_component};
@@ -59,6 +59,8 @@ pub struct Server {
     gateway_address: SocketAddr,
     admin_address: SocketAddr,
     store: OpenStore,
+    /// The gateway whose streams this one serves.
+    upstream: Option<UpstreamOptions>,
     metrics: Arc<Metrics>,
     clock: Clock,
     /// Keeps the clock of a store on disk across restarts.
@@ -173,6 +175,7 @@ impl Server {
             admin,
             mqtt,
             store: OpenStore::open(settings, &metrics, &budget, clock, gateway_address)?,
+            upstream: upstream_options(settings),
             // The store makes its directory.
             outbound: Outbound::read(settings, gateway_address)?,
             budget,
@@ -223,6 +226,7 @@ impl Server {
     pub async fn start(self) -> Result<Running, BindError> {
         let (clock, metrics) = (self.clock, self.metrics);
         let store = self.store.ready().await?;
+        let store = behind_upstream(self.upstream.as_ref(), store, &metrics, &self.budget)?;
         let hub = Hub::new(store.clone(), self.limits.clone(), metrics.clone(), clock);
         let hub = Arc::new(hub.within(self.budget.clone()));
         hub.devices().offer(self.wake_apps.policies);
@@ -237,7 +241,16 @@ impl Server {
         let outbound = self.outbound.start(&hub, &self.limits, clock, &metrics).await?;
         let (sender, mqtt_sockets) = mpsc::channel(SUBPROTOCOL_SOCKETS_MAX);
         let (xmpp_sender, xmpp_sockets) = mpsc::channel(SUBPROTOCOL_SOCKETS_MAX);
-        let xmpp = client_front(self.xmpp_domain, &hub, &self.limits, &metrics, clock, &self.auth)?;
+        let audit_log = self.logs.audit.clone();
+        let xmpp = client_front(
+            self.xmpp_domain,
+            &hub,
+            &self.limits,
+            &metrics,
+            clock,
+            &self.auth,
+            audit_log.clone(),
+        )?;
         let gateway = Gateway::new(
             hub.clone(),
             self.limits.clone(),
@@ -273,7 +286,8 @@ impl Server {
         let wakes_per_second = self.limits.wakes_per_second_max;
         let wakes = WakeSender::new(hub.clone(), clock, wakes_per_second, self.wake_apps.sending, client);
         let component =
-            start_component(self.component, &hub, &self.limits, &metrics, clock, &self.auth).await?;
+            start_component(self.component, &hub, &self.limits, &metrics, clock, &self.auth, audit_log)
+                .await?;
         let (sweeper, mqtt_sweeper, budget) = (hub.clone(), broker.clone(), self.budget.clone());
         let mut tasks = outbound.tasks;
         tasks.extend([

@@ -38,12 +38,12 @@ packages() {
   cp "$1/package-lock.json" "$1/node_modules/.installed"
 }
 
-# Installs the Python packages that a folder names into an environment of its own, unless they are there: python_packages FOLDER, or
-# python_packages FOLDER PYTHON for an environment that also has the packages of the system's Python.
+# Installs the Python packages that a folder names into an environment of its own, unless they are there:
+# python_packages FOLDER [PYTHON OPTION]. The option --system-site-packages is for those that need packages of Debian's Python.
 python_packages() {
   cmp -s "$1/requirements.txt" "$1/.venv/.installed" && return
   say "installing Python packages of $1"
-  "${2-python3}" -m venv --clear ${2:+--system-site-packages} "$1/.venv"
+  "${2-python3}" -m venv --clear ${3+"$3"} "$1/.venv"
   "$1/.venv/bin/pip" install --quiet --disable-pip-version-check --requirement "$1/requirements.txt"
   cp "$1/requirements.txt" "$1/.venv/.installed"
 }

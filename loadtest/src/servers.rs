@@ -150,10 +150,11 @@ impl Server {
 
     /// Checks that the server supports the strategy; the error says why not.
     pub fn supports(&self, strategy: Strategy) -> Result<(), ServerError> {
-        use Strategy::{LongPoll, Mqtt, ShortPoll, Sse, Wake, WebSocket};
+        use Strategy::{LongPoll, Mqtt, ShortPoll, Sse, Wake, WebSocket, XmppWebSocket};
         let without = |why| Err(ServerError::Unsupported(self.name().into(), strategy, why));
         match (self, strategy) {
             (Self::Target(_), Mqtt(_)) => without("--target is an HTTP address only"),
+            (Self::Target(_), XmppWebSocket) => without("a running gateway may have another --xmpp-domain"),
             (Self::Target(_), Wake(_)) => {
                 without("a running gateway does not know this program's push services")
             }

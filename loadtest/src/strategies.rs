@@ -6,6 +6,7 @@ mod long_poll;
 mod mqtt;
 mod short_poll;
 mod websocket;
+pub(crate) mod xmpp;
 
 use std::convert::Infallible;
 use std::fmt;
@@ -36,6 +37,8 @@ pub enum Strategy {
     WebSocket(Heartbeat),
     /// A subscription at an MQTT broker; the client sends the heartbeats.
     Mqtt(Heartbeat),
+    /// A subscription to a node over XMPP on a WebSocket. The server pings it as it does other WebSockets.
+    XmppWebSocket,
     /// No connection: a provider wakes the client, which polls.
     Wake(Provider),
 }
@@ -81,7 +84,7 @@ impl Strategy {
     /// Returns the requested heartbeat.
     pub fn heartbeat(self) -> Heartbeat {
         match self {
-            Self::ShortPoll(_) | Self::LongPoll(_) | Self::Wake(_) => None,
+            Self::ShortPoll(_) | Self::LongPoll(_) | Self::XmppWebSocket | Self::Wake(_) => None,
             Self::Sse(heartbeat)
             | Self::Ndjson(heartbeat)
             | Self::WebSocket(heartbeat)
@@ -99,6 +102,7 @@ impl Strategy {
             Self::Ndjson(heartbeat) => live::read(client, LiveForm::Ndjson, heartbeat).await,
             Self::WebSocket(heartbeat) => websocket::read(client, heartbeat).await,
             Self::Mqtt(heartbeat) => mqtt::read(client, heartbeat).await.map(never),
+            Self::XmppWebSocket => xmpp::read(client).await,
             Self::Wake(provider) => asleep::read(client, provider).await.map(never),
         }
     }
@@ -113,6 +117,7 @@ impl fmt::Display for Strategy {
             Self::Ndjson(heartbeat) => write_live(f, "ndjson", *heartbeat),
             Self::WebSocket(heartbeat) => write_live(f, "websocket", *heartbeat),
             Self::Mqtt(heartbeat) => write_live(f, "mqtt", *heartbeat),
+            Self::XmppWebSocket => f.write_str("xmpp:websocket"),
             Self::Wake(provider) => provider.fmt(f),
         }
     }
@@ -138,11 +143,12 @@ impl FromStr for Strategy {
             ("ndjson", heartbeat) => heartbeat.map(whole_seconds).transpose().map(Self::Ndjson),
             ("websocket", heartbeat) => heartbeat.map(whole_seconds).transpose().map(Self::WebSocket),
             ("mqtt", heartbeat) => heartbeat.map(whole_seconds).transpose().map(Self::Mqtt),
+            ("xmpp", Some("websocket")) => Ok(Self::XmppWebSocket),
             ("push", Some("fcm")) => Ok(Self::Wake(Provider::Fcm)),
             ("push", Some("web")) => Ok(Self::Wake(Provider::WebPush)),
             ("sms", None) => Ok(Self::Wake(Provider::Sms)),
             _ => Err("want short-poll:INTERVAL, long-poll:HOLD, sse, ndjson, websocket or mqtt, each of the last four with or \
-                      without :HEARTBEAT, push:fcm, push:web or sms"
+                      without :HEARTBEAT, xmpp:websocket, push:fcm, push:web or sms"
                 .to_owned()),
         }
     }
@@ -177,6 +183,7 @@ mod tests {
             "websocket",
             "websocket:45s",
             "mqtt:200s",
+            "xmpp:websocket",
             "push:fcm",
             "push:web",
             "sms",
@@ -192,6 +199,7 @@ mod tests {
             "sse:0s",
             "websocket:1500ms",
             "push",
+            "xmpp",
             "sms:1s",
             "carrier-pigeon",
         ] {

@@ -21,13 +21,12 @@ use super::failed_logins::FailedLogins;
 use super::fetch::KeyLocation;
 use super::grants::{GrantList, Grants, TokenFacts};
 use super::issue::OWN_AUDIENCE;
-use super::jids;
+use super::jids::{self, JidRules};
 use super::key_url::KeyUrl;
 use super::keys::{Key, KeyFile, KeySet};
 use super::revocation::{Target, seconds};
 use super::settings::{
-    AuthError, AuthSettings, CertificateRule, IssuerSettings, JidRule, OWN_ISSUER, Rule, TenantRule,
-    USER_SUBJECTS,
+    AuthError, AuthSettings, CertificateRule, IssuerSettings, OWN_ISSUER, Rule, TenantRule, USER_SUBJECTS,
 };
 use super::standing::Standing;
 use super::strict_json::is_unambiguous;
@@ -115,7 +114,7 @@ struct Verifier {
     /// Invalid tokens of each address.
     failed_logins: FailedLogins,
     certificate_rules: Vec<(Tenant, CertificateRule)>,
-    jid_rules: Vec<(Tenant, JidRule)>,
+    jid_rules: JidRules,
     users: Arc<Users>,
 }
 
@@ -182,19 +181,17 @@ impl Authenticator {
         let public = GrantList { read, ..GrantList::default() };
         let anonymous = Arc::new(Grants::anonymous(public.clone()));
         let users = Arc::new(Users::new(&settings.user, &public)?);
+        let jid_rules = settings.jid.iter().map(|rule| Ok((rule.tenant()?, rule.clone())));
+        let jid_rules = jid_rules.collect::<Result<_, AuthError>>()?;
         let verifier = Verifier {
             issuers,
-            public,
+            public: public.clone(),
             standing: watch::Sender::default(),
             changes: AtomicU64::default(),
             verified: VerifiedTokens::default(),
             failed_logins: FailedLogins::new(&Limits::default()),
             certificate_rules: checked(&settings.certificate)?,
-            jid_rules: settings
-                .jid
-                .iter()
-                .map(|rule| Ok((rule.tenant()?, rule.clone())))
-                .collect::<Result<_, _>>()?,
+            jid_rules: JidRules::new(jid_rules, public),
             users,
         };
         verifier.change(|_| {});
@@ -290,9 +287,9 @@ impl Authenticator {
         let Some(verifier) = &self.verifier else {
             return Arc::new(Grants::everything().of_subject(&jids::subject(jid)));
         };
-        let refused = |error: &InvalidClaims| tracing::debug!("a rule is not for the address {jid}: {error}");
-        let grants = jids::grants(jid, &verifier.jid_rules, &verifier.public).inspect_err(refused);
-        grants.map_or_else(|_| self.anonymous(), Arc::new)
+        let subject = || verifier.digest(jids::SUBJECTS, Target::Subject(jid));
+        let stands = |grants: &Grants| verifier.check_standing(grants).is_ok();
+        verifier.jid_rules.standing(jid, subject, stands).unwrap_or_else(|_| self.anonymous())
     }
 
     /// How often keys and revocations have changed. A client whose rights were checked after this number of changes may have lost

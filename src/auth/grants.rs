@@ -245,6 +245,14 @@ impl Grants {
         self.expires_at.is_some() || self.token.is_some()
     }
 
+    /// The filters outside of which [`authorize`] allows an action on no stream. `None`: it allows it on all streams of clients.
+    pub fn bounds(&self, action: Action) -> Option<&[Filter]> {
+        match &self.scope {
+            Scope::Everything => None,
+            Scope::Listed(list) => Some(list.of(action)),
+        }
+    }
+
     /// Whom quotas apply to. `None`: the address of the client, which has no token.
     pub fn principal(&self) -> Option<Principal> {
         self.principal

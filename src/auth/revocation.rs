@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::certificates::SUBJECTS;
 use super::claims::{LEEWAY, LIFE_MAX};
+use super::jids;
 use super::settings::{CertificateName, OWN_ISSUER, USER_SUBJECTS};
 
 /// Revocations that count at a time, about 300 bytes each.
@@ -35,7 +36,7 @@ pub struct Revocation {
     kid: Option<String>,
     /// When the revocation is forgotten, in seconds since 1970: the gateway sets it to when every token that this concerns has
     /// expired. A key is revoked for ever unless the operator sets this, because anyone who has the key can sign more tokens;
-    /// certificates and users are revoked for ever, because certificates and passwords may be valid for years.
+    /// certificates, XMPP addresses and users are revoked for ever, because they may be valid for years.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     expires: Option<u64>,
 }
@@ -126,6 +127,11 @@ impl Revocation {
         self.sub.is_some() && self.iss == USER_SUBJECTS
     }
 
+    /// Whether it names an XMPP address, whose issuer is `jid:`.
+    pub(super) fn is_of_jids(&self) -> bool {
+        self.sub.is_some() && self.iss == jids::SUBJECTS
+    }
+
     /// Checks what an operator has sent, and sets its times.
     pub(super) fn checked(self, now: SystemTime) -> Result<Self, InvalidRevocation> {
         let target = self.target().ok_or(InvalidRevocation::Target)?;
@@ -139,8 +145,8 @@ impl Revocation {
             (Target::Subject(_), before) => {
                 // Tokens have whole seconds: those of this second are revoked too.
                 let before = before.unwrap_or(now + 1).min(now + 1);
-                // Nothing bounds the life of a certificate or a password.
-                let is_bounded = !self.is_of_certificates() && !self.is_of_users();
+                // Nothing bounds the life of a certificate, an address or a password.
+                let is_bounded = !self.is_of_certificates() && !self.is_of_jids() && !self.is_of_users();
                 (Some(before), after(before).filter(|_| is_bounded))
             }
             (_, Some(_)) => return Err(InvalidRevocation::Time),
@@ -188,6 +194,7 @@ mod tests {
                 r#"{"iss":"certificate:cn","sub":"s","issued_before":1000001}"#,
             ),
             (r#"{"iss":"user:","sub":"s"}"#, r#"{"iss":"user:","sub":"s","issued_before":1000001}"#),
+            (r#"{"iss":"jid:","sub":"a@b"}"#, r#"{"iss":"jid:","sub":"a@b","issued_before":1000001}"#),
         ] {
             assert_eq!(checked(sent).as_deref(), Ok(stored));
         }

@@ -50,6 +50,11 @@ impl Settings {
                 "proxy_protocol needs behind_proxy, the addresses of the proxies".to_owned(),
             ));
         }
+        let has_upstream_options = self.upstream_token_file.is_some() || self.upstream_ca.is_some();
+        if has_upstream_options && self.upstream.is_none() {
+            let text = "upstream_token_file and upstream_ca need upstream, the URL of the gateway";
+            return Err(SettingsError::Value(text.to_owned()));
+        }
         self.check_component()?;
         let is_protected = |key| {
             let credentials = if key == "admin" { &self.admin_token_file } else { &self.auth };

@@ -117,6 +117,16 @@ pub(super) struct ServeArgs {
     /// [default: the name of the machine and the port of --listen]
     #[arg(long, value_name = "NAME")]
     gateway_name: Option<String>,
+    /// URL of another gateway, `https://HOST[:PORT]` or `http://` on this machine. This one becomes its edge: it serves the streams of
+    /// that gateway and forwards appends to it; --store keeps its sessions (docs/scaling.md) [default: none]
+    #[arg(long, value_name = "URL")]
+    upstream: Option<String>,
+    /// File with the token for the upstream gateway; it is read again when it changes [default: none]
+    #[arg(long, value_name = "FILE")]
+    upstream_token_file: Option<String>,
+    /// PEM file with authorities that are trusted for the upstream gateway, besides those of the operating system [default: none]
+    #[arg(long, value_name = "FILE")]
+    upstream_ca: Option<String>,
     /// When appends are synced to disk: `always` (before they are acknowledged, so that they survive a power cut),
     /// `interval:100ms` (at most this much later, which is what a power cut loses), or `never` (left to the system; a power cut
     /// loses some seconds). Acknowledged appends always survive a kill of the process [default: always]
@@ -262,6 +272,9 @@ impl ServeArgs {
             ("xmpp_domain", self.xmpp_domain),
             ("store", self.store),
             ("gateway_name", self.gateway_name),
+            ("upstream", self.upstream),
+            ("upstream_token_file", self.upstream_token_file),
+            ("upstream_ca", self.upstream_ca),
             ("sync", self.sync),
             ("memory_max", self.memory_max),
             ("hold", self.hold),

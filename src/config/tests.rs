@@ -23,6 +23,9 @@ fn other_value(option: &str) -> &'static str {
     match option {
         "listen" | "admin" | "mqtt" => "127.0.0.1:1",
         "store" => "memory",
+        "upstream" => "https://gate.example",
+        "upstream-token-file" => "file",
+        "upstream-ca" => "ca.pem",
         "gateway-name" => "east-1",
         "sync" => "never",
         "accept-damage" | "open" | "poll-origins" | "proxy-protocol" | "tls-client-required" => "true",

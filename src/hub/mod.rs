@@ -282,6 +282,11 @@ impl Hub {
         self.store.is_damaged()
     }
 
+    /// Whether what the store needs outside of this process answers.
+    pub fn store_is_reachable(&self) -> bool {
+        self.store.is_reachable()
+    }
+
     /// Whether the store has failed and rejects all changes.
     pub fn store_has_failed(&self) -> bool {
         self.store.has_failed()

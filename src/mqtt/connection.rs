@@ -1,7 +1,7 @@
 //! [`Connection`]: the connection of a client after its handshake. It handles packets, sends messages and
 //! stores the session until either side ends the connection.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::future::{pending, ready};
 use std::io;
 use std::num::NonZeroU16;
@@ -52,6 +52,8 @@ pub(super) struct Connection<S> {
     pub(super) aliases_sent: HashMap<StreamName, NonZeroU16>,
     /// Streams that may have messages to send.
     pub(super) ready: VecDeque<StreamName>,
+    /// Streams that could not be read. `None`: there are none.
+    pub(super) failed: Option<Box<FailedReads>>,
     /// The walk that sends retained messages to a new subscription.
     pub(super) retained: Option<Box<RetainedWalk>>,
     /// The walk over streams that may have changed without a mark.
@@ -80,10 +82,19 @@ pub(super) struct Connection<S> {
     _open: (Option<OpenCharge>, Option<Box<DeviceConnection>>),
 }
 
+/// Streams of a connection that could not be read.
+pub(super) struct FailedReads {
+    pub(super) streams: BTreeSet<StreamName>,
+    /// When they are read again.
+    pub(super) retry_at: Instant,
+}
+
 /// What happens when the timer fires.
 enum TimerEvent {
     End(Reason),
     Save,
+    /// Streams that could not be read are read again.
+    Retry,
 }
 
 /// Why a connection ends.
@@ -130,6 +141,7 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin> Connection<S> {
             aliases_received: Vec::new(),
             aliases_sent: HashMap::new(),
             ready: VecDeque::new(),
+            failed: None,
             retained: None,
             catch_up: None,
             attached,
@@ -209,6 +221,10 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin> Connection<S> {
             () = sleep_until(timer_at) => match timer {
                 TimerEvent::End(why) => Ok(Ending::ByGateway(why)),
                 TimerEvent::Save => return Ok(()),
+                TimerEvent::Retry => {
+                    self.ready.extend(self.failed.take().into_iter().flat_map(|failed| failed.streams));
+                    return Ok(());
+                }
             },
             why = ended(&mut self.rights_end) => {
                 return Err(Ending::ByGateway(match why {
@@ -291,7 +307,7 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin> Connection<S> {
     }
 
     /// Returns the next timer: the end of the connection because the client is silent or the gateway is
-    /// draining, or the time to store changes.
+    /// draining, the time to store changes, or the time to read streams again that could not be read.
     fn next_timer(&mut self) -> (Instant, TimerEvent) {
         let silent_at = self.heard_at + self.silence().unwrap_or(NEVER);
         let silent = (silent_at, TimerEvent::End(Reason::KeepAliveTimeout));
@@ -300,7 +316,8 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin> Connection<S> {
             let at = self.save_at.get_or_insert_with(|| Instant::now() + SAVE_INTERVAL);
             (*at, TimerEvent::Save)
         });
-        [leave, save]
+        let retry = self.failed.as_ref().map(|failed| (failed.retry_at, TimerEvent::Retry));
+        [leave, save, retry]
             .into_iter()
             .flatten()
             .fold(silent, |first, next| if next.0 < first.0 { next } else { first })

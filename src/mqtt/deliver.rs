@@ -1,18 +1,21 @@
 //! Sends messages to a client: unacknowledged messages of an earlier connection, retained messages of new
 //! subscriptions, and new messages. Each is read from the log when there is room for it on the wire.
 
+use std::collections::BTreeSet;
 use std::num::NonZeroU16;
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures_util::FutureExt;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::task::consume_budget;
+use tokio::time::Instant;
 
 use super::Broker;
 use super::codec::{
     Ack, AckKind, Delivery, MessageProperties, OutgoingPacket, PacketId, Reason, SubscriptionOptions,
 };
-use super::connection::{Connection, Ending, READY_MAX};
+use super::connection::{Connection, Ending, FailedReads, READY_MAX};
 use super::groups::{Group, LEASE_MESSAGES_MAX};
 use super::session::{DeliveryPhase, GroupReader, InFlightMessage, Wanted};
 use super::walks::{CatchUp, RetainedWalk, WalkStep};
@@ -23,6 +26,9 @@ use crate::stream::{
 /// Delivery steps between two checks for input. A step sends the messages of one stream, or one page of a
 /// walk over many streams.
 const STEPS_A_TURN: usize = 64;
+
+/// Delay before streams are read again that could not be read.
+const RETRY_DELAY: Duration = Duration::from_secs(1);
 
 impl<S: AsyncRead + AsyncWrite + Send + Unpin> Connection<S> {
     /// Puts messages for the client on the wire while there is room. Called when everything before has been
@@ -118,9 +124,10 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin> Connection<S> {
                 self.ready.push_back(name);
             }
             Err(ReadError::Missing(_)) => self.session.forget_offset(&name),
-            // Retried with the next message. Skipping what cannot be read would lose it silently.
+            // Skipping what cannot be read would lose it silently.
             Err(ReadError::Failed(error)) => {
-                tracing::error!(stream = %name, %error, "cannot read a stream for an MQTT client; will retry")
+                tracing::error!(stream = %name, %error, "cannot read a stream for an MQTT client; will retry");
+                self.retry_later(name);
             }
         }
         Ok(())
@@ -166,6 +173,7 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin> Connection<S> {
                 Err(ReadError::Failed(error)) => {
                     group.not_sent(name, Some(start));
                     tracing::error!(stream = %name, %error, "cannot read a stream for an MQTT client; will retry");
+                    self.retry_later(name.clone());
                 }
             }
             if group.len() > streams {
@@ -173,6 +181,14 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin> Connection<S> {
             }
         }
         Ok(())
+    }
+
+    /// Reads a stream again after a while, because it could not be read.
+    fn retry_later(&mut self, name: StreamName) {
+        let failed = self.failed.get_or_insert_with(|| {
+            Box::new(FailedReads { streams: BTreeSet::new(), retry_at: Instant::now() + RETRY_DELAY })
+        });
+        failed.streams.insert(name);
     }
 
     fn move_offset(&mut self, name: StreamName, offset: Offset) -> Result<(), Ending> {

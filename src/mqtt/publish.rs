@@ -151,7 +151,7 @@ fn failed(failure: Failure) -> Reason {
         | Failure::Unreachable
         | Failure::OverBudget(_)
         | Failure::TooFast(_) => Reason::QuotaExceeded,
-        Failure::Broken | Failure::Unreadable => Reason::UnspecifiedError,
+        Failure::Broken | Failure::Unreadable | Failure::UpstreamRefused(_) => Reason::UnspecifiedError,
     }
 }
 

@@ -11,7 +11,7 @@ use super::wakes::WakeError;
 use super::xmpp::XmppSettingsError;
 use crate::auth::AuthError;
 use crate::http::{InvalidAccess, InvalidNetwork, RevocationLogError};
-use crate::store::{EngineError, OpenError};
+use crate::store::{EngineError, OpenError, UpstreamError};
 use crate::stream::{Failure, InvalidFilter};
 
 /// Why a server cannot start. The texts are for the operator.
@@ -65,6 +65,9 @@ pub enum BindError {
     /// The engine of the store cannot be used.
     #[error("--store: {0}")]
     Engine(#[from] EngineError),
+    /// The upstream gateway cannot be used.
+    #[error(transparent)]
+    Upstream(#[from] UpstreamError),
     /// The stored sessions cannot be read.
     #[error("cannot read the stored sessions: {0}")]
     Sessions(#[from] Failure),

@@ -12,7 +12,10 @@ use crate::budget::Budget;
 use crate::clock::Clock;
 use crate::config::{Settings, StorePlace};
 use crate::metrics::{Metrics, StoreMetrics};
-use crate::store::{Disk, DiskOptions, EngineError, Memory, OpenError, Redis, RedisOptions};
+use crate::store::{
+    Disk, DiskOptions, EngineError, Memory, OpenError, Redis, RedisOptions, Upstream, UpstreamError,
+    UpstreamOptions,
+};
 use crate::stream::{Observer, Store};
 
 /// The cache of a store on disk takes at most the memory budget divided by this.
@@ -62,6 +65,32 @@ impl OpenStore {
             }
         }
     }
+}
+
+/// The store of an edge over the local store, if there is an upstream gateway; otherwise the local store.
+pub(super) fn behind_upstream(
+    upstream: Option<&UpstreamOptions>,
+    local: Arc<dyn Store>,
+    metrics: &Metrics,
+    budget: &Arc<Budget>,
+) -> Result<Arc<dyn Store>, UpstreamError> {
+    let Some(options) = upstream else { return Ok(local) };
+    let metrics = metrics.upstream().clone();
+    Ok(Arc::new(Upstream::new(options, local, budget.clone(), metrics, Handle::current())?))
+}
+
+/// What the settings say of an upstream gateway.
+pub(super) fn upstream_options(settings: &Settings) -> Option<UpstreamOptions> {
+    let limits = &settings.limits;
+    Some(UpstreamOptions {
+        url: settings.upstream.clone()?,
+        token_file: settings.upstream_token_file.clone(),
+        ca: settings.upstream_ca.clone(),
+        streams_max: limits.upstream_streams_max,
+        bytes_max: limits.upstream_bytes_max,
+        stream_bytes_max: limits.upstream_stream_bytes_max,
+        response_bytes_max: limits.read_bytes_max.max(limits.body_bytes_max),
+    })
 }
 
 /// Tells gateways apart that share an engine, also on one machine.

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use tokio::task::JoinHandle;
 
+use crate::access_log::audit::AuditLog;
 use crate::auth::Authenticator;
 use crate::clock::Clock;
 use crate::config::Settings;
@@ -61,11 +62,13 @@ pub(super) async fn start_component(
     metrics: &Metrics,
     clock: Clock,
     auth: &Arc<Authenticator>,
+    audit_log: Option<AuditLog>,
 ) -> Result<Option<JoinHandle<()>>, Failure> {
     let Some(settings) = settings else { return Ok(None) };
     let component =
         Component::load(hub.clone(), limits.clone(), metrics, clock, auth.clone(), settings).await?;
-    Ok(Some(tokio::spawn(stall_timed(|| "the XMPP component", Box::pin(component.run())))))
+    let run = component.auditing(audit_log).run();
+    Ok(Some(tokio::spawn(stall_timed(|| "the XMPP component", Box::pin(run)))))
 }
 
 /// The front for clients that connect to the gateway itself. `None`: it accepts none.
@@ -76,8 +79,11 @@ pub(super) fn client_front(
     metrics: &Metrics,
     clock: Clock,
     auth: &Arc<Authenticator>,
+    audit_log: Option<AuditLog>,
 ) -> Result<Option<Arc<ClientFront>>, XmppSettingsError> {
     let Some(domain) = domain else { return Ok(None) };
     let front = ClientFront::new(hub.clone(), limits.clone(), metrics, clock, auth.clone(), &domain);
-    front.map(|front| Some(Arc::new(front))).map_err(|InvalidJid| XmppSettingsError::Domain(domain))
+    front
+        .map(|front| Some(Arc::new(front.auditing(audit_log))))
+        .map_err(|InvalidJid| XmppSettingsError::Domain(domain))
 }

@@ -1,5 +1,8 @@
-//! Stores: implementations of the contract [`Store`](crate::stream::Store), in memory, on disk, and in Redis or Valkey.
+//! Stores: implementations of the contract [`Store`](crate::stream::Store), in memory, on disk, in Redis or Valkey,
+//! and at an upstream gateway.
 
+#[cfg(test)]
+mod counted;
 mod disk;
 mod entry;
 mod log;
@@ -8,8 +11,12 @@ mod note;
 mod redis;
 mod sessions;
 mod streams;
+mod upstream;
 mod view;
 
+#[cfg(test)]
+pub(crate) use counted::CountedMemory;
 pub use disk::{Checked, ClockFile, Disk, DiskOptions, OpenError, Opened, check};
 pub use memory::Memory;
 pub use redis::{EngineError, EnginePromise, Redis, RedisOptions};
+pub use upstream::{Upstream, UpstreamError, UpstreamOptions};

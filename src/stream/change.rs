@@ -40,9 +40,12 @@ pub enum Failure {
     /// change then is unknown.
     #[error("the store failed to write and accepts nothing more until the gateway restarts")]
     Broken,
-    /// The engine that keeps the streams, such as Redis, does not answer. Whether it has made the change is unknown.
-    #[error("the engine that stores the streams does not answer")]
+    /// The engine or the upstream gateway that keeps the streams does not answer. Whether it has made the change is unknown.
+    #[error("the engine or gateway that stores the streams does not answer")]
     Unreachable,
+    /// The upstream gateway refuses what this gateway asks, with this status. A retry would be refused, too.
+    #[error("the upstream gateway refuses this request of the gateway with status {0}")]
+    UpstreamRefused(u16),
     /// Stored content has been damaged since it was written. It is never served.
     #[error("the stored messages are damaged and cannot be read")]
     Unreadable,

@@ -150,6 +150,11 @@ pub trait Store: Send + Sync + 'static {
     /// to tell.
     fn tell(&self, _listener: Arc<dyn NewsListener>) {}
 
+    /// Whether what the store needs outside of this process answers.
+    fn is_reachable(&self) -> bool {
+        true
+    }
+
     /// Whether the store accepts nothing more ([`Failure::Broken`]).
     fn has_failed(&self) -> bool;
 

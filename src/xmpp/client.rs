@@ -25,6 +25,7 @@ use std::time::Duration;
 use tokio::time::interval;
 
 use super::jid::{InvalidJid, Jid};
+use crate::access_log::audit::AuditLog;
 use crate::auth::{Authenticator, Grants, Unauthorized};
 use crate::budget::OpenCharge;
 use crate::clock::Clock;
@@ -53,6 +54,8 @@ pub struct ClientFront {
     auth: Arc<Authenticator>,
     domain: Jid,
     streams: Arc<ResumableStreams>,
+    /// `None`: there is no audit log.
+    audit_log: Option<AuditLog>,
 }
 
 /// What a client may do, and its place among the connections of its tenant.
@@ -72,8 +75,8 @@ impl ClientFront {
         domain: &str,
     ) -> Result<Self, InvalidJid> {
         let domain = Jid::parse_domain(domain)?;
-        let streams = Arc::new(ResumableStreams::new(&limits));
-        Ok(Self { hub, limits, metrics: metrics.xmpp().clone(), clock, auth, domain, streams })
+        let (metrics, streams) = (metrics.xmpp().clone(), Arc::new(ResumableStreams::new(&limits)));
+        Ok(Self { hub, limits, metrics, clock, auth, domain, streams, audit_log: None })
     }
 
     /// Loads the streams that the store has kept, before clients are served.
@@ -100,6 +103,11 @@ impl ClientFront {
         {
             tracing::error!(%error, "cannot remove the record of an XMPP stream; it ends after the next start");
         }
+    }
+
+    /// Writes what clients create and delete, and what is refused, to an audit log. `None`: to none.
+    pub fn auditing(self, audit_log: Option<AuditLog>) -> Self {
+        Self { audit_log, ..self }
     }
 
     /// Verifies the credentials of a client, whose address has the principal `address`. Its name gives it no rights: those are of the

@@ -12,6 +12,7 @@ use tokio::sync::watch;
 use tokio::time::sleep;
 
 use super::PubsubService;
+use crate::access_log::audit::AuditLog;
 use crate::auth::Authenticator;
 use crate::clock::{Backoff, Clock};
 use crate::hub::Hub;
@@ -44,6 +45,11 @@ impl Component {
         let draining = hub.draining();
         let service = PubsubService::load(hub, limits, metrics, clock, auth, settings.name.clone()).await?;
         Ok(Self { service, settings, draining })
+    }
+
+    /// Writes what clients create and delete, and what is refused, to an audit log. `None`: to none.
+    pub fn auditing(self, audit_log: Option<AuditLog>) -> Self {
+        Self { service: self.service.auditing(audit_log), ..self }
     }
 
     /// Serves the clients of the server over one link after the other. Returns once the gateway drains.

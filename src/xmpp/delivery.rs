@@ -24,7 +24,7 @@ impl PubsubService {
     /// Returns the stanzas for the next messages of a subscription, and notes them as sent.
     pub(super) async fn deliver(&self, due: &DueSubscription) -> Vec<Notification> {
         let (stream, jid) = (&due.key.stream, &due.key.jid);
-        if authorize(&due.grants, Action::Read, stream).is_err() {
+        if authorize(&due.grants, Action::Read, stream).is_err() || !self.auth.stands(&due.grants) {
             self.end(due).await;
             return Vec::new();
         }
@@ -54,8 +54,9 @@ impl PubsubService {
             }
             Err(ReadError::BehindTail) => {
                 // The store has lost what was sent, as after a power cut.
-                if let Ok(Some(tail)) = self.hub.tail_of(stream).await {
-                    self.go_on(due, tail);
+                match self.hub.tail_of(stream).await {
+                    Ok(Some(tail)) => self.go_on(due, tail),
+                    Ok(None) | Err(_) => self.subscriptions.retry(due.key.clone()),
                 }
                 Vec::new()
             }
@@ -65,9 +66,10 @@ impl PubsubService {
                 let stanza = self.message(due, element("event", EVENT).append(delete).build());
                 vec![Notification { stanza, next: due.offset }]
             }
-            // Retried with the next message. Skipping what cannot be read would lose it silently.
+            // Skipping what cannot be read would lose it silently.
             Err(ReadError::Failed(error)) => {
                 tracing::error!(%stream, %error, "cannot read a stream for an XMPP subscription; will retry");
+                self.subscriptions.retry(due.key.clone());
                 Vec::new()
             }
         }
@@ -104,5 +106,64 @@ impl PubsubService {
         let message =
             element("message", CLIENT).with("from", self.name.as_str()).with("to", due.key.jid.as_str());
         message.append(content).build()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::sync::atomic::Ordering;
+    use std::time::Duration;
+
+    use tokio::time::Instant;
+
+    use super::*;
+    use crate::auth::{Authenticator, Grants};
+    use crate::clock::{Clock, in_time};
+    use crate::hub::Hub;
+    use crate::limits::Limits;
+    use crate::metrics::Metrics;
+    use crate::store::CountedMemory;
+    use crate::stream::{Append, ContentType, Principal, StreamName};
+    use crate::xmpp::jid::Jid;
+    use crate::xmpp::subscriptions::SubscriptionKey;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_stream_that_could_not_be_read_is_read_again_without_another_message() {
+        let (store, limits) = (Arc::new(CountedMemory::default()), Arc::new(Limits::default()));
+        let (metrics, clock) = (Arc::new(Metrics::new()), Clock::start());
+        let hub = Arc::new(Hub::new(store.clone(), limits.clone(), metrics.clone(), clock));
+        let stream = StreamName::parse("a").unwrap();
+        let append = || {
+            let text = ContentType::parse("text/plain").unwrap();
+            Append::of_any_type("x".into(), text, limits.json_depth_max).or_create()
+        };
+        let tail = hub.publish(&stream, append()).await.unwrap().tail;
+        let (name, auth) = (Jid::parse("s.example").unwrap(), Arc::new(Authenticator::open()));
+        let metrics = metrics.xmpp().clone();
+        let service = PubsubService::of_client(
+            (hub.clone(), limits.clone()),
+            metrics,
+            clock,
+            auth,
+            name,
+            Principal::GATEWAY,
+        );
+        let key = SubscriptionKey { stream: stream.clone(), jid: Jid::parse("a@b").unwrap() };
+        service.subscriptions.add(key, &Arc::new(Grants::everything()), tail).await.unwrap();
+        hub.publish(&stream, append()).await.unwrap();
+        let next = async || {
+            while !service.subscriptions.with(|table| table.has_due()) {
+                in_time("a stream to read", service.subscriptions.changed(9)).await;
+            }
+            let due = service.subscriptions.with(|table| table.take_due()).unwrap();
+            service.deliver(&due).await.len()
+        };
+        store.fails_to_read.store(true, Ordering::Relaxed);
+        let since = Instant::now();
+        assert_eq!([next().await, next().await], [0, 0]);
+        store.fails_to_read.store(false, Ordering::Relaxed);
+        assert_eq!(next().await, 1);
+        assert_eq!(since.elapsed(), Duration::from_secs(2));
     }
 }

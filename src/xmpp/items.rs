@@ -19,8 +19,8 @@ use super::{PubsubService, Requester};
 use crate::auth::{Action, authorize};
 use crate::clock::rfc3339;
 use crate::stream::{
-    Annotation, Append, AppendError, AppendRefusal, ContentType, Encoding, Message, MessageLimit, Messages,
-    Offset, PRODUCER_ID_BYTES_MAX, Position, Producer, ProducerRefusal, QoS, Start, StreamName,
+    Annotation, Append, AppendError, AppendRefusal, Appended, ContentType, Encoding, Message, MessageLimit,
+    Messages, Offset, PRODUCER_ID_BYTES_MAX, Position, Producer, ProducerRefusal, QoS, Start, StreamName,
 };
 
 pub(super) const EVENT: &str = "http://jabber.org/protocol/pubsub#event";
@@ -91,7 +91,7 @@ impl PubsubService {
         publish: &Element,
     ) -> Result<Element, StanzaError> {
         let name = stream_of(who, publish)?;
-        authorize(&who.grants, Action::Append, &name).map_err(|_| StanzaError::forbidden())?;
+        self.permit(who, Action::Append, &name).map_err(|_| StanzaError::forbidden())?;
         if request.get_child("publish-options", PUBSUB).is_some() {
             return Err(StanzaError::unsupported("publish-options"));
         }
@@ -110,10 +110,13 @@ impl PubsubService {
         let may_create = authorize(&who.grants, Action::Create, &name).is_ok();
         let append = self.append(who, published, item.attr("id"))?;
         let append = if may_create { append.or_create() } else { append };
-        let appended = match self.append_once(&name, append).await {
+        let appended = match self.append_once(who, &name, append).await {
             Ok(appended) => appended,
             // The same as without the right to append, so that it does not tell which streams exist.
-            Err(AppendError::Missing(_)) if !may_create => return Err(StanzaError::forbidden()),
+            Err(AppendError::Missing(_)) if !may_create => {
+                self.refused(who, &name, Action::Create);
+                return Err(StanzaError::forbidden());
+            }
             Err(error) => return Err(append_error(&error)),
         };
         let said = element("publish", PUBSUB).with("node", name.local());
@@ -127,9 +130,15 @@ impl PubsubService {
 
     /// Appends, and returns the new tail. `None`: it is a repetition. The epoch of the producer tells the content, so that another one
     /// with the same id is appended, also if its checksum is smaller than that of the last one.
-    async fn append_once(&self, name: &StreamName, append: Append) -> Result<Option<Offset>, AppendError> {
+    async fn append_once(
+        &self,
+        who: &Requester,
+        name: &StreamName,
+        append: Append,
+    ) -> Result<Option<Offset>, AppendError> {
         let Some(producer) = &append.producer else {
-            return self.hub.publish(name, append).await.map(|appended| Some(appended.tail));
+            let appended = self.hub.publish(name, append).await?;
+            return Ok(self.appended(who, name, &appended));
         };
         let (mut epoch, mut attempts) = (ContentEpoch(producer.epoch), 0);
         loop {
@@ -138,7 +147,7 @@ impl PubsubService {
             let has_epoch = epoch.0 <= EPOCH_MAX;
             attempt.producer = has_epoch.then(|| Producer { epoch: epoch.0, ..producer.clone() });
             match self.hub.publish(name, attempt).await {
-                Ok(appended) => return Ok((!appended.duplicate).then_some(appended.tail)),
+                Ok(appended) => return Ok(self.appended(who, name, &appended)),
                 Err(AppendError::Refused {
                     refusal: AppendRefusal::Producer(ProducerRefusal::StaleEpoch { current }),
                     ..
@@ -149,6 +158,14 @@ impl PubsubService {
                 Err(error) => return Err(error),
             }
         }
+    }
+
+    /// Returns the new tail. `None`: it is a repetition.
+    fn appended(&self, who: &Requester, name: &StreamName, appended: &Appended) -> Option<Offset> {
+        if appended.created {
+            self.created(who, name);
+        }
+        (!appended.duplicate).then_some(appended.tail)
     }
 
     fn append(&self, who: &Requester, published: Published, id: Option<&str>) -> Result<Append, StanzaError> {
@@ -186,7 +203,7 @@ impl PubsubService {
         items: &Element,
     ) -> Result<Element, StanzaError> {
         let name = stream_of(who, items)?;
-        authorize(&who.grants, Action::Read, &name).map_err(|_| StanzaError::item_not_found())?;
+        self.permit(who, Action::Read, &name).map_err(|_| StanzaError::item_not_found())?;
         let named: Vec<_> = items.children().filter_map(|item| item.attr("id")).collect();
         let asked = match items.attr("max_items") {
             Some(count) => count.parse().map_err(|_| StanzaError::bad_request())?,
@@ -234,7 +251,7 @@ impl PubsubService {
         stanzas: &mut Vec<Element>,
     ) -> Result<Element, StanzaError> {
         let name = stream_of(who, query)?;
-        authorize(&who.grants, Action::Read, &name).map_err(|_| StanzaError::item_not_found())?;
+        self.permit(who, Action::Read, &name).map_err(|_| StanzaError::item_not_found())?;
         let mut fields = query.get_child("x", DATA_FORM).into_iter().flat_map(Element::children);
         let is_filter =
             |field: &Element| field.is("field", DATA_FORM) && field.attr("var") != Some("FORM_TYPE");

@@ -13,9 +13,13 @@
 //! * `JidSubscriptions` has the subscriptions of all addresses with their stored offsets; `PubsubService::deliver` reads what is due. A link that
 //!   has the client itself notes what is `sent`, and `confirm`s what the client has acknowledged.
 
+mod audit;
 mod client;
 mod component;
 mod delivery;
+#[cfg(test)]
+#[path = "../../fuzz/xmpp_request.rs"]
+mod fuzz;
 mod items;
 mod jid;
 mod nodes;
@@ -32,6 +36,7 @@ use std::sync::Arc;
 use minidom::Element;
 use tokio::sync::watch;
 
+use crate::access_log::audit::AuditLog;
 use crate::auth::{Authenticator, Grants};
 use crate::clock::Clock;
 use crate::hub::Hub;
@@ -57,6 +62,8 @@ struct PubsubService {
     /// The address of the service.
     name: Jid,
     subscriptions: JidSubscriptions,
+    /// `None`: there is no audit log.
+    audit_log: Option<AuditLog>,
 }
 
 /// The client that sends a request.
@@ -81,7 +88,7 @@ impl PubsubService {
     ) -> Result<Self, Failure> {
         let metrics = metrics.xmpp().clone();
         let subscriptions = JidSubscriptions::load(&hub, &limits, &auth, metrics.clone()).await?;
-        Ok(Self { hub, limits, metrics, clock, auth, name, subscriptions })
+        Ok(Self { hub, limits, metrics, clock, auth, name, subscriptions, audit_log: None })
     }
 
     /// Creates the service for one client, whose subscriptions are not stored.
@@ -94,7 +101,7 @@ impl PubsubService {
         client: Principal,
     ) -> Self {
         let subscriptions = JidSubscriptions::of_client(&hub, &limits, metrics.clone(), client);
-        Self { hub, limits, metrics, clock, auth, name, subscriptions }
+        Self { hub, limits, metrics, clock, auth, name, subscriptions, audit_log: None }
     }
 
     /// The client whose address the server of a component's link vouches for.

@@ -53,7 +53,10 @@ impl NodeConfig {
             let is_true = matches!(&*value, "1" | "true");
             match field.attr("var").unwrap_or_default() {
                 "FORM_TYPE" => {}
-                "pubsub#persist_items" | "pubsub#deliver_payloads" | "pubsub#deliver_notifications"
+                "pubsub#persist_items"
+                | "pubsub#deliver_payloads"
+                | "pubsub#deliver_notifications"
+                | "pubsub#notify_delete"
                     if is_true => {}
                 "pubsub#max_items" if value == "max" => {}
                 "pubsub#max_items" => {
@@ -84,14 +87,21 @@ impl PubsubService {
         request: &Element,
         create: &Element,
     ) -> Result<Option<Element>, StanzaError> {
+        if create.attr("node").is_none() {
+            // The service makes no names (XEP-0060, section 8.1.1).
+            return Err(StanzaError::not_acceptable().because("nodeid-required"));
+        }
         let name = stream_of(who, create)?;
-        authorize(&who.grants, Action::Create, &name).map_err(|_| StanzaError::forbidden())?;
+        self.permit(who, Action::Create, &name).map_err(|_| StanzaError::forbidden())?;
         let NodeConfig { content_type, messages_max } = NodeConfig::read(request)?;
         let retention = messages_max.map(|max| Retention { messages_max: Some(max), ..Retention::default() });
         let principal = who.principal;
         let creation = Creation { principal, content_type, retention, ..Creation::default() };
         match self.hub.create(&name, creation).await {
-            Ok(created) if created.fresh => Ok(None),
+            Ok(created) if created.fresh => {
+                self.created(who, &name);
+                Ok(None)
+            }
             Ok(_) => Err(StanzaError::conflict()),
             Err(error) => Err(creation_error(&error)),
         }
@@ -104,9 +114,12 @@ impl PubsubService {
         delete: &Element,
     ) -> Result<Option<Element>, StanzaError> {
         let name = stream_of(who, delete)?;
-        authorize(&who.grants, Action::Manage, &name).map_err(|_| StanzaError::forbidden())?;
+        self.permit(who, Action::Manage, &name).map_err(|_| StanzaError::forbidden())?;
         match self.hub.delete(&name).await {
-            Ok(()) => Ok(None),
+            Ok(()) => {
+                self.deleted(who, &name);
+                Ok(None)
+            }
             Err(ChangeError::Missing(_)) => Err(StanzaError::item_not_found()),
             Err(ChangeError::Failed(failure)) => Err(failed(failure)),
         }
@@ -133,7 +146,7 @@ impl PubsubService {
         who: &Requester,
         name: &StreamName,
     ) -> Result<Description, StanzaError> {
-        authorize(&who.grants, Action::Read, name).map_err(|_| StanzaError::item_not_found())?;
+        self.permit(who, Action::Read, name).map_err(|_| StanzaError::item_not_found())?;
         self.hub.describe(name).await.map_err(|error| match error {
             ChangeError::Missing(_) => StanzaError::item_not_found(),
             ChangeError::Failed(failure) => failed(failure),
@@ -147,6 +160,7 @@ impl PubsubService {
             return Err(StanzaError::not_implemented());
         }
         let page = self.page(query)?;
+        let is_paged = page.is_some();
         let PageQuery { max, from } =
             page.unwrap_or(PageQuery { max: self.limits.xmpp_page_max, from: PageStart::First });
         let tenant = who.grants.tenant();
@@ -158,37 +172,42 @@ impl PubsubService {
             }
             PageStart::Before(_) => return Err(StanzaError::not_implemented()),
         };
-        let names = if max > 0 { self.names(who, after, max).await? } else { Vec::new() };
+        let (names, is_complete) =
+            if max > 0 { self.names(who, after, max).await? } else { (Vec::new(), false) };
         let item = |node: &String| {
             element("item", DISCO_ITEMS).with("jid", self.name.as_str()).with("node", node.as_str()).build()
         };
         let ends = names.first().cloned().zip(names.last().cloned());
         let said = element("query", DISCO_ITEMS).append_all(names.iter().map(item));
-        Ok(said.append(PageQuery::answer(ends)).build())
+        let set = (is_paged || !is_complete).then(|| PageQuery::answer(ends));
+        Ok(said.append_all(set).build())
     }
 
+    /// Returns the names of at most `max` streams that the client may read, and whether no more follow.
     async fn names(
         &self,
         who: &Requester,
         after: Option<StreamName>,
         max: usize,
-    ) -> Result<Vec<String>, StanzaError> {
-        let all = Filter::parse("#").map_err(|_| StanzaError::internal())?.of_tenant(who.grants.tenant());
-        let mut walk = StreamWalk::over([&all]).starting_after(after);
+    ) -> Result<(Vec<String>, bool), StanzaError> {
+        let all = [Filter::parse("#").map_err(|_| StanzaError::internal())?.of_tenant(who.grants.tenant())];
+        // A client with rights to few of many streams does not wait for a look at the others.
+        let mut walk =
+            StreamWalk::over(who.grants.bounds(Action::Read).unwrap_or(&all)).starting_after(after);
         let mut names = Vec::new();
-        for _ in 0..SCANNED_PAGES_MAX {
-            let Some(streams) = self.hub.next_streams(&mut walk).await else { return Ok(names) };
+        for _ in 0..SCANNED_PAGES_MAX + walk.parts() {
+            let Some(streams) = self.hub.next_streams(&mut walk).await else { return Ok((names, true)) };
             for (name, _) in streams {
                 if authorize(&who.grants, Action::Read, &name).is_ok() && is_text(name.local()) {
                     names.push(name.local().to_owned());
                 }
                 if names.len() >= max {
-                    return Ok(names);
+                    return Ok((names, false));
                 }
             }
         }
         // To go on, a client needs the name of a stream that it may read.
-        if names.is_empty() { Err(StanzaError::resource_constraint()) } else { Ok(names) }
+        if names.is_empty() { Err(StanzaError::resource_constraint()) } else { Ok((names, false)) }
     }
 }
 
@@ -222,7 +241,16 @@ fn creation_error(error: &CreationError) -> StanzaError {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use super::*;
+    use crate::auth::{AuthSettings, Authenticator};
+    use crate::clock::Clock;
+    use crate::hub::Hub;
+    use crate::limits::Limits;
+    use crate::metrics::Metrics;
+    use crate::store::Memory;
+    use crate::xmpp::jid::Jid;
     use crate::xmpp::xml::parse_document;
 
     fn config(fields: &[(&str, &str)]) -> Result<NodeConfig, StanzaError> {
@@ -254,6 +282,34 @@ mod tests {
             ("pubsub#access_model", "whitelist"),
         ] {
             assert!(config(&[(name, value)]).is_err(), "{name}={value}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_client_with_rights_to_few_of_many_streams_finds_them() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("auth.toml");
+        let rule = "[[jid]]\nmatches = 'a@b'\nread = ['zz/+', 'm', 's1/#', 'zz/1']\n";
+        std::fs::write(&path, rule).unwrap();
+        let auth = Arc::new(Authenticator::new(&AuthSettings::read(&path).unwrap()).unwrap());
+        let (limits, metrics, clock) = (Arc::new(Limits::default()), Metrics::new(), Clock::start());
+        let store = Arc::new(Memory::default());
+        let hub = Arc::new(Hub::new(store, limits.clone(), Arc::new(Metrics::new()), clock));
+        let name = |text: &str| StreamName::parse(text).unwrap();
+        let others = (0..20_000).map(|number| format!("other/{number}"));
+        for text in others.chain(["zz/2", "m", "s1/x", "s10", "zz/1", "zz/1/x"].map(str::to_owned)) {
+            hub.create(&name(&text), Creation::default()).await.unwrap();
+        }
+        let domain = Jid::parse("s.example").unwrap();
+        let service = PubsubService::load(hub, limits, &metrics, clock, auth, domain).await.unwrap();
+        let who = service.requester(Jid::parse("a@b/c").unwrap());
+        let (names, is_complete) = service.names(&who, None, 50).await.unwrap();
+        assert_eq!((&*names, is_complete), (&["m", "s1/x", "zz/1", "zz/2"].map(str::to_owned)[..], true));
+        for (after, expected) in
+            [("a", "m"), ("m", "s1/x"), ("other/7", "s1/x"), ("s1/x", "zz/1"), ("zz/1", "zz/2")]
+        {
+            let found = service.names(&who, Some(name(after)), 1).await.unwrap();
+            assert_eq!(found, (vec![expected.to_owned()], false), "behind {after}");
         }
     }
 }

@@ -232,7 +232,7 @@ pub(super) fn failed(failure: Failure) -> StanzaError {
         | Failure::Unreachable
         | Failure::OverBudget(_)
         | Failure::TooFast(_) => StanzaError::resource_constraint(),
-        Failure::Broken | Failure::Unreadable => StanzaError::internal(),
+        Failure::Broken | Failure::Unreadable | Failure::UpstreamRefused(_) => StanzaError::internal(),
     }
 }
 

@@ -18,7 +18,8 @@ impl PubsubService {
         request: &Element,
         subscribe: &Element,
     ) -> Result<Element, StanzaError> {
-        let jid = own_address(who, subscribe)?;
+        let invalid = || StanzaError::bad_request().because("invalid-jid");
+        let jid = own_address(who, subscribe, invalid)?;
         let name = stream_of(who, subscribe)?;
         if request.get_child("options", PUBSUB).is_some() {
             return Err(StanzaError::unsupported("subscription-options"));
@@ -35,12 +36,13 @@ impl PubsubService {
         who: &Requester,
         unsubscribe: &Element,
     ) -> Result<Option<Element>, StanzaError> {
-        let (jid, stream) = (own_address(who, unsubscribe)?, stream_of(who, unsubscribe)?);
-        match self.subscriptions.remove(&SubscriptionKey { stream, jid }).await {
-            Ok(true) => Ok(None),
-            Ok(false) => Err(StanzaError::unexpected_request().because("not-subscribed")),
-            Err(failure) => Err(failed(failure)),
+        let jid = own_address(who, unsubscribe, StanzaError::forbidden)?;
+        let key = SubscriptionKey { stream: stream_of(who, unsubscribe)?, jid };
+        if self.subscriptions.remove(&key).await.map_err(failed)? {
+            return Ok(None);
         }
+        self.readable(who, &key.stream).await?;
+        Err(StanzaError::unexpected_request().because("not-subscribed"))
     }
 
     /// Lists the subscriptions of the client, of one node or of all.
@@ -54,11 +56,16 @@ impl PubsubService {
     }
 }
 
-/// The address that a client subscribes or unsubscribes, which must be its own, with a resource or without.
-fn own_address(who: &Requester, element: &Element) -> Result<Jid, StanzaError> {
+/// The address that a client subscribes or unsubscribes, which must be its own, with a resource or without. `of_others` is the error if it
+/// is another one (XEP-0060, sections 6.1.3.1 and 6.2.3.3).
+fn own_address(
+    who: &Requester,
+    element: &Element,
+    of_others: impl Fn() -> StanzaError,
+) -> Result<Jid, StanzaError> {
     let invalid = || StanzaError::bad_request().because("invalid-jid");
     let jid = Jid::parse(element.attr("jid").ok_or_else(invalid)?).map_err(|_| invalid())?;
-    if jid.bare() == who.jid.bare() { Ok(jid) } else { Err(invalid()) }
+    if jid.bare() == who.jid.bare() { Ok(jid) } else { Err(of_others()) }
 }
 
 fn subscription(stream: &StreamName, jid: &Jid) -> Element {

@@ -7,10 +7,13 @@
 mod stored;
 mod table;
 
+use std::future::pending;
 use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
 use bytes::Bytes;
 use parking_lot::Mutex;
+use tokio::time::{Instant, sleep_until};
 
 use super::jid::Jid;
 use super::stanza::{StanzaError, failed};
@@ -27,6 +30,9 @@ pub(super) use table::{DueSubscription, NoSubscriptionRoom, SubscriptionKey, byt
 
 /// Subscriptions whose offsets are stored at once.
 const STORED_AT_ONCE: usize = 1000;
+
+/// Delay before streams are read again that could not be read.
+const RETRY_DELAY: Duration = Duration::from_secs(1);
 
 /// All subscriptions.
 pub(super) struct JidSubscriptions {
@@ -119,15 +125,30 @@ impl JidSubscriptions {
         stored
     }
 
-    /// Waits until streams with subscriptions have changed, and makes their subscriptions due. Cancel safe.
+    /// Waits until streams with subscriptions have changed, or are to be read again, and makes their subscriptions due. Cancel safe.
     pub(super) async fn changed(&self, max: usize) {
-        let names = self.subscriber.changed(max).await;
-        let mut table = self.table.lock();
-        if self.subscriber.take_overflow() {
-            table.all_are_due();
-        } else {
-            names.iter().for_each(|name| table.stream_changed(name));
+        let retry_at = self.with(|table| table.retry_at());
+        let retry = async {
+            match retry_at {
+                Some(at) => sleep_until(at).await,
+                None => pending().await,
+            }
+        };
+        tokio::select! {
+            names = self.subscriber.changed(max) => self.with(|table| {
+                if self.subscriber.take_overflow() {
+                    table.all_are_due();
+                } else {
+                    names.iter().for_each(|name| table.stream_changed(name));
+                }
+            }),
+            () = retry => self.with(|table| table.retry_failed()),
         }
+    }
+
+    /// Makes a subscription due again after a while, because its stream could not be read.
+    pub(super) fn retry(&self, key: SubscriptionKey) {
+        self.with(|table| table.failed(key, Instant::now() + RETRY_DELAY));
     }
 
     /// Runs `operate` on the table. It must not wait.

@@ -280,6 +280,8 @@ fn with_namespace(mut element: Element, namespace: &str) -> Element {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::fuzz::held;
+    use crate::limits::Limits;
 
     const HEADER: &str = "<?xml version='1.0'?><stream:stream xmlns='jabber:client' xmlns:stream='http://etherx.jabber.org/streams' to='a'>";
 
@@ -341,15 +343,39 @@ mod tests {
         let wide = |count: usize| format!("<a>{}</a>", "<b/>".repeat(count));
         let attributes =
             |count: usize| format!("<a {}/>", (0..count).map(|n| format!("a{n}='' ")).collect::<String>());
-        assert!(stanza(&deep(DEPTH_MAX)).is_ok() && stanza(&attributes(ATTRIBUTES_MAX)).is_ok());
-        let large = Err(XmlError::TooLarge("levels"));
-        assert_eq!(stanza(&deep(DEPTH_MAX + 1)), large);
-        assert_eq!(stanza(&attributes(ATTRIBUTES_MAX + 1)), Err(XmlError::TooLarge("attributes")));
-        assert_eq!(stanza(&format!("<{}/>", "n".repeat(257))), Err(XmlError::TooLarge("bytes in a name")));
+        let named = |bytes: usize| format!("<{}/>", "n".repeat(bytes));
+        assert!([deep(32), attributes(64), named(256)].iter().all(|text| stanza(text).is_ok()));
+        assert_eq!(stanza(&deep(33)), Err(XmlError::TooLarge("levels")));
+        assert_eq!(stanza(&attributes(65)), Err(XmlError::TooLarge("attributes")));
+        assert_eq!(stanza(&named(257)), Err(XmlError::TooLarge("bytes in a name")));
         assert_eq!(stanza(&format!("<a>{}</a>", "x".repeat(10_000))), Err(XmlError::TooLarge("bytes")));
         let document = |text: &str| parse_document(text.as_bytes(), 100_000);
-        assert!(document(&wide(ELEMENTS_MAX - 1)).is_ok());
-        assert_eq!(document(&wide(ELEMENTS_MAX)), Err(XmlError::TooLarge("elements")));
+        assert!(document(&wide(4095)).is_ok());
+        assert_eq!(document(&wide(4096)), Err(XmlError::TooLarge("elements")));
+        assert_eq!(Limits::default().xmpp_stanza_bytes_max, 256 * 1024);
+    }
+
+    #[test]
+    fn a_stream_keeps_nothing_of_the_stanzas_that_it_has_brought() {
+        let mut decoder = StreamDecoder::new(10_000);
+        let mut decode = |text: &str| {
+            let mut bytes = text.as_bytes();
+            while decoder.next(&mut bytes).unwrap().is_some() {}
+        };
+        decode(HEADER);
+        let mut names = (0..).map(|number| {
+            let declared: String =
+                (0..20).map(|index| format!(" xmlns:p{index}='n{number}-{index}'")).collect();
+            format!("<a{number} xmlns='n{number}'{declared} p1:b{number}=''><p2:c/></a{number}>")
+        });
+        for text in names.by_ref().take(1000) {
+            decode(&text);
+        }
+        let before = held();
+        for text in names.take(10_000) {
+            decode(&text);
+        }
+        assert!(held() - before < 64 * 1024, "{} bytes more are held", held() - before);
     }
 
     #[test]

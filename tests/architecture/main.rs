@@ -27,7 +27,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("outbound", &["hub", "http_client"]),
     ("admin", &["hub", "config"]),
     ("hub", &["stream", "budget"]),
-    ("store", &["stream", "budget"]),
+    ("store", &["stream", "budget", "http_client"]),
     ("budget", &["stream"]),
     ("maintenance", &["store", "export"]),
     ("export", &["stream"]),

@@ -13,6 +13,7 @@ mod world;
 
 mod credentials;
 mod devices;
+mod edges;
 mod fallback;
 mod forms;
 mod handling;

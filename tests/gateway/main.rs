@@ -17,6 +17,7 @@ mod caching;
 mod carriers;
 mod command_line;
 mod drained_store;
+mod edges;
 mod epochs;
 mod event_source;
 mod gaps;

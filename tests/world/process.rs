@@ -31,6 +31,8 @@ pub struct Gateway {
     pub admin: SocketAddr,
     /// Address of the MQTT listener.
     pub mqtt: SocketAddr,
+    /// The gateway whose edge it is, with `GATEWAY_EDGE`; signals end both.
+    parent: Option<Box<Self>>,
     child: Child,
     log: File,
     _stdout: Lines<BufReader<ChildStdout>>,
@@ -39,6 +41,13 @@ pub struct Gateway {
 /// Returns the command under test: the one in `GATEWAY_BINARY`, such as a release build, or that of this build.
 pub fn program() -> String {
     std::env::var("GATEWAY_BINARY").unwrap_or_else(|_| env!("CARGO_BIN_EXE_pollgate").to_owned())
+}
+
+/// Whether clients reach the gateway through an edge: with `GATEWAY_EDGE`, except where the scenario is about tokens, certificates or
+/// an edge of its own.
+fn is_behind_edge(arguments: &[&str]) -> bool {
+    let own = ["--auth", "--tls-certificate", "--upstream"];
+    std::env::var_os("GATEWAY_EDGE").is_some() && !arguments.iter().any(|argument| own.contains(argument))
 }
 
 /// Whether the command under test is an optimized build.
@@ -54,8 +63,32 @@ impl Gateway {
 
     /// Like [`Self::start`], with environment variables.
     pub async fn start_with(arguments: &[&str], variables: &[(&str, &str)]) -> Self {
+        if is_behind_edge(arguments) {
+            return Self::start_behind_edge(arguments, variables).await;
+        }
+        Self::start_alone(arguments, variables).await
+    }
+
+    async fn start_alone(arguments: &[&str], variables: &[(&str, &str)]) -> Self {
         let started = Self::try_start(&[], arguments, variables).await;
         started.unwrap_or_else(|status| panic!("the gateway ended before it listened: {status}"))
+    }
+
+    /// Starts a gateway and an edge of it, which clients use. The store is that of the first.
+    async fn start_behind_edge(arguments: &[&str], variables: &[(&str, &str)]) -> Self {
+        let parent = Self::start_alone(arguments, variables).await;
+        let upstream = format!("http://{}", parent.address);
+        let mut of_edge = vec!["--upstream", &upstream];
+        let mut rest = arguments.iter();
+        while let Some(option) = rest.next() {
+            match *option {
+                "--store" | "--sync" => drop(rest.next()),
+                option => of_edge.push(option),
+            }
+        }
+        let mut edge = Self::start_alone(&of_edge, variables).await;
+        edge.parent = Some(Box::new(parent));
+        edge
     }
 
     /// Starts a gateway through a command that runs it, such as strace; an error if it ends before it listens.
@@ -101,7 +134,7 @@ impl Gateway {
                 .expect("it ends in time")
                 .expect("it had started"));
         };
-        Ok(Self { address, admin, mqtt, child, log, _stdout: stdout })
+        Ok(Self { address, admin, mqtt, parent: None, child, log, _stdout: stdout })
     }
 
     /// Returns its log until now.
@@ -174,6 +207,9 @@ impl Gateway {
         };
         let id = Pid::from_raw(self.id() as i32).expect("a process id");
         kill_process(id, signal).expect("it runs");
+        if let Some(parent) = &self.parent {
+            parent.signal(name);
+        }
     }
 
     /// Kills it and waits until it has ended, so that another one can use its store.
@@ -184,6 +220,9 @@ impl Gateway {
 
     /// Waits until it ends.
     pub async fn ended(&mut self, within: Duration) -> ExitStatus {
+        if let Some(parent) = &mut self.parent {
+            Box::pin(parent.ended(within)).await;
+        }
         timeout(within, self.child.wait()).await.expect("it ends in time").expect("it had started")
     }
 

@@ -18,8 +18,8 @@ export class Client {
   heard = []
 
   // A client that has logged in. It ends with the test at the latest. The service is told that it is there, unless it is `silent`.
-  static async connect(context, prosody, user, how = "announces") {
-    const client = new Client([...prosody.login(user), how])
+  static async connect(context, server, user, how = "announces") {
+    const client = new Client([...server.login(user), how])
     context.after(() => client.end())
     client.jid = (await client.event(({ event }) => event === "connected")).jid
     return client

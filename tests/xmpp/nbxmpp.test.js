@@ -10,7 +10,7 @@ import { fileURLToPath } from "node:url"
 import { Line } from "./line.js"
 import { command, DOMAIN, folderOf, gatewayOf, options } from "./online.js"
 
-const folder = join(dirname(fileURLToPath(import.meta.url)), "nbxmpp")
+const folder = join(dirname(fileURLToPath(import.meta.url)), "gajim")
 
 // What the client says, one event after the other.
 async function* said(child) {
@@ -30,7 +30,7 @@ test("nbxmpp logs in with a password, and goes on over a new connection", option
 
   const line = await Line.to(context, gateway)
   const login = [line.xmpp, "dora", DOMAIN, "pencil", "news"]
-  const child = spawn(join(folder, ".venv/bin/python"), [join(folder, "client.py"), ...login], { stdio: ["ignore", "pipe", "inherit"] })
+  const child = spawn(join(folder, ".venv/bin/python"), [join(folder, "websocket_client.py"), ...login], { stdio: ["ignore", "pipe", "inherit"] })
   const exited = once(child, "exit")
   context.after(() => {
     child.kill("SIGKILL")

@@ -18,7 +18,17 @@ RSM = "http://jabber.org/protocol/rsm"
 MAM = "urn:xmpp:mam:2"
 JSON = "urn:xmpp:json:0"
 STANZA_ID = "urn:xmpp:sid:0"
+DISCO_INFO = "http://jabber.org/protocol/disco#info"
+DISCO_ITEMS = "http://jabber.org/protocol/disco#items"
 CLIENT = "jabber:client"
+
+
+def stay_plain(client):
+    """Lets a client log in without TLS."""
+    client.enable_starttls = False
+    client.enable_direct_tls = False
+    client.enable_plaintext = True
+    client.plugin["feature_mechanisms"].unencrypted_plain = True
 
 
 def say(event, **further):
@@ -51,10 +61,7 @@ class Client(slixmpp.ClientXMPP):
         self.announces = announces
         for plugin in ("xep_0030", "xep_0059", "xep_0060", "xep_0199"):
             self.register_plugin(plugin)
-        self.enable_starttls = False
-        self.enable_direct_tls = False
-        self.enable_plaintext = True
-        self.plugin["feature_mechanisms"].unencrypted_plain = True
+        stay_plain(self)
         self.service = service
         self.results = []
         self.add_event_handler("session_start", self.begin)
@@ -100,8 +107,8 @@ class Client(slixmpp.ClientXMPP):
             conditions = [child.tag.split("}")[1] for child in failed] if failed is not None else []
             return {"error": conditions, "type": None if failed is None else failed.get("type")}
         xml = answer.xml
-        names = [found.get("node") for found in xml.iter("{http://jabber.org/protocol/disco#items}item")]
-        features = [found.get("var") for found in xml.iter("{http://jabber.org/protocol/disco#info}feature")]
+        names = [found.get("node") for found in xml.iter(f"{{{DISCO_ITEMS}}}item")]
+        features = [found.get("var") for found in xml.iter(f"{{{DISCO_INFO}}}feature")]
         nodes = [found.get("node") for found in xml.iter(f"{{{PUBSUB}}}subscription")]
         fin = xml.find(f"{{{MAM}}}fin")
         return {
@@ -167,4 +174,5 @@ async def main(host, port, jid, password, service, announces="announces"):
     await commands(client)
 
 
-asyncio.run(main(*sys.argv[1:]))
+if __name__ == "__main__":
+    asyncio.run(main(*sys.argv[1:]))

@@ -1,6 +1,7 @@
 // Clients that connect to the gateway itself, over WebSocket (RFC 7395): @xmpp/client and stanza, and sockets that break the rules.
 import assert from "node:assert/strict"
 import { once } from "node:events"
+import { readFile } from "node:fs/promises"
 import { join } from "node:path"
 import { test } from "node:test"
 import { command, DOMAIN, folderOf, gatewayOf, JSON_NAMESPACE, Online, options, PUBSUB, stanza, WebSocket, xml } from "./online.js"
@@ -68,7 +69,8 @@ test("a token gives its rights, and the stream ends when it is revoked", options
   command(["keygen", join(folder, "key")])
   const token = (subject) =>
     command(["token", "--key-file", join(folder, "key"), "--subject", subject, "--read", "open/#", "--append", "open/#", "--create", "open/#"])
-  const gateway = await gatewayOf(context, ["--auth", join(folder, "key")])
+  const audit = join(folder, "audit.log")
+  const gateway = await gatewayOf(context, ["--auth", join(folder, "key"), "--audit-log", audit, "--limit", "drain_spread=100ms"])
   const alice = await Online.of(context, gateway, "alice", token("anna"))
   await alice.publish("open/a", "1")
   assert.equal(await alice.publish("closed", "1").then(() => null, ({ condition }) => condition), "forbidden")
@@ -81,6 +83,11 @@ test("a token gives its rights, and the stream ends when it is revoked", options
   assert(revoked.ok, `answered ${revoked.status}`)
   await ended
   assert.equal(alice.errors[0].condition, "not-authorized")
+  await gateway.drain()
+  const lines = (await readFile(audit, "utf8")).trim().split("\n").map((line) => JSON.parse(line))
+  const entries = lines.filter(({ client }) => client).map(({ event, who, stream }) => [event, who, stream])
+  const expected = [["created", "open/a"], ["refused", "closed"], ["refused", "closed"]]
+  assert.deepEqual(entries, expected.map(([event, stream]) => [event, "pollgate anna", stream]))
 })
 
 test("a socket that breaks the rules is told why, and closed", options, async (context) => {

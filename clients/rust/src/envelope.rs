@@ -118,7 +118,8 @@ impl Data {
     fn positions(&self) -> u64 {
         match self {
             Self::Json(_) | Self::Text(_) => 1,
-            Self::Binary(bytes) => bytes.len() as u64,
+            // A message without bytes takes one position.
+            Self::Binary(bytes) => bytes.len().max(1) as u64,
         }
     }
 }

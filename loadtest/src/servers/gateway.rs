@@ -11,6 +11,7 @@ use super::{Running, ServerError, Storage};
 use crate::dialects::Dialect;
 use crate::providers::Providers;
 use crate::strategies::Strategy;
+use crate::strategies::xmpp::DOMAIN;
 use crate::target::Target;
 
 /// Name in the report and of the program.
@@ -95,6 +96,9 @@ pub(super) async fn start(
         && hold.as_secs() > HOLD_MAX_SECONDS
     {
         arguments.extend(["--hold-max".to_owned(), format!("{}s", hold.as_secs())]);
+    }
+    if strategy == Strategy::XmppWebSocket {
+        arguments.extend(["--xmpp-domain", DOMAIN].map(str::to_owned));
     }
     let (providers, settings) = match strategy {
         Strategy::Wake(provider) => {

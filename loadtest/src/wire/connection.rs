@@ -42,6 +42,9 @@ pub enum WireError {
     /// Not MQTT, or refused by the broker.
     #[error("MQTT: {0}")]
     Mqtt(String),
+    /// Not XMPP, or refused by the server.
+    #[error("XMPP: {0}")]
+    Xmpp(String),
     /// The client cannot be woken.
     #[error("wakes: {0}")]
     Wakes(String),

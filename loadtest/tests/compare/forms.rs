@@ -69,6 +69,13 @@ async fn every_form_delivers_everything() {
     assert!(polls.prediction.is_some() && of(&report, "sse").prediction.is_none());
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn xmpp_clients_get_everything() {
+    let _turn = alone().await;
+    let report = Loadtest::new(&[&LOAD[..], &["--strategy", "xmpp:websocket"]].concat()).run().await.report();
+    check(&report, 1);
+}
+
 /// 50 clients on 7 streams give the same counts in one process and in 3, with two repeats.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn several_processes_and_repeats_measure_together() {

@@ -15,6 +15,7 @@ use super::{Authenticator, Issuer, KeySource, Unauthorized, Verifier, whole_seco
 use crate::auth::certificates::{SUBJECTS, revoked_by};
 use crate::auth::crypto::fingerprint;
 use crate::auth::grants::{CredentialRecord, Grants};
+use crate::auth::jids;
 use crate::auth::keys::Key;
 use crate::auth::revocation::{InvalidRevocation, REVOCATIONS_MAX, Revocation, Target, seconds};
 use crate::auth::scram::ScramOutcome;
@@ -216,8 +217,10 @@ impl Authenticator {
         let verifier = self.verifier.as_ref().ok_or(InvalidRevocation::Open)?;
         let revocation = revocation.checked(now)?;
         let is_of_certificates = revocation.is_of_certificates() && !verifier.certificate_rules.is_empty();
+        let is_of_jids = revocation.is_of_jids() && !verifier.jid_rules.is_empty();
         let is_of_users = revocation.is_of_users() && !verifier.users.is_empty();
-        if !is_of_certificates && !is_of_users && !verifier.issuers.contains_key(&revocation.iss) {
+        let is_of_names = is_of_certificates || is_of_jids || is_of_users;
+        if !is_of_names && !verifier.issuers.contains_key(&revocation.iss) {
             return Err(InvalidRevocation::Issuer);
         }
         if verifier.standing.borrow().revocations(seconds(now)).count() >= REVOCATIONS_MAX {
@@ -267,6 +270,7 @@ impl Verifier {
                 keys.insert(self.digest_of_certificates());
             }
             keys.extend(self.users.keys());
+            keys.insert(jids::key());
             standing.set_keys(keys, revoked);
         });
         self.changes.fetch_add(1, Ordering::Release);

@@ -223,6 +223,12 @@ impl Admin {
             "/ready" if self.hub.store_is_damaged() => {
                 text(StatusCode::OK, "text/plain", "ready, but the store is damaged\n".into())
             }
+            // What is known is served on, and held polls stay held.
+            "/ready" if !self.hub.store_is_reachable() => text(
+                StatusCode::OK,
+                "text/plain",
+                "ready, but the upstream gateway cannot be reached\n".into(),
+            ),
             "/ready" => text(StatusCode::OK, "text/plain", "ready\n".into()),
             "/metrics" => {
                 let metrics = self.metrics.text(self.hub.counts(), &self.hub.memory());

@@ -39,6 +39,7 @@ names! {
     STREAM_FORK_OFFSET = "stream-fork-offset",
     STREAM_FORK_SUB_OFFSET = "stream-fork-sub-offset",
     STREAM_GAP = "stream-gap",
+    STREAM_LENGTHS = "stream-lengths",
     STREAM_MAX_AGE = "stream-max-age",
     STREAM_MAX_BYTES = "stream-max-bytes",
     STREAM_MAX_MESSAGES = "stream-max-messages",

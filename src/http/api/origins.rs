@@ -23,7 +23,7 @@ pub(in crate::http) struct Origins {
 /// The fields that pages may read if they send cookies; `*` does not count then (Fetch standard, section 3.3.5).
 const EXPOSED_WITH_CREDENTIALS: &str = "etag, location, preference-applied, producer-epoch, producer-expected-seq, \
     producer-received-seq, producer-seq, retry-after, stream-closed, stream-cursor, stream-earliest-offset, \
-    stream-expires-at, stream-gap, stream-max-age, stream-max-bytes, stream-max-messages, stream-next-offset, \
+    stream-expires-at, stream-gap, stream-lengths, stream-max-age, stream-max-bytes, stream-max-messages, stream-next-offset, \
     stream-origin, stream-origin-interval, stream-origin-key, stream-origin-poll, stream-origin-status, stream-sse-data-encoding, stream-superseded, stream-ttl, stream-up-to-date, stream-warning, www-authenticate";
 
 /// Why a value of the setting `origin` is invalid.

@@ -70,7 +70,7 @@ pub(in crate::http) trait Parameters {
     fn seconds(&self, name: &str) -> Result<Option<u64>, Malformed>;
 }
 
-const NAMES: [&str; 11] = [
+const NAMES: [&str; 12] = [
     "offset",
     "live",
     "cursor",
@@ -78,6 +78,7 @@ const NAMES: [&str; 11] = [
     "timeout",
     "client",
     "heartbeat",
+    "lengths",
     "create",
     "from",
     "times",

@@ -52,6 +52,8 @@ pub(in crate::http) struct ShortPoll {
     pub(in crate::http) from: ReadFrom,
     /// The request names an offset; without one, the earliest message is the first.
     pub(in crate::http) has_offset: bool,
+    /// The client asks for the lengths of the appends to a stream that is not JSON.
+    pub(in crate::http) asks_lengths: bool,
     pub(in crate::http) if_none_match: Option<String>,
     /// The client, which may be a device.
     pub(in crate::http) client: Option<ClientId>,

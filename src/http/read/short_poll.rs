@@ -1,5 +1,6 @@
 //! The short poll: returns the available messages at once (protocol, section 5.6).
 
+use bytes::Bytes;
 use hyper::StatusCode;
 use hyper::header::{CACHE_CONTROL, CONTENT_TYPE};
 
@@ -8,12 +9,16 @@ use super::request::{ReadFrom, ShortPoll};
 use super::resume_token;
 use crate::http::api::answer::{self, Audience, Caching};
 use crate::http::api::error::Error;
+use crate::http::api::fields::STREAM_LENGTHS;
 use crate::http::api::gateway::Gateway;
 use crate::http::api::polled_origins::put_status;
 use crate::http::conn::Answer;
 use crate::http::conn::Body;
 use crate::hub::{MultiBatch, MultiReader, RequestedStream, Source as _};
-use crate::stream::{Start, StreamName};
+use crate::stream::{Batch, Start, StreamName};
+
+/// The longest `Stream-Lengths`, in bytes.
+const LENGTHS_BYTES_MAX: usize = 4096;
 
 impl Gateway {
     pub(in crate::http) async fn short_poll<A: Answer>(&self, poll: ShortPoll) -> Result<A, Error> {
@@ -28,7 +33,8 @@ impl Gateway {
                     Start::Earliest if !poll.has_offset => Caching::Revalidated,
                     Start::Earliest | Start::At(_) => Caching::Pages,
                 };
-                self.short_poll_one(stream, start, (keep, poll.audience), poll.if_none_match).await
+                let caching = (keep, poll.audience);
+                self.short_poll_one(stream, start, caching, poll.if_none_match, poll.asks_lengths).await
             }
             // Boxed, because it is larger and less frequent.
             ReadFrom::Many(streams) => Box::pin(self.short_poll_many(streams)).await,
@@ -41,8 +47,10 @@ impl Gateway {
         start: Start,
         (keep, audience): (Caching, Audience),
         if_none_match: Option<String>,
+        asks_lengths: bool,
     ) -> Result<A, Error> {
-        let batch = self.hub.read(&stream, start).await?;
+        let mut batch = self.hub.read(&stream, start).await?;
+        let lengths = (asks_lengths && !batch.content_type.is_json()).then(|| cut_to_lengths(&mut batch));
         // A response that caches keep does not tell it, because it changes.
         let origin = if batch.up_to_date { self.hub.origin_status(&stream) } else { None };
         let with_origin = |mut answer: A| {
@@ -63,7 +71,11 @@ impl Gateway {
             return Ok(with_origin(answer));
         }
         self.metrics.messages_out(stream.tenant_prefix(), batch.messages, batch.len());
-        Ok(with_origin(answer::messages(&batch, keep, audience)))
+        let mut answer = with_origin(answer::messages(&batch, keep, audience));
+        if let Some(lengths) = lengths {
+            answer.put(STREAM_LENGTHS, lengths.as_bytes());
+        }
+        Ok(answer)
     }
 
     async fn short_poll_many<A: Answer>(&self, streams: Vec<RequestedStream>) -> Result<A, Error> {
@@ -71,6 +83,31 @@ impl Gateway {
         let batch = reader.read(self.limits.read_bytes_max).await?;
         Ok(many(&reader, &batch, false))
     }
+}
+
+/// Returns the lengths of the appends of a batch as the value of `Stream-Lengths`, `5,3*2` for one of 5 bytes and two of 3. Cuts the
+/// batch behind the appends whose lengths fit into the field.
+fn cut_to_lengths(batch: &mut Batch) -> String {
+    let (mut text, mut pieces, mut positions) = (String::new(), 0, 0);
+    for run in batch.pieces.chunk_by(|one, next| one.len() == next.len()) {
+        let length = run.first().map_or(0, Bytes::len);
+        let times = if run.len() > 1 { format!("*{}", run.len()) } else { String::new() };
+        let run_text = format!("{}{length}{times}", if text.is_empty() { "" } else { "," });
+        if text.len() + run_text.len() > LENGTHS_BYTES_MAX {
+            break;
+        }
+        text.push_str(&run_text);
+        pieces += run.len();
+        // An append without bytes takes one position.
+        positions += length.max(1) as u64 * run.len() as u64;
+    }
+    if pieces < batch.pieces.len() {
+        batch.pieces.truncate(pieces);
+        batch.messages = pieces as u64;
+        batch.next.position = batch.start.position.after(positions);
+        (batch.up_to_date, batch.closed) = (false, false);
+    }
+    text
 }
 
 /// Returns the response to a poll of many streams: always 200 with an envelope.

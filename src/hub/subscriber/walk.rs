@@ -24,23 +24,42 @@ enum Root {
     Under(Box<str>),
 }
 
-impl StreamWalk {
-    /// Creates a walk that visits every stream that one of the filters matches. Streams under overlapping
-    /// wildcard filters are visited once.
-    pub fn over<'a>(filters: impl IntoIterator<Item = &'a Filter>) -> Self {
-        let (mut prefixes, mut roots) = (Vec::new(), Vec::new());
-        for filter in filters {
-            match filter.exact() {
-                Some(name) => roots.push(Root::Stream(name.clone())),
-                None if filter.has_wildcard() => prefixes.push(filter.prefix()),
-                // No stream can have this name.
-                None => {}
-            }
+impl Root {
+    /// A prefix comes before the stream with this name.
+    fn order(&self) -> (&str, bool) {
+        match self {
+            Self::Stream(name) => (name.as_str(), true),
+            Self::Under(prefix) => (prefix, false),
         }
-        prefixes.sort_unstable();
-        prefixes.dedup_by(|later, earlier| later.starts_with(&**earlier));
-        roots.extend(prefixes.into_iter().rev().map(|prefix| Root::Under(prefix.into())));
+    }
+
+    /// Whether all streams of `later`, which does not come before this part, are streams of this part.
+    fn covers(&self, later: &Self) -> bool {
+        match self {
+            Self::Stream(_) => self == later,
+            Self::Under(prefix) => later.order().0.starts_with(&**prefix),
+        }
+    }
+}
+
+impl StreamWalk {
+    /// Creates a walk that visits every stream that one of the filters matches once, in the order of the names.
+    pub fn over<'a>(filters: impl IntoIterator<Item = &'a Filter>) -> Self {
+        let root = |filter: &'a Filter| match filter.exact() {
+            Some(name) => Some(Root::Stream(name.clone())),
+            // Without a wildcard, no stream can have this name.
+            None => filter.has_wildcard().then(|| Root::Under(filter.prefix().into())),
+        };
+        let mut roots: Vec<_> = filters.into_iter().filter_map(root).collect();
+        roots.sort_unstable_by(|one, other| one.order().cmp(&other.order()));
+        roots.dedup_by(|later, earlier| earlier.covers(later));
+        roots.reverse();
         Self { roots, after: None }
+    }
+
+    /// Number of parts that are still to be visited.
+    pub fn parts(&self) -> usize {
+        self.roots.len()
     }
 
     /// Whether all streams have been visited.
@@ -69,16 +88,17 @@ impl Hub {
             }
             Root::Under(prefix) => {
                 yield_now().await;
-                let page = || self.store.page(prefix, walk.after.as_ref(), self.clock.now());
+                // Before the part, a page would end at once.
+                let after = walk.after.as_ref().filter(|after| after.as_str() >= &**prefix);
+                let page = || self.store.page(prefix, after, self.clock.now());
                 let page = until_answered(page).await;
                 // Filters without a prefix match no name that begins with `$`.
                 let is_of_tenant = |name: &StreamName| prefix.is_empty() && !name.tenant().is_default();
-                walk.after = match page.next {
-                    Some(name) if is_of_tenant(&name) => Some(StreamName::behind_tenants()),
-                    next => next,
-                };
-                if walk.after.is_none() {
-                    walk.roots.pop();
+                match page.next {
+                    Some(name) if is_of_tenant(&name) => walk.after = Some(StreamName::behind_tenants()),
+                    Some(name) => walk.after = Some(name),
+                    // Later parts come behind all that were visited.
+                    None => drop(walk.roots.pop()),
                 }
                 Some(page.streams)
             }
@@ -99,7 +119,7 @@ mod tests {
         let under = |prefix: &str| Root::Under(prefix.into());
         assert_eq!(roots(&["a/#", "a/b/#", "b/+/c", "b/+"]), [under("b/"), under("a")]);
         assert_eq!(roots(&["a/#", "#", "+/x"]), [under("")]);
-        let named = Root::Stream(StreamName::parse("a").unwrap());
-        assert_eq!(roots(&["a", "a//b", "c/#"]), [named, under("c")]);
+        let named = |name| Root::Stream(StreamName::parse(name).unwrap());
+        assert_eq!(roots(&["d", "a", "a//b", "c/#", "c/x", "a"]), [named("d"), under("c"), named("a")]);
     }
 }

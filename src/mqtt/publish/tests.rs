@@ -1,176 +1,20 @@
-//! Tests how many store operations a publish takes, and its outcome.
+//! Tests how many store operations a publish takes, and its outcome, and that a failed read is repeated.
 
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::SystemTime;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
+use tokio::task::yield_now;
+use tokio::time::Instant;
 
 use super::*;
-use crate::clock::Clock;
+use crate::clock::{Clock, in_time};
 use crate::hub::{Creation, Hub};
 use crate::limits::Limits;
 use crate::metrics::Metrics;
-use crate::store::Memory;
-use crate::stream::{
-    Appended, Batch, ChangeError, Create, CreateError, Created, Description, Epoch, Message, MessageLimit,
-    Messages, Principal, ReadError, ReadLimit, SessionNames, SessionPage, Snapshot, Start, Store, StreamPage,
-    Work,
-};
-
-/// A memory store that counts its operations.
-#[derive(Default)]
-struct Counting {
-    memory: Memory,
-    calls: AtomicUsize,
-}
-
-impl Counting {
-    fn counted(&self) -> &Memory {
-        self.calls.fetch_add(1, Ordering::Relaxed);
-        &self.memory
-    }
-}
-
-impl Store for Counting {
-    fn create<'a>(
-        &'a self,
-        name: &'a StreamName,
-        create: Create,
-        now: SystemTime,
-    ) -> Work<'a, Result<Created, CreateError>> {
-        self.counted().create(name, create, now)
-    }
-
-    fn append<'a>(
-        &'a self,
-        name: &'a StreamName,
-        append: Box<Append>,
-        now: SystemTime,
-    ) -> Work<'a, Result<Appended, AppendError>> {
-        self.counted().append(name, append, now)
-    }
-
-    fn read<'a>(
-        &'a self,
-        name: &'a StreamName,
-        start: Start,
-        limit: ReadLimit,
-        now: SystemTime,
-    ) -> Work<'a, Result<Batch, ReadError>> {
-        self.counted().read(name, start, limit, now)
-    }
-
-    fn messages<'a>(
-        &'a self,
-        name: &'a StreamName,
-        start: Start,
-        limit: MessageLimit,
-        now: SystemTime,
-    ) -> Work<'a, Result<Messages, ReadError>> {
-        self.counted().messages(name, start, limit, now)
-    }
-
-    fn peek<'a>(
-        &'a self,
-        name: &'a StreamName,
-        start: Start,
-        limit: MessageLimit,
-        now: SystemTime,
-    ) -> Work<'a, Result<Messages, ReadError>> {
-        self.counted().peek(name, start, limit, now)
-    }
-
-    fn retained<'a>(
-        &'a self,
-        name: &'a StreamName,
-        now: SystemTime,
-    ) -> Work<'a, Result<Option<Message>, ReadError>> {
-        self.counted().retained(name, now)
-    }
-
-    fn clear_retained<'a>(
-        &'a self,
-        name: &'a StreamName,
-        now: SystemTime,
-    ) -> Work<'a, Result<(), ChangeError>> {
-        self.counted().clear_retained(name, now)
-    }
-
-    fn describe<'a>(
-        &'a self,
-        name: &'a StreamName,
-        now: SystemTime,
-    ) -> Work<'a, Result<Description, ChangeError>> {
-        self.counted().describe(name, now)
-    }
-
-    fn snapshot<'a>(
-        &'a self,
-        name: &'a StreamName,
-        now: SystemTime,
-    ) -> Work<'a, Result<Snapshot, ReadError>> {
-        self.counted().snapshot(name, now)
-    }
-
-    fn delete<'a>(&'a self, name: &'a StreamName, now: SystemTime) -> Work<'a, Result<(), ChangeError>> {
-        self.counted().delete(name, now)
-    }
-
-    fn change_session(&self, change: SessionChange) -> Work<'_, Result<(), Failure>> {
-        self.counted().change_session(change)
-    }
-
-    fn session_page<'a>(
-        &'a self,
-        names: SessionNames<'a>,
-        after: Option<&'a str>,
-    ) -> Work<'a, Result<SessionPage, Failure>> {
-        self.memory.session_page(names, after)
-    }
-
-    fn outlives_process(&self) -> bool {
-        self.memory.outlives_process()
-    }
-
-    fn attach(&self, name: &StreamName) -> Option<Epoch> {
-        self.counted().attach(name)
-    }
-
-    fn detach(&self, name: &StreamName, epoch: Epoch, now: SystemTime) {
-        self.counted().detach(name, epoch, now);
-    }
-
-    fn follow_wall(&self, now: SystemTime, wall: SystemTime) {
-        self.memory.follow_wall(now, wall);
-    }
-
-    fn sweep(&self, now: SystemTime) -> Work<'_, Result<Vec<StreamName>, Failure>> {
-        self.memory.sweep(now)
-    }
-
-    fn page<'a>(
-        &'a self,
-        prefix: &'a str,
-        after: Option<&'a StreamName>,
-        now: SystemTime,
-    ) -> Work<'a, Result<StreamPage, Failure>> {
-        self.counted().page(prefix, after, now)
-    }
-
-    fn streams(&self) -> usize {
-        self.memory.streams()
-    }
-
-    fn is_damaged(&self) -> bool {
-        self.memory.is_damaged()
-    }
-
-    fn has_failed(&self) -> bool {
-        self.memory.has_failed()
-    }
-
-    fn close<'a>(&'a self) -> Work<'a, ()> {
-        self.memory.close()
-    }
-}
+use crate::mqtt::Peer;
+use crate::store::CountedMemory;
+use crate::stream::Principal;
 
 fn name(text: &str) -> StreamName {
     StreamName::parse(text).unwrap()
@@ -193,7 +37,7 @@ fn publication(payload: &'static str, content_type: Option<&str>) -> Publication
 
 #[tokio::test]
 async fn a_publish_is_one_store_operation() {
-    let (store, limits) = (Arc::new(Counting::default()), Arc::new(Limits::default()));
+    let (store, limits) = (Arc::new(CountedMemory::default()), Arc::new(Limits::default()));
     let (metrics, clock) = (Arc::new(Metrics::new()), Clock::start());
     let hub = Arc::new(Hub::new(store.clone(), limits.clone(), metrics.clone(), clock));
     for (stream, content_type) in [("json", "application/json"), ("text", "text/plain")] {
@@ -218,4 +62,46 @@ async fn a_publish_is_one_store_operation() {
         let now = hub.describe(&name(stream)).await.map_or(0, |described| described.tail.position.0);
         assert_eq!(now, tail, "{payload} to {stream}");
     }
+}
+
+/// A client that sends and receives bytes.
+struct Client(DuplexStream);
+
+impl Client {
+    async fn send(&mut self, packet: &[u8]) {
+        self.0.write_all(packet).await.unwrap();
+    }
+
+    async fn receives(&mut self, packet: &[u8]) {
+        let mut received = vec![0; packet.len()];
+        in_time("a packet", self.0.read_exact(&mut received)).await.unwrap();
+        assert_eq!(received, packet);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stream_that_could_not_be_read_is_read_again_without_another_message() {
+    let (store, limits) = (Arc::new(CountedMemory::default()), Arc::new(Limits::default()));
+    let (metrics, clock) = (Arc::new(Metrics::new()), Clock::start());
+    let hub = Arc::new(Hub::new(store.clone(), limits.clone(), metrics.clone(), clock));
+    let broker = Arc::new(Broker::new(hub, limits, &metrics, clock));
+    let (client, server) = duplex(4096);
+    let peer = Peer { principal: Principal(1), grants: None, address: None };
+    tokio::spawn(broker.clone().serve(server, peer, false));
+    let mut client = Client(client);
+    client.send(b"\x10\x0d\0\x04MQTT\x04\x02\0\0\0\x01c").await;
+    client.receives(b"\x20\x02\0\0").await;
+    client.send(b"\x82\x06\0\x01\0\x01a\0").await;
+    client.receives(b"\x90\x03\0\x01\0").await;
+    store.fails_to_read.store(true, Ordering::Relaxed);
+    let before = store.calls.load(Ordering::Relaxed);
+    broker.append("ada", &name("a"), publication("x", None)).await.unwrap();
+    // The append, and a read of the connection that fails.
+    while store.calls.load(Ordering::Relaxed) < before + 2 {
+        yield_now().await;
+    }
+    store.fails_to_read.store(false, Ordering::Relaxed);
+    let since = Instant::now();
+    client.receives(b"\x30\x04\0\x01ax").await;
+    assert!(since.elapsed() <= Duration::from_secs(1), "{:?}", since.elapsed());
 }

@@ -122,7 +122,7 @@ impl<C: Content> Record<C> {
     }
 
     /// The message that contains the position `at` (relative to the record), from `at` on.
-    pub(super) fn message_at(&self, at: u64) -> Option<Placed<C::Piece>> {
+    pub(in crate::store) fn message_at(&self, at: u64) -> Option<Placed<C::Piece>> {
         if at >= self.shape.positions() {
             return None;
         }

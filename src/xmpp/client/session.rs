@@ -83,7 +83,8 @@ impl ClientSession {
             front.auth.clone(),
             front.domain.clone(),
             principal,
-        );
+        )
+        .auditing(front.audit_log.clone());
         front.metrics.clients.inc();
         Self {
             front,

@@ -6,6 +6,8 @@ mod tests;
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 
+use tokio::time::Instant;
+
 use crate::auth::Grants;
 use crate::budget::{Account, Budget, Charge};
 use crate::limits::Limits;
@@ -59,6 +61,9 @@ pub(in crate::xmpp) struct JidTable {
     unconfirmed: BTreeSet<SubscriptionKey>,
     /// Subscriptions whose stored state is outdated.
     unsaved: BTreeSet<SubscriptionKey>,
+    /// Subscriptions whose streams could not be read, and when to read them again.
+    failed: BTreeSet<SubscriptionKey>,
+    retry_at: Option<Instant>,
     budget: Arc<Budget>,
     subscriptions_max: usize,
     per_jid_max: usize,
@@ -94,6 +99,8 @@ impl JidTable {
             due: VecDeque::new(),
             unconfirmed: BTreeSet::new(),
             unsaved: BTreeSet::new(),
+            failed: BTreeSet::new(),
+            retry_at: None,
             budget,
             subscriptions_max: limits.xmpp_subscriptions_max,
             per_jid_max: limits.xmpp_subscriptions_per_jid_max,
@@ -151,6 +158,8 @@ impl JidTable {
                 available: HashSet::new(),
             }
         });
+        // What counts is what the address may do by now.
+        holder.grants = grants.clone();
         if holder.subscriptions.insert(key.clone()) {
             let bytes = holder.charge.bytes() + bytes_of(key);
             holder.charge.set(bytes);
@@ -160,8 +169,9 @@ impl JidTable {
 
     /// Removes a subscription. Returns whether it existed.
     pub(in crate::xmpp) fn remove(&mut self, key: &SubscriptionKey) -> bool {
-        self.unconfirmed.remove(key);
-        self.unsaved.remove(key);
+        for marked in [&mut self.unconfirmed, &mut self.unsaved, &mut self.failed] {
+            marked.remove(key);
+        }
         let existed = self.subscriptions.remove(key).is_some();
         let jid = key.jid.bare();
         if let Some(holder) = self.holders.get_mut(&jid).filter(|_| existed) {
@@ -199,7 +209,7 @@ impl JidTable {
     }
 
     /// Makes all subscriptions due.
-    pub(super) fn all_are_due(&mut self) {
+    pub(in crate::xmpp) fn all_are_due(&mut self) {
         let keys: Vec<_> = self.subscriptions.keys().cloned().collect();
         keys.iter().for_each(|key| self.make_due(key));
     }
@@ -230,6 +240,25 @@ impl JidTable {
         if !subscription.suspended && !subscription.is_due {
             subscription.is_due = true;
             self.due.push_back(key.clone());
+        }
+    }
+
+    /// The stream of a subscription could not be read. It is due again at `retry_at`, or earlier if another one has failed before.
+    pub(super) fn failed(&mut self, key: SubscriptionKey, retry_at: Instant) {
+        self.failed.insert(key);
+        self.retry_at.get_or_insert(retry_at);
+    }
+
+    /// When subscriptions are due again whose streams could not be read.
+    pub(super) fn retry_at(&self) -> Option<Instant> {
+        self.retry_at
+    }
+
+    /// Makes the subscriptions due whose streams could not be read.
+    pub(super) fn retry_failed(&mut self) {
+        self.retry_at = None;
+        for key in std::mem::take(&mut self.failed) {
+            self.make_due(&key);
         }
     }
 

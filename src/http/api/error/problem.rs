@@ -296,6 +296,8 @@ fn map_failure(failure: Failure, fields: &mut HeaderMap) -> (StatusCode, &'stati
             fields.insert(RETRY_AFTER, HeaderValue::from(wait.as_secs_f64().ceil().max(1.0) as u64));
             (StatusCode::TOO_MANY_REQUESTS, "too-fast")
         }
+        Failure::UpstreamRefused(413) => (StatusCode::PAYLOAD_TOO_LARGE, "body-too-large"),
+        Failure::UpstreamRefused(_) => (StatusCode::BAD_GATEWAY, "upstream-refused"),
         Failure::Broken => (StatusCode::INTERNAL_SERVER_ERROR, "store-broken"),
         Failure::Unreadable => (StatusCode::INTERNAL_SERVER_ERROR, "store-unreadable"),
     }

@@ -95,6 +95,7 @@ impl Read {
         Ok(Self::ShortPoll(ShortPoll {
             from,
             has_offset: false,
+            asks_lengths: false,
             if_none_match: None,
             client: None,
             audience: Audience::All,
@@ -131,8 +132,16 @@ impl Read {
                     ReadFrom::Many(_) => None,
                 };
                 let has_offset = parameters.get("offset").is_some();
+                let asks_lengths = parameters.get("lengths") == Some("1");
                 let (client, audience) = (device(parameters), Audience::All);
-                Ok(Self::ShortPoll(ShortPoll { from, has_offset, if_none_match, client, audience }))
+                Ok(Self::ShortPoll(ShortPoll {
+                    from,
+                    has_offset,
+                    asks_lengths,
+                    if_none_match,
+                    client,
+                    audience,
+                }))
             }
             Some("long-poll") => {
                 let from = from(Resumption::LIVE)?;

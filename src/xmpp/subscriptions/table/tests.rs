@@ -1,4 +1,6 @@
-//! What is due, sent, confirmed and returned, and the limits.
+//! Which subscriptions are due, and from which offsets.
+
+use std::time::Duration;
 
 use super::*;
 use crate::stream::{Epoch, Position};
@@ -129,4 +131,19 @@ fn limits_hold_for_an_address_and_for_all() {
     assert!(table.remove(&key("a", "x@y/1")) && !table.remove(&key("a", "x@y/1")));
     assert_eq!(table.insert(&key("c", "x@y"), &grants, at(0)), Ok(()));
     assert_eq!(table.of(&Jid::parse("x@y").unwrap()), [key("b", "x@y/2"), key("c", "x@y")]);
+}
+
+#[test]
+fn a_stream_that_cannot_be_read_is_due_again_at_the_time_of_the_first_failure() {
+    let (one, other) = (key("a", "x@y"), key("b", "x@y"));
+    let mut table = table(&[&one, &other]);
+    let at = |seconds| Instant::now() + Duration::from_secs(seconds);
+    let (first, second) = (at(1), at(2));
+    table.failed(one.clone(), first);
+    table.failed(other.clone(), second);
+    assert_eq!((table.retry_at(), table.has_due()), (Some(first), false));
+    assert!(table.remove(&other));
+    table.retry_failed();
+    assert_eq!((table.retry_at(), table.take_due().unwrap().key), (None, one));
+    assert!(!table.has_due());
 }

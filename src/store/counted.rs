@@ -1,0 +1,175 @@
+//! [`CountedMemory`], a store for tests of what is above a store.
+
+use std::future::ready;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::SystemTime;
+
+use super::Memory;
+use crate::stream::{
+    Append, AppendError, Appended, Batch, ChangeError, Create, CreateError, Created, Description, Epoch,
+    Failure, Message, MessageLimit, Messages, ReadError, ReadLimit, SessionChange, SessionNames, SessionPage,
+    Snapshot, Start, Store, StreamName, StreamPage, Work,
+};
+
+/// A memory store that counts its operations, and whose reads can be made to fail.
+#[derive(Default)]
+pub(crate) struct CountedMemory {
+    memory: Memory,
+    pub(crate) calls: AtomicUsize,
+    /// Messages cannot be read, as if a disk or an engine failed.
+    pub(crate) fails_to_read: AtomicBool,
+}
+
+impl CountedMemory {
+    fn counted(&self) -> &Memory {
+        self.calls.fetch_add(1, Ordering::Relaxed);
+        &self.memory
+    }
+}
+
+impl Store for CountedMemory {
+    fn create<'a>(
+        &'a self,
+        name: &'a StreamName,
+        create: Create,
+        now: SystemTime,
+    ) -> Work<'a, Result<Created, CreateError>> {
+        self.counted().create(name, create, now)
+    }
+
+    fn append<'a>(
+        &'a self,
+        name: &'a StreamName,
+        append: Box<Append>,
+        now: SystemTime,
+    ) -> Work<'a, Result<Appended, AppendError>> {
+        self.counted().append(name, append, now)
+    }
+
+    fn read<'a>(
+        &'a self,
+        name: &'a StreamName,
+        start: Start,
+        limit: ReadLimit,
+        now: SystemTime,
+    ) -> Work<'a, Result<Batch, ReadError>> {
+        self.counted().read(name, start, limit, now)
+    }
+
+    fn messages<'a>(
+        &'a self,
+        name: &'a StreamName,
+        start: Start,
+        limit: MessageLimit,
+        now: SystemTime,
+    ) -> Work<'a, Result<Messages, ReadError>> {
+        if self.fails_to_read.load(Ordering::Relaxed) {
+            self.calls.fetch_add(1, Ordering::Relaxed);
+            return Box::pin(ready(Err(ReadError::Failed(Failure::Unreadable))));
+        }
+        self.counted().messages(name, start, limit, now)
+    }
+
+    fn peek<'a>(
+        &'a self,
+        name: &'a StreamName,
+        start: Start,
+        limit: MessageLimit,
+        now: SystemTime,
+    ) -> Work<'a, Result<Messages, ReadError>> {
+        self.counted().peek(name, start, limit, now)
+    }
+
+    fn retained<'a>(
+        &'a self,
+        name: &'a StreamName,
+        now: SystemTime,
+    ) -> Work<'a, Result<Option<Message>, ReadError>> {
+        self.counted().retained(name, now)
+    }
+
+    fn clear_retained<'a>(
+        &'a self,
+        name: &'a StreamName,
+        now: SystemTime,
+    ) -> Work<'a, Result<(), ChangeError>> {
+        self.counted().clear_retained(name, now)
+    }
+
+    fn describe<'a>(
+        &'a self,
+        name: &'a StreamName,
+        now: SystemTime,
+    ) -> Work<'a, Result<Description, ChangeError>> {
+        self.counted().describe(name, now)
+    }
+
+    fn snapshot<'a>(
+        &'a self,
+        name: &'a StreamName,
+        now: SystemTime,
+    ) -> Work<'a, Result<Snapshot, ReadError>> {
+        self.counted().snapshot(name, now)
+    }
+
+    fn delete<'a>(&'a self, name: &'a StreamName, now: SystemTime) -> Work<'a, Result<(), ChangeError>> {
+        self.counted().delete(name, now)
+    }
+
+    fn change_session(&self, change: SessionChange) -> Work<'_, Result<(), Failure>> {
+        self.counted().change_session(change)
+    }
+
+    fn session_page<'a>(
+        &'a self,
+        names: SessionNames<'a>,
+        after: Option<&'a str>,
+    ) -> Work<'a, Result<SessionPage, Failure>> {
+        self.memory.session_page(names, after)
+    }
+
+    fn outlives_process(&self) -> bool {
+        self.memory.outlives_process()
+    }
+
+    fn attach(&self, name: &StreamName) -> Option<Epoch> {
+        self.counted().attach(name)
+    }
+
+    fn detach(&self, name: &StreamName, epoch: Epoch, now: SystemTime) {
+        self.counted().detach(name, epoch, now);
+    }
+
+    fn follow_wall(&self, now: SystemTime, wall: SystemTime) {
+        self.memory.follow_wall(now, wall);
+    }
+
+    fn sweep(&self, now: SystemTime) -> Work<'_, Result<Vec<StreamName>, Failure>> {
+        self.memory.sweep(now)
+    }
+
+    fn page<'a>(
+        &'a self,
+        prefix: &'a str,
+        after: Option<&'a StreamName>,
+        now: SystemTime,
+    ) -> Work<'a, Result<StreamPage, Failure>> {
+        self.counted().page(prefix, after, now)
+    }
+
+    fn streams(&self) -> usize {
+        self.memory.streams()
+    }
+
+    fn is_damaged(&self) -> bool {
+        self.memory.is_damaged()
+    }
+
+    fn has_failed(&self) -> bool {
+        self.memory.has_failed()
+    }
+
+    fn close<'a>(&'a self) -> Work<'a, ()> {
+        self.memory.close()
+    }
+}

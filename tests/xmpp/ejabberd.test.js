@@ -1,0 +1,4 @@
+import { scenarios } from "./component.js"
+import { Ejabberd } from "./ejabberd.js"
+
+scenarios(Ejabberd)

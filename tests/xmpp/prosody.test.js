@@ -1,0 +1,4 @@
+import { scenarios } from "./component.js"
+import { Prosody } from "./prosody.js"
+
+scenarios(Prosody)
