@@ -4,6 +4,7 @@
 //! [`Counts`] and [`MemoryCounts`] when the text is requested.
 
 mod durations;
+mod engine;
 mod gauges;
 mod live;
 mod memory;
@@ -32,6 +33,7 @@ use live::LiveFamilies;
 use memory::MemoryMetrics;
 use tenants::{MessageCounters, TenantMetrics};
 
+pub use engine::EngineMetrics;
 pub use gauges::Counts;
 pub use memory::MemoryCounts;
 pub use tenants::TenantUsage;
@@ -87,6 +89,7 @@ pub struct Metrics {
     origins: OriginMetrics,
     outbound: OutboundMetrics,
     store: StoreMetrics,
+    engine: EngineMetrics,
     wakes: WakeMetrics,
     xmpp: XmppMetrics,
     memory: MemoryMetrics,
@@ -155,6 +158,7 @@ impl Metrics {
         let outbound = OutboundMetrics::register(&mut registry);
         let origins = OriginMetrics::register(&mut registry, &outbound);
         let store = StoreMetrics::register(&mut registry);
+        let engine = EngineMetrics::register(&mut registry);
         let wakes = WakeMetrics::register(&mut registry);
         let memory = MemoryMetrics::register(&mut registry);
         let gauges = Gauges::register(&mut registry);
@@ -209,6 +213,7 @@ impl Metrics {
             outbound,
             xmpp,
             store,
+            engine,
             wakes,
             memory,
             tenants: None,
@@ -282,6 +287,11 @@ impl Metrics {
     /// Returns the metrics of a store on disk.
     pub(crate) fn store(&self) -> &StoreMetrics {
         &self.store
+    }
+
+    /// Returns the metrics of a store in an engine.
+    pub(crate) fn engine(&self) -> &EngineMetrics {
+        &self.engine
     }
 
     /// Returns the metrics of devices and their wakes.
