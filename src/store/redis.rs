@@ -19,17 +19,23 @@
 //! A promoted replica may lack the last appends. Its replication id differs from that in the metadata, so the next append continues in a
 //! new epoch, and offsets that were lost are refused for ever.
 
+mod address;
 mod append_queue;
 mod appends;
 mod argument;
 mod attached;
 mod engine;
 mod forks;
+mod functions;
+mod inspect;
 mod news;
+mod nodes;
 mod promise;
 mod reads;
 mod reply;
 mod shared;
+mod slots;
+mod subscribers;
 mod sweep;
 
 use std::sync::Arc;
@@ -46,9 +52,10 @@ use crate::stream::{
 };
 use shared::SharedStore;
 
-pub use engine::EngineError;
+pub use address::EngineError;
+pub use engine::RedisOptions;
+pub use inspect::{EngineFinding, Severity};
 pub use promise::EnginePromise;
-pub use shared::RedisOptions;
 
 /// A store in an engine that other gateways use, too.
 #[derive(Debug)]
@@ -62,9 +69,33 @@ impl Redis {
         Ok(Self { shared: Arc::new(SharedStore::new(options, budget, runtime)?) })
     }
 
-    /// Connects, and checks the settings of the engine. Fails if it may delete streams by itself.
-    pub async fn check(&self) -> Result<EnginePromise, EngineError> {
-        self.shared.engine.check().await
+    /// Connects, and checks the settings of all servers of the engine. Fails if one may delete streams by itself. Returns what they
+    /// promise, servers that promise the same only once.
+    pub async fn check(&self) -> Result<Vec<EnginePromise>, EngineError> {
+        let nodes = &self.shared.engine.nodes;
+        let mut promises = Vec::new();
+        for node in nodes.all().await.map_err(EngineError::Unusable)? {
+            let mut connected = nodes.connected(&node).await.map_err(EngineError::Unusable)?;
+            let promise =
+                EnginePromise::read(&mut connected.connection).await.map_err(EngineError::Unusable)?;
+            if let Some(policy) = promise.eviction() {
+                return Err(EngineError::Evicts(policy.to_owned()));
+            }
+            if !promises.contains(&promise) {
+                promises.push(promise);
+            }
+        }
+        Ok(promises)
+    }
+
+    /// Checks the settings of all servers, and says what to do about each.
+    pub async fn inspect(&self) -> Result<Vec<EngineFinding>, EngineError> {
+        inspect::check(&self.shared.engine).await
+    }
+
+    /// Describes the servers, their calls, and the sizes of the partitions, as lines for operators.
+    pub async fn stats(&self) -> Result<Vec<String>, EngineError> {
+        inspect::stats(&self.shared.engine).await
     }
 }
 
@@ -201,7 +232,7 @@ impl Store for Redis {
     }
 
     fn tell(&self, listener: Arc<dyn NewsListener>) {
-        self.shared.engine.runtime().spawn(news::follow(Arc::downgrade(&self.shared), listener));
+        self.shared.engine.runtime().spawn(subscribers::follow(Arc::downgrade(&self.shared), listener));
     }
 
     fn has_failed(&self) -> bool {

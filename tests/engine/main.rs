@@ -12,10 +12,17 @@
 #[path = "../world/mod.rs"]
 mod world;
 
+mod cluster;
+mod commands;
+mod deployment;
+mod encryption;
+mod failover;
+mod failover_history;
 mod history;
 mod library;
 mod losses;
 mod outages;
+mod scripts;
 mod server;
 mod store_suite;
 /// The contract of a store. It is not beside that of the store on disk: a child that is being started has copies of all descriptors

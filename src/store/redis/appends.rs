@@ -12,7 +12,7 @@ use tokio::time::sleep;
 
 use super::append_queue::QueuedAppend;
 use super::argument::{millis, partition_of};
-use super::engine::EngineCall;
+use super::functions::EngineCall;
 use super::reply::{EngineReply, items};
 use super::shared::SharedStore;
 use crate::budget::Charge;
@@ -67,6 +67,7 @@ impl SharedStore {
         let call = EngineCall::of("append", &partition_of(name)).with(name.as_str());
         let call = call.number(millis(now)).number(millis(wall)).with(&self.gateway).number(self.next_call());
         let call = batch.iter().fold(call, |call, waiting| call.append(&waiting.append));
+        self.engine.metrics.appended(batch.len());
         let mut attempt = 0;
         loop {
             attempt += 1;

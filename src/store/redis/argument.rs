@@ -2,7 +2,7 @@
 
 use std::time::SystemTime;
 
-use super::engine::EngineCall;
+use super::functions::EngineCall;
 use crate::store::note::{Note, moment};
 use crate::stream::{
     Annotation, Append, AppendType, ContentType, Create, Fork, Lifetime, Offset, Payload, Producer,
@@ -18,7 +18,12 @@ const KEYS: &str = "pollgate:";
 
 /// What the keys of the stream's partition begin with.
 pub(super) fn partition_of(name: &StreamName) -> String {
-    partition(fnv1a(name.as_str()) % PARTITIONS)
+    partition(partition_number(name))
+}
+
+/// The number of the stream's partition.
+pub(super) fn partition_number(name: &StreamName) -> u64 {
+    fnv1a(name.as_str()) % PARTITIONS
 }
 
 /// What the keys of a partition begin with.
@@ -29,6 +34,11 @@ pub(super) fn partition(number: u64) -> String {
 /// The channel of the news of a partition.
 pub(super) fn news_channel(number: u64) -> String {
     format!("{}news", partition(number))
+}
+
+/// The partition whose news a channel carries.
+pub(super) fn partition_of_channel(channel: &str) -> Option<u64> {
+    channel.strip_prefix(KEYS)?.strip_prefix('{')?.strip_suffix("}:news")?.parse().ok()
 }
 
 /// What the keys of a gateway's sessions begin with.

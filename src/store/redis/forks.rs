@@ -5,7 +5,7 @@ use std::time::SystemTime;
 
 use super::argument::millis;
 use super::argument::partition_of;
-use super::engine::EngineCall;
+use super::functions::EngineCall;
 use super::reply::EngineReply;
 use super::shared::SharedStore;
 use crate::store::log::Record;

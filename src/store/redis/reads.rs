@@ -5,7 +5,7 @@ use std::time::SystemTime;
 use bytes::Bytes;
 
 use super::argument::sessions_of;
-use super::engine::EngineCall;
+use super::functions::EngineCall;
 use super::reply::{self, EngineReply, StreamHead, items};
 use super::shared::SharedStore;
 use crate::store::log::{ChargedTo, Log, Record};

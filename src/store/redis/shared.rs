@@ -9,10 +9,12 @@ use moka::sync::Cache;
 use parking_lot::Mutex;
 use tokio::runtime::Handle;
 
+use super::address::EngineError;
 use super::append_queue::AppendQueue;
 use super::argument::{millis, partition_of, sessions_of};
 use super::attached::AttachedStreams;
-use super::engine::{Engine, EngineCall, EngineError};
+use super::engine::{Engine, RedisOptions};
+use super::functions::EngineCall;
 use super::reply::EngineReply;
 use crate::budget::{Budget, Owner};
 use crate::store::entry::ClockDifference;
@@ -22,17 +24,6 @@ use crate::stream::{
 
 /// Number of streams whose content type is remembered, so that an append of any type is split before the call.
 const CONTENT_TYPES_MAX: u64 = 100_000;
-
-/// Settings of the store.
-#[derive(Debug, Clone)]
-pub struct RedisOptions {
-    /// `redis://[USER:PASSWORD@]HOST:PORT[/DATABASE]`.
-    pub url: String,
-    /// Name of this gateway among those that share the engine. Its sessions are stored under it.
-    pub gateway: String,
-    /// Whether times are those of the engine, whatever the clock of this machine says. Off, they are those that the caller gives.
-    pub follows_engine_clock: bool,
-}
 
 /// The state that the tasks of a store share.
 pub(super) struct SharedStore {
@@ -75,9 +66,10 @@ impl SharedStore {
         budget: Arc<Budget>,
         runtime: Handle,
     ) -> Result<Self, EngineError> {
-        let RedisOptions { url, gateway, follows_engine_clock } = options;
+        let engine = Engine::new(&options, runtime)?;
+        let RedisOptions { gateway, follows_engine_clock, .. } = options;
         Ok(Self {
-            engine: Engine::new(&url, runtime)?,
+            engine,
             gateway,
             follows_engine_clock,
             engine_ahead: ClockDifference::default(),
@@ -104,7 +96,7 @@ impl SharedStore {
     }
 
     /// Begins a call on a stream with its name and the time.
-    pub(super) fn call(&self, function: &str, name: &StreamName, now: SystemTime) -> EngineCall {
+    pub(super) fn call(&self, function: &'static str, name: &StreamName, now: SystemTime) -> EngineCall {
         let (now, wall) = self.moment(now);
         let call = EngineCall::of(function, &partition_of(name)).with(name.as_str());
         call.number(millis(now)).number(millis(wall))
