@@ -104,6 +104,10 @@ impl Broker {
         let Some(found) = self.sessions.attach(&client, principal).await else {
             return self.refuse(wire, Reason::ServerUnavailable).await;
         };
+        let found = match self.claim(found).await {
+            Ok(found) => found,
+            Err(reason) => return self.refuse(wire, reason).await,
+        };
         let opened = match self.open_session(found, &connect, &negotiated, &grants).await {
             Ok(opened) => opened,
             Err(reason) => return self.refuse(wire, reason).await,

@@ -6,6 +6,7 @@
 
 mod audit;
 mod authorization;
+mod claims;
 mod codec;
 mod connect;
 mod connection;
@@ -146,14 +147,17 @@ impl Broker {
         self.metrics.open.dec();
     }
 
-    /// Publishes wills, ends sessions that are due, and stores groups, once per second. Never returns; runs as long as it is
+    /// Publishes wills, ends sessions that are due, and stores groups, once per second, and follows the claims of other gateways. Never returns; runs as long as it is
     /// polled.
     pub async fn sweep(&self) {
-        let mut interval = tokio::time::interval(SWEEP_INTERVAL);
-        loop {
-            interval.tick().await;
-            self.handle_due().await;
-            self.store_groups().await;
-        }
+        let sweeps = async {
+            let mut interval = tokio::time::interval(SWEEP_INTERVAL);
+            loop {
+                interval.tick().await;
+                self.handle_due().await;
+                self.store_groups().await;
+            }
+        };
+        tokio::join!(sweeps, self.follow_claims());
     }
 }

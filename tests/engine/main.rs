@@ -15,6 +15,7 @@ mod world;
 mod history;
 mod library;
 mod losses;
+mod mqtt_sessions;
 mod outages;
 mod server;
 mod store_suite;

@@ -70,8 +70,13 @@ pub(super) struct EngineCall {
 impl EngineCall {
     /// Calls `function` on the keys that begin with `partition`.
     pub(super) fn of(function: &str, partition: &str) -> Self {
+        Self::over(function, &[partition])
+    }
+
+    /// Calls `function` on the keys that begin with any of `partitions`.
+    pub(super) fn over(function: &str, partitions: &[&str]) -> Self {
         let mut cmd = cmd("FCALL");
-        cmd.arg(format!("{}_{function}", *LIBRARY)).arg(1).arg(partition);
+        cmd.arg(format!("{}_{function}", *LIBRARY)).arg(partitions.len()).arg(partitions);
         Self { cmd }
     }
 
@@ -92,6 +97,11 @@ impl Engine {
     pub(super) fn new(url: &str, runtime: Handle) -> Result<Self, EngineError> {
         let client = Client::open(url).map_err(EngineError::Url)?;
         Ok(Self { client, runtime, connection: Mutex::new(None) })
+    }
+
+    /// Whether one call may use the keys of several partitions.
+    pub(super) fn spans_partitions(&self) -> bool {
+        true
     }
 
     /// The runtime for the tasks of the store.

@@ -7,7 +7,7 @@
 use std::sync::{Arc, Weak};
 use std::time::{Duration, SystemTime};
 
-use redis::{PushInfo, PushKind, Value};
+use redis::{PushInfo, PushKind};
 use tokio::sync::mpsc;
 use tokio::time::{interval, sleep};
 
@@ -69,8 +69,9 @@ async fn listen(
         tokio::select! {
             push = pushes.recv() => match push {
                 Some(PushInfo { kind: PushKind::SMessage, data }) => {
-                    if let Some(news) = data.into_iter().nth(1).and_then(News::parse) {
-                        news.tell(listener);
+                    let text = data.into_iter().nth(1).and_then(text);
+                    if let (Some(text), Some(shared)) = (text, store.upgrade()) {
+                        shared.tell(&text, listener);
                     }
                 }
                 // A partition has moved to another node: the next connection finds it.
@@ -80,6 +81,7 @@ async fn listen(
             _ = check.tick() => {
                 let Some(shared) = store.upgrade() else { return };
                 shared.tell_attached(listener).await;
+                shared.tell_lost_claims(listener).await;
             }
         }
     }
@@ -93,8 +95,7 @@ struct News {
 }
 
 impl News {
-    fn parse(message: Value) -> Option<Self> {
-        let text = text(message)?;
+    fn parse(text: &str) -> Option<Self> {
         let mut lines = text.splitn(5, '\n');
         let mut next = || lines.next();
         let (epoch, _before, tail, closed, name) = (next()?, next()?, next()?, next()?, next()?);
@@ -115,6 +116,15 @@ impl News {
 }
 
 impl SharedStore {
+    /// Tells one message: that a stream has moved, or that another gateway wants a session of this one.
+    fn tell(&self, message: &str, listener: &dyn NewsListener) {
+        match message.strip_prefix("wanted\n").and_then(|rest| rest.split_once('\n')) {
+            Some((owner, session)) if *owner == *self.claims.owner(session) => listener.wanted(session),
+            Some(_) => {}
+            None => drop(News::parse(message).map(|news| news.tell(listener))),
+        }
+    }
+
     /// Tells the engine that the last reader of a stream has left, if it was not told yet.
     pub(super) async fn tell_left(&self, name: &StreamName) -> Result<(), Failure> {
         match self.attached.take_left(name) {

@@ -4,7 +4,7 @@ use std::time::SystemTime;
 
 use bytes::Bytes;
 
-use super::argument::sessions_of;
+use super::argument::{PARTITIONS, is_unshared, partition, session_partition, sessions_of};
 use super::engine::EngineCall;
 use super::reply::{self, EngineReply, StreamHead, items};
 use super::shared::SharedStore;
@@ -139,13 +139,37 @@ impl SharedStore {
         })
     }
 
+    /// Sessions partition by partition, and in each by name.
     pub(super) async fn session_page(
         &self,
         names: SessionNames<'_>,
         after: Option<&str>,
     ) -> Result<SessionPage, Failure> {
+        if is_unshared(names.first()) {
+            return self.sessions_in(&sessions_of(&self.gateway), names, after).await;
+        }
+        let mut after = after;
+        for number in after.map_or(0, session_partition)..PARTITIONS {
+            let mut page = self.sessions_in(&partition(number), names, after.take()).await?;
+            if let Some(last) = page.sessions.last().filter(|_| number + 1 < PARTITIONS) {
+                page.next = Some(last.client.clone());
+                return Ok(page);
+            }
+            if !page.sessions.is_empty() {
+                return Ok(page);
+            }
+        }
+        Ok(SessionPage::default())
+    }
+
+    async fn sessions_in(
+        &self,
+        namespace: &str,
+        names: SessionNames<'_>,
+        after: Option<&str>,
+    ) -> Result<SessionPage, Failure> {
         let from = after.map_or_else(|| format!("[{}", names.first()), |after| format!("({after}"));
-        let call = EngineCall::of("sessions", &sessions_of(&self.gateway)).with(from);
+        let call = EngineCall::of("sessions", namespace).with(from);
         let answer = self.engine.call(&call.number(PAGE_SESSIONS_MAX as u64)).await?;
         let found = items(answer).ok_or(Failure::Unreadable)?;
         let is_full = found.len() == PAGE_SESSIONS_MAX;
@@ -161,10 +185,7 @@ impl SharedStore {
 
 fn session(value: redis::Value) -> Option<StoredSession> {
     let [client, entries]: [redis::Value; 2] = items(value)?.try_into().ok()?;
-    let entries: Option<Vec<Bytes>> = items(entries)?.into_iter().map(reply::bytes).collect();
-    let mut entries = entries?.into_iter();
-    let pairs = std::iter::from_fn(|| entries.next().zip(entries.next()));
-    Some(StoredSession { entries: pairs.collect(), client: reply::text(client)?.into() })
+    Some(StoredSession { entries: reply::entries(entries)?, client: reply::text(client)?.into() })
 }
 
 /// What a stream remembers of its writers.

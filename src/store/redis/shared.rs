@@ -1,8 +1,8 @@
 //! [`SharedStore`]: the state of a store in an engine, and the steps that are one call.
 
 use std::fmt;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::SystemTime;
 
 use moka::sync::Cache;
@@ -10,14 +10,16 @@ use parking_lot::Mutex;
 use tokio::runtime::Handle;
 
 use super::append_queue::AppendQueue;
-use super::argument::{millis, partition_of, sessions_of};
+use super::argument::{millis, namespace_of, partition_of};
 use super::attached::AttachedStreams;
 use super::engine::{Engine, EngineCall, EngineError};
-use super::reply::EngineReply;
+use super::own_claims::{OwnClaims, new_run};
+use super::reply::{EngineReply, text};
 use crate::budget::{Budget, Owner};
 use crate::store::entry::ClockDifference;
 use crate::stream::{
-    ChangeError, ContentType, Description, Failure, Missing, Principal, SessionChange, StreamName, Tenant,
+    ChangeError, ContentType, Description, Failure, Missing, NewsListener, Principal, SessionChange,
+    StreamName, Tenant,
 };
 
 /// Number of streams whose content type is remembered, so that an append of any type is split before the call.
@@ -28,7 +30,7 @@ const CONTENT_TYPES_MAX: u64 = 100_000;
 pub struct RedisOptions {
     /// `redis://[USER:PASSWORD@]HOST:PORT[/DATABASE]`.
     pub url: String,
-    /// Name of this gateway among those that share the engine. Its sessions are stored under it.
+    /// Name of this gateway among those that share the engine.
     pub gateway: String,
     /// Whether times are those of the engine, whatever the clock of this machine says. Off, they are those that the caller gives.
     pub follows_engine_clock: bool,
@@ -38,7 +40,14 @@ pub struct RedisOptions {
 pub(super) struct SharedStore {
     pub(super) engine: Engine,
     pub(super) gateway: String,
+    /// Identifies this run of the gateway.
+    pub(super) run: Arc<str>,
+    /// Whether the engine knows of this run.
+    pub(super) is_known: AtomicBool,
+    pub(super) claims: OwnClaims,
     pub(super) follows_engine_clock: bool,
+    /// Is told what other gateways change.
+    pub(super) listener: OnceLock<Arc<dyn NewsListener>>,
     /// From the clock of this machine to that of the engine.
     pub(super) engine_ahead: ClockDifference,
     /// From the time that measures ages to the time of day.
@@ -78,6 +87,10 @@ impl SharedStore {
         let RedisOptions { url, gateway, follows_engine_clock } = options;
         Ok(Self {
             engine: Engine::new(&url, runtime)?,
+            run: new_run(&gateway),
+            is_known: AtomicBool::new(false),
+            claims: OwnClaims::default(),
+            listener: OnceLock::new(),
             gateway,
             follows_engine_clock,
             engine_ahead: ClockDifference::default(),
@@ -157,12 +170,12 @@ impl SharedStore {
     }
 
     pub(super) async fn change_session(&self, change: SessionChange) -> Result<(), Failure> {
-        let call = EngineCall::of("change_session", &sessions_of(&self.gateway)).with(&*change.client);
-        let call = call.with(if change.anew { "1" } else { "0" });
-        let call = change.entries.iter().fold(call, |call, (key, value)| match value {
-            Some(value) => call.with(key).with("1").with(value),
-            None => call.with(key).with("0").with(""),
-        });
-        self.engine.call(&call).await.map(drop)
+        let call = EngineCall::of("change_session", &namespace_of(&change.client, &self.gateway));
+        let call = call.session(&change, &self.claims.owner(&change.client));
+        match text(self.engine.call(&call).await?).as_deref() {
+            Some("changed") => Ok(()),
+            Some("superseded") => Err(Failure::Superseded),
+            _ => Err(Failure::Unreadable),
+        }
     }
 }
