@@ -65,6 +65,14 @@ impl Hub {
         })
     }
 
+    /// The entries of a session, whoever has it.
+    pub async fn stored_session(&self, session: &str) -> Result<Vec<(Bytes, Bytes)>, Failure> {
+        match self.store.claims() {
+            Some(claims) => claims.entries(session).await,
+            None => Ok(Vec::new()),
+        }
+    }
+
     /// Releases a claimed session. At `due`, some gateway looks at it.
     pub async fn release(&self, session: &Arc<str>, due: Option<SystemTime>) {
         let (store, session) = (self.store.clone(), session.clone());

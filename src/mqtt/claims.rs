@@ -8,6 +8,7 @@ use futures_util::stream::FuturesUnordered;
 
 use super::Broker;
 use super::codec::Reason;
+use super::groups::stored::GROUP_SESSIONS;
 use super::publish::failed;
 use super::sessions::{Attached, Away, SessionFound};
 use crate::hub::ClaimNews;
@@ -24,7 +25,16 @@ impl Broker {
         }
         let client = found.attached.client().clone();
         let entries = self.hub.claim(&client).await.map_err(failed)?;
-        let away = (!entries.is_empty()).then(|| self.restore(StoredSession { client, entries }, &[]));
+        let mut away = (!entries.is_empty()).then(|| self.restore(StoredSession { client, entries }, &[]));
+        if let Some(Away { session, .. }) = &mut away {
+            let mut groups = Vec::new();
+            for key in session.shared_keys() {
+                let group = self.groups.group(&key);
+                self.claim_group(&group).await;
+                groups.push(group);
+            }
+            session.restore_groups(&groups);
+        }
         Ok(SessionFound { away, ..found })
     }
 
@@ -42,6 +52,7 @@ impl Broker {
     /// long as it is polled.
     pub(super) async fn follow_claims(&self) {
         let mut news = self.hub.follow_claims(SessionNames::OfClients);
+        let mut groups = self.hub.follow_claims(SessionNames::Own(GROUP_SESSIONS));
         let mut orphans = FuturesUnordered::new();
         loop {
             tokio::select! {
@@ -53,6 +64,10 @@ impl Broker {
                     }
                     Some(ClaimNews::Orphaned(client)) => orphans.push(self.look_at_orphan(client)),
                     None => std::future::pending().await,
+                },
+                Some(heard) = groups.recv() => match heard {
+                    ClaimNews::Wanted(group) => self.lose_group(&group),
+                    ClaimNews::Orphaned(group) => self.look_at_group(&group).await,
                 },
                 Some(()) = orphans.next() => {}
             }

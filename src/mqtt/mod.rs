@@ -87,6 +87,7 @@ impl Broker {
         let takeovers = Takeovers::new("connections", &limits, metrics);
         let metrics = metrics.mqtt().clone();
         let sessions = Arc::new(Sessions::new(Share::of(&limits), hub.budget().clone(), metrics.clone()));
+        let groups = Arc::new(Groups::new(hub.shares_sessions()));
         let connecting = Semaphore::new(limits.mqtt_connecting_bytes_max.min(Semaphore::MAX_PERMITS));
         Self {
             hub,
@@ -94,7 +95,7 @@ impl Broker {
             metrics,
             clock,
             sessions,
-            groups: Arc::default(),
+            groups,
             takeovers,
             auth: Arc::new(Authenticator::open()),
             audit_log: None,

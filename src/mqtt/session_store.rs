@@ -53,13 +53,13 @@ impl Broker {
     /// So the expiry of its session starts now, and so does the delay of its will, which a server may defer
     /// until it restarts (MQTT 5, section 3.1.2.5).
     pub async fn load(&self) -> Result<(), Failure> {
+        if self.hub.shares_sessions() {
+            return Ok(());
+        }
         let mut groups = Vec::new();
         let mut walk = SessionWalk::over(SessionNames::Own(GROUP_SESSIONS));
         while let Some(sessions) = self.hub.next_sessions(&mut walk).await? {
             groups.extend(sessions.iter().filter_map(|stored| self.groups.restore(stored)));
-        }
-        if self.hub.shares_sessions() {
-            return Ok(());
         }
         let mut walk = SessionWalk::over(SessionNames::OfClients);
         while let Some(sessions) = self.hub.next_sessions(&mut walk).await? {

@@ -173,3 +173,55 @@ async fn a_session_without_a_connection_expires_whichever_gateway_it_was_at() {
     until("the session has expired", async || !is_stored()).await;
     assert!(!Mqtt::connect(other.mqtt, &hello).await.connack.0);
 }
+
+#[tokio::test]
+async fn each_message_of_a_shared_subscription_goes_to_one_member_of_all_gateways_and_none_is_lost() {
+    const GROUP: &str = "$share/workers/jobs/+";
+    let engine = Engine::volatile().await;
+    let gateways = pair(&engine).await;
+    let mut publisher = Mqtt::connect(gateways[1].mqtt, &Hello::new("publisher")).await;
+    let mut first = Mqtt::connect(gateways[0].mqtt, &Hello::lasting("first")).await;
+    first.subscribe(GROUP, 1).await;
+    let mut second = Mqtt::connect(gateways[1].mqtt, &Hello::lasting("second")).await;
+    second.subscribe(GROUP, 1).await;
+    for number in 0..10 {
+        publisher.publish("jobs/a", number.to_string(), 1).await;
+    }
+    for number in 0..7 {
+        assert_eq!(String::from_utf8_lossy(&first.take().await.payload), number.to_string());
+    }
+    first.ping().await;
+    first.disconnect(0).await;
+    // What the first one has not acknowledged goes on to the other gateway.
+    for number in 7..10 {
+        assert_eq!(String::from_utf8_lossy(&second.take().await.payload), number.to_string());
+    }
+    second.ping().await;
+    second.disconnect(0).await;
+    publisher.publish("jobs/a", "10", 1).await;
+    let mut first = Mqtt::connect(gateways[0].mqtt, &Hello::lasting("first")).await;
+    assert!(first.connack.0);
+    assert_eq!(first.take().await.payload, b"10");
+    let [one, other] = gateways;
+    let mut second = Mqtt::connect(other.mqtt, &Hello::lasting("second")).await;
+    one.kill().await;
+    publisher.publish("jobs/a", "11", 1).await;
+    // The acknowledgement of 10 may not have been stored.
+    let next = second.take().await.payload;
+    assert!(next == b"11" || (next == b"10" && second.take().await.payload == b"11"));
+}
+
+/// News that nobody marks must not leave a subscriber with a wildcard asleep.
+#[tokio::test]
+async fn a_subscriber_gets_what_came_while_the_connection_for_news_was_lost() {
+    let engine = Engine::volatile().await;
+    let gateways = pair(&engine).await;
+    let mut subscriber = Mqtt::connect(gateways[0].mqtt, &Hello::new("reader")).await;
+    subscriber.subscribe("room/#", 1).await;
+    let mut publisher = Mqtt::connect(gateways[1].mqtt, &Hello::new("publisher")).await;
+    for number in 0..5 {
+        engine.command("CLIENT KILL TYPE pubsub");
+        publisher.publish(&format!("room/{number}"), number.to_string(), 1).await;
+        assert_eq!(String::from_utf8_lossy(&subscriber.take().await.payload), number.to_string());
+    }
+}
