@@ -20,6 +20,10 @@ pub enum ClaimNews {
     Wanted(Arc<str>),
     /// A session without an owner is to be looked at, see [`super::Hub::claim_orphan`].
     Orphaned(Arc<str>),
+    /// There is a new record of a gateway, maybe of this one.
+    Known(Arc<str>),
+    /// News may have been missed.
+    Missed,
 }
 
 /// The listeners of the parts of the gateway that have sessions.
@@ -33,8 +37,17 @@ impl ClaimListeners {
         receiver
     }
 
+    pub(super) fn tell_missed(&self) {
+        for (_, listener) in self.0.lock().iter() {
+            let _full_or_ended = listener.try_send(ClaimNews::Missed);
+        }
+    }
+
     pub(super) fn tell(&self, news: ClaimNews) {
-        let (ClaimNews::Wanted(session) | ClaimNews::Orphaned(session)) = &news;
+        let (ClaimNews::Wanted(session) | ClaimNews::Orphaned(session) | ClaimNews::Known(session)) = &news
+        else {
+            return;
+        };
         let listener =
             self.0.lock().iter().find(|(names, _)| names.select(session)).map(|(_, sender)| sender.clone());
         let _full_or_ended = listener.map(|listener| listener.try_send(news));
@@ -75,6 +88,11 @@ impl NewsListener for Followed {
 
     fn missed(&self) {
         self.subscribers.missed();
+        self.claims.tell_missed();
+    }
+
+    fn known(&self, session: &str) {
+        self.claims.tell(ClaimNews::Known(session.into()));
     }
 
     fn wanted(&self, session: &str) {

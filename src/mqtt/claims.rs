@@ -63,11 +63,13 @@ impl Broker {
                         }
                     }
                     Some(ClaimNews::Orphaned(client)) => orphans.push(self.look_at_orphan(client)),
+                    Some(ClaimNews::Known(_) | ClaimNews::Missed) => {}
                     None => std::future::pending().await,
                 },
                 Some(heard) = groups.recv() => match heard {
                     ClaimNews::Wanted(group) => self.lose_group(&group),
                     ClaimNews::Orphaned(group) => self.look_at_group(&group).await,
+                    ClaimNews::Known(_) | ClaimNews::Missed => {}
                 },
                 Some(()) = orphans.next() => {}
             }

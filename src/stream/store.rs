@@ -204,6 +204,9 @@ pub trait NewsListener: Send + Sync + 'static {
     /// News may have been missed, of any stream. The streams that are [attached](Store::attach) are told again.
     fn missed(&self);
 
+    /// There is a new session whose name begins with [`OWN_SESSIONS`](super::OWN_SESSIONS).
+    fn known(&self, session: &str);
+
     /// Another gateway wants a session of which this one is the owner, or has become its owner.
     fn wanted(&self, session: &str);
 

@@ -12,6 +12,7 @@
 #[path = "../world/mod.rs"]
 mod world;
 
+mod devices;
 mod history;
 mod library;
 mod losses;

@@ -367,7 +367,9 @@ local function apply_session(namespace, args, at, last)
     if args[i + 1] == '1' then redis.call('HSET', key, args[i], args[i + 2]) else redis.call('HDEL', key, args[i]) end
   end
   if redis.call('EXISTS', key) == 1 then
-    redis.call('ZADD', namespace .. 'sessions', 0, args[at])
+    local is_new = redis.call('ZADD', namespace .. 'sessions', 0, args[at]) == 1
+    -- All gateways know the records of gateways, which begin with NUL.
+    if is_new and string.byte(args[at]) == 0 then redis.call('SPUBLISH', namespace .. 'news', 'known\n' .. args[at]) end
   else
     redis.call('ZREM', namespace .. 'sessions', args[at])
     redis.call('ZREM', namespace .. 'awaited', args[at])

@@ -121,6 +121,7 @@ impl SharedStore {
         match message.strip_prefix("wanted\n").and_then(|rest| rest.split_once('\n')) {
             Some((owner, session)) if *owner == *self.claims.owner(session) => listener.wanted(session),
             Some(_) => {}
+            None if let Some(session) = message.strip_prefix("known\n") => listener.known(session),
             None => drop(News::parse(message).map(|news| news.tell(listener))),
         }
     }
