@@ -108,6 +108,10 @@ impl Store for Redis {
         Box::pin(self.shared.read(name, start, limit, now))
     }
 
+    fn at_tail(&self, name: &StreamName, start: Start, now: SystemTime) -> Option<Batch> {
+        self.shared.at_tail(name, start, now)
+    }
+
     fn messages<'a>(
         &'a self,
         name: &'a StreamName,

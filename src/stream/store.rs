@@ -56,6 +56,12 @@ pub trait Store: Send + Sync + 'static {
         now: SystemTime,
     ) -> Work<'a, Result<Batch, ReadError>>;
 
+    /// The empty batch of a read from `start`, if the store knows without asking anybody that this is the tail. For readers that wait
+    /// for the next message, and are told of it: another gateway may have appended in this moment.
+    fn at_tail(&self, _name: &StreamName, _start: Start, _now: SystemTime) -> Option<Batch> {
+        None
+    }
+
     /// Reads messages one by one, each with its annotation. If `start` is inside an append of bytes, the first message is the
     /// rest of that append.
     fn messages<'a>(

@@ -14,6 +14,7 @@ mod world;
 
 mod devices;
 mod history;
+mod hot_tails;
 mod library;
 mod losses;
 mod mqtt_sessions;

@@ -4,6 +4,7 @@ use std::io::{BufRead, BufReader, Write};
 use std::os::unix::net::UnixStream;
 use std::process::{Child, Command, Stdio};
 
+use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 
 use crate::world::{Gateway, PATIENCE, until};
@@ -67,6 +68,11 @@ impl Engine {
             }
             None => first,
         }
+    }
+
+    /// Stops the server, or lets it go on.
+    pub fn signal(&self, signal: Signal) {
+        kill_process(Pid::from_raw(self.server.id() as i32).expect("a process id"), signal).unwrap();
     }
 
     /// Kills the server as a crash would.

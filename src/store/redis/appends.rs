@@ -19,7 +19,7 @@ use super::shared::SharedStore;
 use crate::budget::Charge;
 use crate::stream::{
     Append, AppendError, AppendRefusal, AppendType, Appended, ChangeError, ContentType, Failure, Missing,
-    ProducerRefusal, SessionChange, StreamName,
+    Position, ProducerRefusal, SessionChange, StreamName,
 };
 
 /// An append whose stream changes its content type this often meanwhile is refused.
@@ -207,6 +207,9 @@ impl SharedStore {
             "too_many_producers" => return by_producer(ProducerRefusal::TooMany),
             _ => return Err(Failure::Unreadable.into()),
         };
+        // The waiters of this gateway are told before the news come.
+        let before = Position(head.tail.0.saturating_sub(append.payload.positions()));
+        self.attached.note_news(name, Some((head.history.own(), before, head.tail, head.closed)));
         Ok(Appended {
             tail,
             closed: head.closed,

@@ -37,12 +37,18 @@ pub(super) async fn follow(store: Weak<SharedStore>, listener: Arc<dyn NewsListe
         let Some(shared) = store.upgrade() else { return };
         let (sender, mut pushes) = mpsc::unbounded_channel();
         let subscribed = shared.engine.subscribe((0..PARTITIONS).map(news_channel), sender).await;
+        if subscribed.is_ok() {
+            shared.attached.news_begin();
+        }
         drop(shared);
         match subscribed {
             // The connection lives as long as this value.
             Ok(_connection) => {
                 failures = 0;
                 listen(&store, &*listener, &mut pushes).await;
+                let Some(shared) = store.upgrade() else { return };
+                shared.attached.news_end();
+                drop(shared);
                 tracing::warn!("the connection for the news of other gateways was lost; connecting again");
             }
             Err(error) => {
@@ -90,26 +96,29 @@ async fn listen(
 /// One message: a stream has moved or ended.
 struct News {
     name: StreamName,
-    /// `None`: it has ended.
-    moved: Option<(Epoch, Position, bool)>,
+    /// The epoch, the tail before and after, and whether the stream is closed. `None`: it has ended.
+    moved: Option<(Epoch, Position, Position, bool)>,
 }
 
 impl News {
     fn parse(text: &str) -> Option<Self> {
         let mut lines = text.splitn(5, '\n');
         let mut next = || lines.next();
-        let (epoch, _before, tail, closed, name) = (next()?, next()?, next()?, next()?, next()?);
+        let (epoch, before, tail, closed, name) = (next()?, next()?, next()?, next()?, next()?);
         let name = StreamName::stored(name).ok()?;
         let moved = match epoch {
             "" => None,
-            epoch => Some((epoch_of(epoch)?, Position(tail.parse().ok()?), !closed.is_empty())),
+            epoch => {
+                let position = |text: &str| text.parse().ok().map(Position);
+                Some((epoch_of(epoch)?, position(before)?, position(tail)?, !closed.is_empty()))
+            }
         };
         Some(Self { name, moved })
     }
 
     fn tell(&self, listener: &dyn NewsListener) {
         match self.moved {
-            Some((epoch, tail, closed)) => listener.moved(&self.name, epoch, tail, closed),
+            Some((epoch, _, tail, closed)) => listener.moved(&self.name, epoch, tail, closed),
             None => listener.ended(&self.name),
         }
     }
@@ -122,7 +131,12 @@ impl SharedStore {
             Some((owner, session)) if *owner == *self.claims.owner(session) => listener.wanted(session),
             Some(_) => {}
             None if let Some(session) = message.strip_prefix("known\n") => listener.known(session),
-            None => drop(News::parse(message).map(|news| news.tell(listener))),
+            None => {
+                if let Some(news) = News::parse(message) {
+                    self.attached.note_news(&news.name, news.moved);
+                    news.tell(listener);
+                }
+            }
         }
     }
 
@@ -162,9 +176,13 @@ impl SharedStore {
                 let Some(mut reply) = EngineReply::of(answer) else { continue };
                 match reply.head() {
                     Some(StreamHead { history, tail, closed, .. }) => {
+                        self.attached.note_news(name, Some((history.own(), tail, tail, closed)));
                         listener.moved(name, history.own(), tail, closed);
                     }
-                    None => listener.ended(name),
+                    None => {
+                        self.attached.note_news(name, None);
+                        listener.ended(name);
+                    }
                 }
             }
         }

@@ -53,6 +53,23 @@ impl SharedStore {
         Ok(view.into_batch())
     }
 
+    /// An empty batch if `start` is the tail as far as the news say.
+    pub(super) fn at_tail(&self, name: &StreamName, start: Start, now: SystemTime) -> Option<Batch> {
+        let head = self.attached.head(name)?;
+        let from = head.locate(start).ok().filter(|from| *from == head.tail)?;
+        let lives_for = head.lives_for(self.moment(now).1);
+        let view = View {
+            slice: Log::<Bytes>::empty(from).read(from, 0),
+            from,
+            tail: head.tail,
+            closed: head.closed,
+            lives_for,
+            epoch_history: head.history,
+            content_type: head.content_type,
+        };
+        lives_for.is_none_or(|time| !time.is_zero()).then(|| view.into_batch())
+    }
+
     pub(super) async fn messages(
         &self,
         name: &StreamName,
@@ -83,6 +100,7 @@ impl SharedStore {
         now: SystemTime,
         is_use: bool,
     ) -> Result<(StreamHead, Position, Log<Bytes>), ReadError> {
+        let seen = self.attached.news_seen(name);
         let call = self.call("read", name, now);
         let call = match start {
             Start::Earliest => call.with("earliest"),
@@ -93,6 +111,9 @@ impl SharedStore {
         let call = call.with(if is_use { "1" } else { "0" });
         let mut reply = self.ask(name, &call).await?;
         let head = reply.head().ok_or(Failure::Unreadable)?;
+        if let Some(seen) = seen {
+            self.attached.keep(name, seen, &head);
+        }
         let from = head.locate(start)?;
         let records = reply.take(1).and_then(items).ok_or(Failure::Unreadable)?;
         let records: Option<Vec<Record<Bytes>>> = records.into_iter().map(reply::record).collect();

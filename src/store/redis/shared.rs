@@ -139,6 +139,7 @@ impl SharedStore {
 
     /// Notes that a stream is missing, and that the call has found it expired if the answer says so.
     pub(super) async fn has_gone(&self, name: &StreamName, reply: &mut EngineReply) {
+        self.attached.note_news(name, None);
         self.content_types.invalidate(name);
         let (source, ended) = (reply.text(0), reply.text(1));
         self.has_ended(name, source, &ended).await;
@@ -164,6 +165,7 @@ impl SharedStore {
     pub(super) async fn delete(&self, name: &StreamName, now: SystemTime) -> Result<(), ChangeError> {
         let mut reply = self.ask(name, &self.call("delete", name, now)).await?;
         self.content_types.invalidate(name);
+        self.attached.note_news(name, None);
         let source = reply.text(0);
         self.release(name.clone(), source).await;
         Ok(())
