@@ -32,18 +32,20 @@ impl Hub {
         self.claim_listeners.add(names)
     }
 
-    /// Takes a session from the gateway that has it, and returns its entries; none if it does not exist. Within this gateway, only one
-    /// task at a time may claim a session.
-    pub async fn claim(&self, session: &Arc<str>) -> Result<Vec<(Bytes, Bytes)>, Failure> {
+    /// Takes a session from the gateway that has it, and returns its entries (none if it does not exist), and whether another gateway
+    /// had to release it. Within this gateway, only one task at a time may claim a session.
+    pub async fn claim(&self, session: &Arc<str>) -> Result<(Vec<(Bytes, Bytes)>, bool), Failure> {
         let (until, mut delay) = (Instant::now() + RELEASE_TIMEOUT, FIRST_DELAY);
+        let mut was_elsewhere = false;
         loop {
             let is_last = Instant::now() >= until;
             let from = if is_last { ClaimFrom::Anyone } else { ClaimFrom::AskedOwner };
             match self.claim_from(session, from).await? {
-                Some(entries) => return Ok(entries),
+                Some(entries) => return Ok((entries, was_elsewhere)),
                 None if is_last => return Err(Failure::Superseded),
                 None => sleep(delay).await,
             }
+            was_elsewhere = true;
             delay = (2 * delay).min(LAST_DELAY);
         }
     }

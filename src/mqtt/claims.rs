@@ -18,13 +18,14 @@ use crate::stream::{SessionNames, StoredSession};
 const ORPHANS_AT_ONCE: usize = 64;
 
 impl Broker {
-    /// Takes the session of a client that has connected from the gateway that has it.
-    pub(super) async fn claim(&self, found: SessionFound) -> Result<SessionFound, Reason> {
+    /// Takes the session of a client that has connected from the gateway that has it. Returns whether another one had a connection
+    /// of the client.
+    pub(super) async fn claim(&self, found: SessionFound) -> Result<(SessionFound, bool), Reason> {
         if !self.hub.shares_sessions() {
-            return Ok(found);
+            return Ok((found, false));
         }
         let client = found.attached.client().clone();
-        let entries = self.hub.claim(&client).await.map_err(failed)?;
+        let (entries, was_elsewhere) = self.hub.claim(&client).await.map_err(failed)?;
         let mut away = (!entries.is_empty()).then(|| self.restore(StoredSession { client, entries }, &[]));
         if let Some(Away { session, .. }) = &mut away {
             let mut groups = Vec::new();
@@ -35,7 +36,7 @@ impl Broker {
             }
             session.restore_groups(&groups);
         }
-        Ok(SessionFound { away, ..found })
+        Ok((SessionFound { away, ..found }, was_elsewhere))
     }
 
     /// Gives a session back: keeps it for the next connection of its client, or forgets it if it is over (`None`).

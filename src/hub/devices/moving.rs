@@ -100,7 +100,7 @@ impl Hub {
         }
         let session = session_of(id);
         match self.claim(&session).await {
-            Ok(entries) => self.adopt_device(session, entries, false).await,
+            Ok((entries, _)) => self.adopt_device(session, entries, false).await,
             Err(failure) => {
                 self.devices.table.lock().elsewhere.get_mut(id).map(|device| device.polled.take());
                 return Err(failure);

@@ -5,6 +5,7 @@
 //! Each run of a gateway says once a second that it is alive. The gateway that sweeps tells itself the sessions of those that are not.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
@@ -34,19 +35,16 @@ impl SharedStore {
     pub(super) async fn say_alive(&self, now: SystemTime) -> Result<(), Failure> {
         let mut alive = cmd("ZADD");
         alive.arg(RUNS).arg(millis(self.moment(now).0)).arg(&*self.run);
-        let is_first = !self.is_known.swap(true, std::sync::atomic::Ordering::Relaxed);
-        if is_first {
+        if !self.is_known.load(Ordering::Relaxed) {
             let runs = self.engine.command(cmd("ZRANGE").arg(RUNS).arg(0).arg(-1)).await?;
             let earlier = items(runs).unwrap_or_default().into_iter().filter_map(text);
             for run in earlier.filter(|run| gateway_of(run) == self.gateway && *run != *self.run) {
                 alive.arg(0).arg(run);
             }
         }
-        let said = self.engine.command(&alive).await.map(drop);
-        if said.is_err() {
-            self.is_known.store(!is_first, std::sync::atomic::Ordering::Relaxed);
-        }
-        said
+        self.engine.command(&alive).await?;
+        self.is_known.store(true, Ordering::Relaxed);
+        Ok(())
     }
 
     /// The runs that have ended, as the gateway that sweeps needs them.
