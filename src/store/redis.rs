@@ -14,7 +14,16 @@
 //! | `names`, `due`, `dated` | sorted sets of the partition: all streams, and when the sweep has to visit them |
 //! | `news` | a sharded pub/sub channel |
 //!
-//! Sessions of clients belong to the gateway that has them, and are under `pollgate:{gateway NAME}:`.
+//! Sessions are in the partition of their name:
+//!
+//! | key | |
+//! |---|---|
+//! | `session:NAME` | a hash: the entries of the session |
+//! | `sessions` | a sorted set: the names of all sessions of the partition |
+//! | `owners`, `claims` | a hash: the [owner](claims) of each session that has one; a counter of claims |
+//! | `awaited` | a sorted set: when a gateway has to look at sessions without an owner |
+//!
+//! Those that other gateways never use are under `pollgate:{gateway NAME}:`. `pollgate:runs` has the gateways, and when each was last alive.
 //!
 //! A promoted replica may lack the last appends. Its replication id differs from that in the metadata, so the next append continues in a
 //! new epoch, and offsets that were lost are refused for ever.
@@ -24,12 +33,14 @@ mod append_queue;
 mod appends;
 mod argument;
 mod attached;
+mod claims;
 mod engine;
 mod forks;
 mod functions;
 mod inspect;
 mod news;
 mod nodes;
+mod own_claims;
 mod promise;
 mod reads;
 mod reply;
@@ -48,7 +59,7 @@ use crate::budget::Budget;
 use crate::stream::{
     Append, AppendError, Appended, Batch, ChangeError, Create, CreateError, Created, Description, Epoch,
     Failure, Message, MessageLimit, Messages, NewsListener, ReadError, ReadLimit, SessionChange,
-    SessionNames, SessionPage, Snapshot, Start, Store, StreamName, StreamPage, Work,
+    SessionClaims, SessionNames, SessionPage, Snapshot, Start, Store, StreamName, StreamPage, Work,
 };
 use shared::SharedStore;
 
@@ -128,6 +139,10 @@ impl Store for Redis {
         Box::pin(self.shared.read(name, start, limit, now))
     }
 
+    fn at_tail(&self, name: &StreamName, start: Start, now: SystemTime) -> Option<Batch> {
+        self.shared.at_tail(name, start, now)
+    }
+
     fn messages<'a>(
         &'a self,
         name: &'a StreamName,
@@ -198,6 +213,10 @@ impl Store for Redis {
         Box::pin(self.shared.session_page(names, after))
     }
 
+    fn claims(&self) -> Option<&dyn SessionClaims> {
+        Some(&*self.shared)
+    }
+
     fn outlives_process(&self) -> bool {
         true
     }
@@ -232,6 +251,7 @@ impl Store for Redis {
     }
 
     fn tell(&self, listener: Arc<dyn NewsListener>) {
+        let _is_the_only_one = self.shared.listener.set(listener.clone());
         self.shared.engine.runtime().spawn(subscribers::follow(Arc::downgrade(&self.shared), listener));
     }
 

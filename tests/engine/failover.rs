@@ -1,5 +1,6 @@
 //! A primary that Sentinel watches fails, and its replica is promoted.
 
+use rustix::process::Signal;
 use serde_json::json;
 
 use crate::deployment::Watched;
@@ -60,9 +61,9 @@ async fn a_primary_that_was_replaced_while_it_hung_is_left() {
     let (one, other) = (engine.gateway("one").await, engine.gateway("other").await);
     one.send(put("/v1/stream/s").json("")).await.expect(201);
     engine.is_replicated().await;
-    engine.servers[0].signal("STOP");
+    engine.servers[0].signal(Signal::STOP);
     engine.promotes(1).await;
-    engine.servers[0].signal("CONT");
+    engine.servers[0].signal(Signal::CONT);
     engine.is_whole().await;
     let is_used = async || one.connect().await.send(post("/v1/stream/s").json("1")).await.status == 204;
     until("the promoted server is used", is_used).await;

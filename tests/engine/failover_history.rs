@@ -3,6 +3,7 @@
 //! Each acknowledged append is in the log in the end, or its offset is refused with 410. No position of one epoch has two contents, and
 //! a reader that got a message that was lost got a 410 afterwards. `ENGINE_RUNS=200` runs each kind of failure that often; by default once.
 
+use rustix::process::Signal;
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -148,13 +149,13 @@ async fn lose(loss: Loss, servers: &mut Servers) {
         Servers::Watched(watched) => {
             let primary = watched.primary();
             match loss {
-                Loss::Hang => watched.servers[primary].signal("STOP"),
+                Loss::Hang => watched.servers[primary].signal(Signal::STOP),
                 Loss::Split => watched.isolate(primary),
                 Loss::Kill | Loss::Restart => watched.servers[primary].kill(),
             }
             watched.promotes(1 - primary).await;
             match loss {
-                Loss::Hang => watched.servers[primary].signal("CONT"),
+                Loss::Hang => watched.servers[primary].signal(Signal::CONT),
                 Loss::Split => {
                     // Some appends go to the former primary.
                     sleep(Duration::from_millis(fastrand::u64(..1500))).await;

@@ -4,6 +4,7 @@ use std::io::{BufRead, BufReader, Write};
 use std::os::unix::net::UnixStream;
 use std::process::{Child, Command, Stdio};
 
+use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 
 use crate::world::{Gateway, PATIENCE, until};
@@ -80,6 +81,11 @@ impl Engine {
         }
     }
 
+    /// Stops the server, or lets it go on.
+    pub fn signal(&self, signal: Signal) {
+        kill_process(Pid::from_raw(self.server.id() as i32).expect("a process id"), signal).unwrap();
+    }
+
     /// Kills the server as a crash would.
     pub fn kill(&mut self) {
         self.server.kill().unwrap();
@@ -117,11 +123,6 @@ impl Engine {
         let flood = "for _ = 1, 1000 do redis.call('SPUBLISH', KEYS[1], string.rep('x', 100)) end";
         let mut connection = redis::Client::open(self.url()).unwrap().get_connection().unwrap();
         redis::cmd("EVAL").arg(flood).arg(1).arg(channel).exec(&mut connection).unwrap();
-    }
-
-    /// Stops the server as a whole, or lets it go on, with `STOP` or `CONT`.
-    pub fn signal(&self, name: &str) {
-        crate::world::command::run("kill", &["-s", name, &self.server.id().to_string()]);
     }
 
     /// Starts a gateway on the engine.

@@ -9,7 +9,7 @@ use redis::{Cmd, ErrorKind, Pipeline, RedisError, ServerErrorKind, Value, pipe};
 use tokio::runtime::Handle;
 use tokio::time::{Instant, sleep};
 
-use super::address::{EngineAddress, EngineError, NodeAddress};
+use super::address::{EngineAddress, EngineError, NodeAddress, Topology};
 use super::functions::EngineCall;
 use super::nodes::{AfterError, Nodes};
 use crate::metrics::EngineMetrics;
@@ -54,6 +54,11 @@ impl Engine {
         let RedisOptions { url, ca_file, password_file, metrics, .. } = options;
         let address = EngineAddress::read(url, ca_file.as_deref(), password_file.as_deref())?;
         Ok(Self { nodes: Nodes::new(address, runtime), metrics: metrics.clone() })
+    }
+
+    /// Whether one call may use the keys of several partitions.
+    pub(super) fn spans_partitions(&self) -> bool {
+        !matches!(self.nodes.topology(), Topology::Cluster)
     }
 
     /// The runtime for the tasks of the store.

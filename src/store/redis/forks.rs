@@ -192,6 +192,7 @@ impl SharedStore {
         };
         let head = reply.head().ok_or(Failure::Unreadable)?;
         if fresh {
+            self.attached.note_news(name, None);
             self.content_types.insert(name.clone(), head.content_type.clone());
             let (source, ended) = (reply.text(1), reply.text(2));
             self.has_ended(name, source, &ended).await;

@@ -55,10 +55,10 @@ pub(super) enum Dialect {
     Scripts,
 }
 
-/// One call of a function on the keys of one partition.
+/// One call of a function on the keys of one partition, or of several where the engine has them all.
 pub(super) struct EngineCall {
     pub(super) function: &'static str,
-    /// What the keys of the partition begin with.
+    /// What the keys of the first partition begin with.
     pub(super) partition: String,
     /// The call as `FCALL`.
     cmd: Cmd,
@@ -70,8 +70,18 @@ impl EngineCall {
     /// While a cluster moves a slot to another node, each node has only some of its keys, and a function would take the others for
     /// missing. The key that a call names never exists, so the node that has the slot answers ASK until the slot has moved.
     pub(super) fn of(function: &'static str, partition: &str) -> Self {
+        Self::over(function, partition, [])
+    }
+
+    /// Calls `function` on the keys that begin with `partition` or any of `further`.
+    pub(super) fn over<'a>(
+        function: &'static str,
+        partition: &'a str,
+        further: impl IntoIterator<Item = &'a str>,
+    ) -> Self {
+        let keys: Vec<&str> = [partition].into_iter().chain(further).collect();
         let mut cmd = cmd("FCALL");
-        cmd.arg(format!("{}_{function}", *LIBRARY)).arg(1).arg(partition);
+        cmd.arg(format!("{}_{function}", *LIBRARY)).arg(keys.len()).arg(keys);
         Self { function, partition: partition.to_owned(), cmd }
     }
 

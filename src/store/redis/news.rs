@@ -6,11 +6,9 @@
 use std::collections::BTreeSet;
 use std::time::{Duration, SystemTime};
 
-use redis::Value;
-
 use super::argument::{millis, partition_number, partition_of};
 use super::functions::EngineCall;
-use super::reply::{EngineReply, StreamHead, epoch_of, text};
+use super::reply::{EngineReply, StreamHead, epoch_of};
 use super::shared::SharedStore;
 use crate::stream::{Epoch, Failure, NewsListener, Position, StreamName};
 
@@ -21,35 +19,52 @@ const BELIEVED_FOR: Duration = Duration::from_secs(60);
 const CALLS_MAX: usize = 256;
 
 /// One message: a stream has moved or ended.
-pub(super) struct News {
+struct News {
     name: StreamName,
-    /// `None`: it has ended.
-    moved: Option<(Epoch, Position, bool)>,
+    /// The epoch, the tail before and after, and whether the stream is closed. `None`: it has ended.
+    moved: Option<(Epoch, Position, Position, bool)>,
 }
 
 impl News {
-    pub(super) fn parse(message: Value) -> Option<Self> {
-        let text = text(message)?;
+    fn parse(text: &str) -> Option<Self> {
         let mut lines = text.splitn(5, '\n');
         let mut next = || lines.next();
-        let (epoch, _before, tail, closed, name) = (next()?, next()?, next()?, next()?, next()?);
+        let (epoch, before, tail, closed, name) = (next()?, next()?, next()?, next()?, next()?);
         let name = StreamName::stored(name).ok()?;
         let moved = match epoch {
             "" => None,
-            epoch => Some((epoch_of(epoch)?, Position(tail.parse().ok()?), !closed.is_empty())),
+            epoch => {
+                let position = |text: &str| text.parse().ok().map(Position);
+                Some((epoch_of(epoch)?, position(before)?, position(tail)?, !closed.is_empty()))
+            }
         };
         Some(Self { name, moved })
     }
 
-    pub(super) fn tell(&self, listener: &dyn NewsListener) {
+    fn tell(&self, listener: &dyn NewsListener) {
         match self.moved {
-            Some((epoch, tail, closed)) => listener.moved(&self.name, epoch, tail, closed),
+            Some((epoch, _, tail, closed)) => listener.moved(&self.name, epoch, tail, closed),
             None => listener.ended(&self.name),
         }
     }
 }
 
 impl SharedStore {
+    /// Tells one message: that a stream has moved, or that another gateway wants a session of this one.
+    pub(super) fn tell(&self, message: &str, listener: &dyn NewsListener) {
+        match message.strip_prefix("wanted\n").and_then(|rest| rest.split_once('\n')) {
+            Some((owner, session)) if *owner == *self.claims.owner(session) => listener.wanted(session),
+            Some(_) => {}
+            None if let Some(session) = message.strip_prefix("known\n") => listener.known(session),
+            None => {
+                if let Some(news) = News::parse(message) {
+                    self.attached.note_news(&news.name, news.moved);
+                    news.tell(listener);
+                }
+            }
+        }
+    }
+
     /// Tells the engine that the last reader of a stream has left, if it was not told yet.
     pub(super) async fn tell_left(&self, name: &StreamName) -> Result<(), Failure> {
         match self.attached.take_left(name) {
@@ -98,9 +113,13 @@ impl SharedStore {
                 let Some(mut reply) = EngineReply::of(answer) else { continue };
                 match reply.head() {
                     Some(StreamHead { history, tail, closed, .. }) => {
+                        self.attached.note_news(name, Some((history.own(), tail, tail, closed)));
                         listener.moved(name, history.own(), tail, closed);
                     }
-                    None => listener.ended(name),
+                    None => {
+                        self.attached.note_news(name, None);
+                        listener.ended(name);
+                    }
                 }
             }
         }

@@ -18,7 +18,6 @@ use tokio::time::{Instant, MissedTickBehavior, interval, sleep};
 
 use super::address::{NodeAddress, Topology};
 use super::argument::{PARTITIONS, news_channel, partition, partition_of_channel};
-use super::news::News;
 use super::reply::text;
 use super::shared::SharedStore;
 use crate::clock::Backoff;
@@ -46,7 +45,7 @@ const LOST: &str = "the connection was lost";
 /// Follows the news until the store is dropped.
 pub(super) async fn follow(store: Weak<SharedStore>, listener: Arc<dyn NewsListener>) {
     let Some((mut changes, blind)) = store.upgrade().map(|shared| {
-        let blind = Blind::all(shared.engine.metrics.clone());
+        let blind = Blind::all(store.clone(), shared.engine.metrics.clone());
         (shared.engine.nodes.changes(), blind)
     }) else {
         return;
@@ -100,21 +99,31 @@ pub(super) async fn follow(store: Weak<SharedStore>, listener: Arc<dyn NewsListe
     }
 }
 
-/// Counts the partitions whose news nobody gets.
+/// Counts the partitions whose news nobody gets. While there is any, no tail is known without a call.
 #[derive(Clone)]
 struct Blind {
+    store: Weak<SharedStore>,
     count: Arc<watch::Sender<usize>>,
     metrics: EngineMetrics,
 }
 
 impl Blind {
-    fn all(metrics: EngineMetrics) -> Self {
+    fn all(store: Weak<SharedStore>, metrics: EngineMetrics) -> Self {
         metrics.set_blind(PARTITIONS as usize);
-        Self { count: Arc::new(watch::Sender::new(PARTITIONS as usize)), metrics }
+        Self { store, count: Arc::new(watch::Sender::new(PARTITIONS as usize)), metrics }
     }
 
     fn change(&self, change: impl FnOnce(&mut usize)) {
-        self.count.send_modify(change);
+        let Some(shared) = self.store.upgrade() else { return };
+        self.count.send_modify(|count| {
+            let before = *count;
+            change(count);
+            match (before, *count) {
+                (1.., 0) => shared.attached.news_begin(),
+                (0, 1..) => shared.attached.news_end(),
+                _ => {}
+            }
+        });
         self.metrics.set_blind(*self.count.borrow());
     }
 }
@@ -213,6 +222,7 @@ impl NewsConnection {
                 }
                 if !unread.is_empty() {
                     let shared = self.store.upgrade()?;
+                    shared.tell_lost_claims(&unread, &*self.listener).await;
                     let read = shared.tell_attached(&unread, &*self.listener).await;
                     unread.retain(|partition| !read.contains(partition));
                 }
@@ -222,8 +232,8 @@ impl NewsConnection {
                 push = pushes.recv() => match push {
                     Some(PushInfo { kind: PushKind::SMessage, data }) => {
                         self.blind.metrics.heard();
-                        if let Some(news) = data.into_iter().nth(1).and_then(News::parse) {
-                            news.tell(&*self.listener);
+                        if let Some(message) = data.into_iter().nth(1).and_then(text) {
+                            self.store.upgrade()?.tell(&message, &*self.listener);
                         }
                     }
                     // The partition has moved to another server.

@@ -33,8 +33,14 @@ impl SharedStore {
         if self.follows_engine_clock {
             self.compare_clocks(now).await?;
         }
+        self.say_alive(now).await?;
         self.tell_waiters(now).await?;
-        let mut ended = if self.is_sweeper().await? { self.sweep_all(now).await? } else { Vec::new() };
+        self.repeat_releases().await?;
+        let mut ended = Vec::new();
+        if self.is_sweeper().await? {
+            ended = self.sweep_all(now).await?;
+            self.find_orphans(now).await?;
+        }
         ended.append(&mut self.ended.lock());
         Ok(ended)
     }
@@ -87,6 +93,27 @@ impl SharedStore {
         }
         self.streams.store(streams, Ordering::Relaxed);
         Ok(ended)
+    }
+
+    /// Finds the sessions that some gateway has to look at, and tells them to this one.
+    async fn find_orphans(&self, now: SystemTime) -> Result<(), Failure> {
+        let runs = self.ended_runs(now).await?;
+        let call = |number| {
+            let call = EngineCall::of("orphans", &partition(number)).number(millis(self.moment(now).0));
+            runs.iter().fold(call, EngineCall::with)
+        };
+        let calls: Vec<EngineCall> = (0..PARTITIONS).map(call).collect();
+        let mut are_owners = false;
+        for answer in self.engine.call_all(&calls).await? {
+            let [found, owned]: [Value; 2] =
+                items(answer).and_then(|parts| parts.try_into().ok()).ok_or(Failure::Unreadable)?;
+            are_owners |= text(owned).is_none_or(|count| count != "0");
+            let found = items(found).ok_or(Failure::Unreadable)?.into_iter().filter_map(text);
+            if let Some(listener) = self.listener.get() {
+                found.for_each(|session| listener.orphaned(&session));
+            }
+        }
+        if !runs.is_empty() && !are_owners { self.forget_runs(&runs).await } else { Ok(()) }
     }
 
     /// Merges the names of all partitions, part by part, until a page is full.
