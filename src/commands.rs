@@ -13,10 +13,10 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use pollgate::config::{
-    AccessLogPlace, Settings, StoreCommand, StorePlace, SyncPolicy, TokenCommand, UserCommand,
+    AccessLogPlace, EngineCommand, Settings, StoreCommand, StorePlace, SyncPolicy, TokenCommand, UserCommand,
 };
 use pollgate::limits::{Limit, Limits};
-use pollgate::maintenance::{Checked, MaintenanceError, OfflineStore, check, check_export};
+use pollgate::maintenance::{Checked, EngineAccess, MaintenanceError, OfflineStore, check, check_export};
 use pollgate::server::Server;
 use pollgate::tokens::{NewUser, Patterns, generate_key, sign, user_settings};
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -205,6 +205,23 @@ pub(crate) async fn store(command: StoreCommand) -> Result<ExitCode, Box<dyn Err
         }
         StoreCommand::Import { directory, file } => import(&directory, file).await,
     }
+}
+
+/// Checks an engine, or prints what it stores.
+pub(crate) async fn engine(command: EngineCommand) -> Result<ExitCode, Box<dyn Error>> {
+    let (EngineCommand::Check(args) | EngineCommand::Stats(args)) = &command;
+    let access = EngineAccess {
+        url: args.url.clone(),
+        ca_file: args.store_ca.clone(),
+        password_file: args.store_password_file.clone(),
+    };
+    let (lines, is_usable) = match command {
+        EngineCommand::Check(_) => access.check().await?,
+        EngineCommand::Stats(_) => (access.stats().await?, true),
+    };
+    let mut out = io::stdout().lock();
+    lines.iter().try_for_each(|line| writeln!(out, "{line}"))?;
+    Ok(if is_usable { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
 /// The text of an error about a store.

@@ -21,7 +21,7 @@ use serde::{Deserialize, Serialize};
 
 pub use crate::stream::SyncPolicy;
 pub use command_line::{Cli, Task};
-pub use commands::{StoreCommand, TokenCommand, UserCommand};
+pub use commands::{EngineArgs, EngineCommand, StoreCommand, TokenCommand, UserCommand};
 pub use places::{AccessLogPlace, EngineUrl, InvalidSync, MqttAddress, StorePlace};
 pub use size::{InvalidSize, MemorySize};
 pub use variables::InvalidVariable;
@@ -56,6 +56,10 @@ pub struct Settings {
     pub xmpp_domain: Option<String>,
     /// Where messages are stored.
     pub store: StorePlace,
+    /// Certificate authorities of an engine with TLS. `None`: those of the system.
+    pub store_ca: Option<PathBuf>,
+    /// File with the password of the engine.
+    pub store_password_file: Option<PathBuf>,
     /// Name of this gateway among those that share a store. `None`: the name of the machine and the port.
     pub gateway_name: Option<String>,
     /// URL of the gateway whose streams this one serves. `None`: its own.
@@ -174,6 +178,8 @@ impl Default for Settings {
             xmpp_component_secret_file: None,
             xmpp_domain: None,
             store: StorePlace::Directory("pollgate-data".into()),
+            store_ca: None,
+            store_password_file: None,
             gateway_name: None,
             upstream: None,
             upstream_token_file: None,

@@ -21,7 +21,7 @@ fn main() -> ExitCode {
     };
     let format = match &task {
         Task::Serve(settings) => Some(settings.log),
-        Task::Store(_) => Some(LogFormat::Text),
+        Task::Store(_) | Task::Engine(_) => Some(LogFormat::Text),
         Task::Limits | Task::Keygen(_) | Task::Token(_) | Task::User(_) => None,
     };
     if let Some(format) = format
@@ -40,6 +40,7 @@ fn main() -> ExitCode {
         match task {
             Task::Serve(settings) => commands::serve(*settings).await,
             Task::Store(command) => commands::store(command).await,
+            Task::Engine(command) => commands::engine(command).await,
             Task::Limits => Ok(commands::limits()),
             Task::Keygen(file) => Ok(commands::keygen(&file)?),
             Task::Token(command) => Ok(commands::token(&command)?),

@@ -1,4 +1,4 @@
-//! Export and import of a store on disk while no gateway has it open. [`check`] checks such a store.
+//! Export and import of a store on disk while no gateway has it open. [`check`] checks such a store, and [`EngineAccess`] an engine.
 
 mod error;
 mod import;
@@ -6,12 +6,16 @@ mod import;
 mod tests;
 
 use std::io::{BufRead, Seek, Write};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use tokio::runtime::Handle;
+
+use crate::budget::Budget;
 use crate::clock::Clock;
 use crate::export::Exporter;
-use crate::store::{ClockFile, Disk, DiskOptions, OpenError};
+use crate::metrics::EngineMetrics;
+use crate::store::{ClockFile, Disk, DiskOptions, EngineError, OpenError, Redis, RedisOptions, Severity};
 use crate::stream::{Store, SyncPolicy};
 
 pub use crate::export::{ExportError, TransferCount};
@@ -66,5 +70,43 @@ impl OfflineStore {
     /// Syncs everything that was imported.
     pub async fn close(self) {
         self.store.close().await;
+    }
+}
+
+/// How to reach an engine.
+#[derive(Debug, Clone)]
+pub struct EngineAccess {
+    /// The URL, as for `--store`.
+    pub url: String,
+    /// Certificate authorities (PEM) of an engine with TLS. `None`: those of the system.
+    pub ca_file: Option<PathBuf>,
+    /// File with the password, which replaces that of the URL.
+    pub password_file: Option<PathBuf>,
+}
+
+impl EngineAccess {
+    /// Checks the settings of all servers. Returns a line for each finding, with what to do about it, and whether a gateway can use the
+    /// engine.
+    pub async fn check(&self) -> Result<(Vec<String>, bool), EngineError> {
+        let findings = self.open()?.inspect().await?;
+        let is_usable = findings.iter().all(|finding| finding.severity < Severity::Error);
+        Ok((findings.iter().map(ToString::to_string).collect(), is_usable))
+    }
+
+    /// Describes the servers, their calls, and the sizes of the partitions, as lines.
+    pub async fn stats(&self) -> Result<Vec<String>, EngineError> {
+        self.open()?.stats().await
+    }
+
+    fn open(&self) -> Result<Redis, EngineError> {
+        let options = RedisOptions {
+            url: self.url.clone(),
+            ca_file: self.ca_file.clone(),
+            password_file: self.password_file.clone(),
+            gateway: String::new(),
+            follows_engine_clock: true,
+            metrics: EngineMetrics::default(),
+        };
+        Redis::new(options, Budget::unlimited(), Handle::current())
     }
 }

@@ -4,6 +4,7 @@
 //! [`Counts`] and [`MemoryCounts`] when the text is requested.
 
 mod durations;
+mod engine;
 mod gauges;
 mod live;
 mod memory;
@@ -33,6 +34,7 @@ use live::LiveFamilies;
 use memory::MemoryMetrics;
 use tenants::{MessageCounters, TenantMetrics};
 
+pub use engine::EngineMetrics;
 pub use gauges::Counts;
 pub use memory::MemoryCounts;
 pub use tenants::TenantUsage;
@@ -90,6 +92,7 @@ pub struct Metrics {
     outbound: OutboundMetrics,
     store: StoreMetrics,
     upstream: UpstreamMetrics,
+    engine: EngineMetrics,
     wakes: WakeMetrics,
     xmpp: XmppMetrics,
     memory: MemoryMetrics,
@@ -159,6 +162,7 @@ impl Metrics {
         let origins = OriginMetrics::register(&mut registry, &outbound);
         let store = StoreMetrics::register(&mut registry);
         let upstream = UpstreamMetrics::register(&mut registry);
+        let engine = EngineMetrics::register(&mut registry);
         let wakes = WakeMetrics::register(&mut registry);
         let memory = MemoryMetrics::register(&mut registry);
         let gauges = Gauges::register(&mut registry);
@@ -214,6 +218,7 @@ impl Metrics {
             xmpp,
             store,
             upstream,
+            engine,
             wakes,
             memory,
             tenants: None,
@@ -292,6 +297,11 @@ impl Metrics {
     /// Returns the metrics of an edge.
     pub(crate) fn upstream(&self) -> &UpstreamMetrics {
         &self.upstream
+    }
+
+    /// Returns the metrics of a store in an engine.
+    pub(crate) fn engine(&self) -> &EngineMetrics {
+        &self.engine
     }
 
     /// Returns the metrics of devices and their wakes.

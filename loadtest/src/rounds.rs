@@ -72,10 +72,10 @@ pub async fn rounds<L: Load>(
     mut stop: watch::Receiver<bool>,
 ) -> Result<Outcome<L::Figures>, RoundError> {
     load.allows(wanted.seconds)?;
-    let storage = wanted.store.ready()?;
+    let storage = wanted.storage().ready()?;
     let mut entries = entries(wanted, load.strategy())?;
     for rival in &wanted.rival {
-        rival.rehearse(load.strategy(), &wanted.store).await?;
+        rival.rehearse(load.strategy(), &wanted.storage()).await?;
     }
     'all: for number in 0..wanted.rounds {
         // Each round begins with another server.
@@ -102,7 +102,7 @@ fn entries<F>(wanted: &Rounds, strategy: Strategy) -> Result<Vec<(Server, Server
     let servers = std::iter::once(own).chain(wanted.rival.iter().cloned());
     let checked = servers.map(|server| {
         server.installed()?;
-        server.keeps_in(&wanted.store)?;
+        server.keeps_in(&wanted.storage())?;
         server.supports(strategy)?;
         let standing = ServerFigures { server: server.name(), rounds: Vec::new() };
         Ok((server, standing))
@@ -112,7 +112,7 @@ fn entries<F>(wanted: &Rounds, strategy: Strategy) -> Result<Vec<(Server, Server
 
 /// Runs one round on one server.
 async fn round<L: Load>(load: &L, server: &Server, wanted: &Rounds) -> Result<L::Figures, RoundError> {
-    let running = server.start(load.strategy(), &wanted.store).await?;
+    let running = server.start(load.strategy(), &wanted.storage()).await?;
     let address = running.target.address;
     let messages = Arc::new(messages(wanted.size));
     streams::create(&running.target, messages.plan.run, load.streams(), load.messages_max())

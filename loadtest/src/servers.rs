@@ -43,6 +43,8 @@ pub struct Running {
     pub admin: Option<SocketAddr>,
     /// Its process, if this program started it.
     pub process: Option<Process>,
+    /// Further instances of the server that share its storage.
+    pub others: Vec<Self>,
     /// Folder of its files.
     _scratch: Option<Scratch>,
     /// The fakes by which it wakes phones.
@@ -168,9 +170,12 @@ impl Server {
 
     /// Checks that the server can keep messages in this storage.
     pub fn keeps_in(&self, storage: &Storage) -> Result<(), ServerError> {
-        let is_able = matches!(self, Self::Gateway(..) | Self::DurableStreams(_));
-        let is_asked = matches!(storage, Storage::Disk(_));
-        (is_able || !is_asked).then_some(()).ok_or_else(|| ServerError::MemoryAlone(self.name().into()))
+        let is_able = match storage {
+            Storage::Memory => true,
+            Storage::Disk(_) => matches!(self, Self::Gateway(..) | Self::DurableStreams(_)),
+            Storage::Engine(..) => matches!(self, Self::Gateway(..) | Self::Nchan),
+        };
+        is_able.then_some(()).ok_or_else(|| ServerError::MemoryAlone(self.name().into()))
     }
 
     /// Returns the version of its program, if it reports one.
@@ -184,18 +189,27 @@ impl Server {
         }
     }
 
-    /// Starts the server for a run of `strategy`, with an empty `storage`.
+    /// Starts the server for a run of `strategy`, with an empty `storage`, and all its instances if they share one.
     pub async fn start(&self, strategy: Strategy, storage: &Storage) -> Result<Running, ServerError> {
+        let mut first = self.start_one(strategy, storage).await?;
+        for _ in 1..storage.instances() {
+            first.others.push(self.start_one(strategy, storage).await?);
+        }
+        Ok(first)
+    }
+
+    async fn start_one(&self, strategy: Strategy, storage: &Storage) -> Result<Running, ServerError> {
         match self {
             Self::Gateway(program, listen) => gateway::start(program, *listen, strategy, storage).await,
             Self::Target(target) => Ok(Running {
                 target: target.clone(),
                 admin: None,
                 process: None,
+                others: Vec::new(),
                 _scratch: None,
                 _providers: None,
             }),
-            Self::Nchan => nchan::start(strategy).await,
+            Self::Nchan => nchan::start(strategy, storage).await,
             Self::Mosquitto => mosquitto::start().await,
             Self::DurableStreams(program) => durable_streams::start(program, strategy, storage).await,
         }
@@ -223,7 +237,7 @@ impl Running {
     /// Ends the server and waits until it is gone, so that neither its shutdown affects the next measurement nor its files
     /// remain.
     pub async fn end(self) {
-        if let Some(process) = self.process {
+        for process in self.others.into_iter().filter_map(|other| other.process).chain(self.process) {
             process.end().await;
         }
     }

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::{Args, CommandFactory, Parser, Subcommand};
 use config::{Config, File};
 
-use super::commands::{StoreCommand, TokenCommand, UserCommand};
+use super::commands::{EngineCommand, StoreCommand, TokenCommand, UserCommand};
 use super::variables::Variables;
 use super::{Settings, SettingsError};
 use crate::limits::{Limit, Limits};
@@ -28,6 +28,9 @@ pub(super) enum Command {
     /// Check, export or import a store on disk that no gateway has open
     #[command(subcommand)]
     Store(StoreCommand),
+    /// Check an engine (Redis or Valkey) that several gateways share, or print what it stores
+    #[command(subcommand)]
+    Engine(EngineCommand),
     /// List all limits with their defaults, units and meanings
     Limits,
     /// Make a key that signs tokens, and with which `--auth` checks them
@@ -60,6 +63,8 @@ pub enum Task {
     Serve(Box<Settings>),
     /// Check, export or import a store on disk.
     Store(StoreCommand),
+    /// Check an engine, or print what it stores.
+    Engine(EngineCommand),
     /// List all limits.
     Limits,
     /// Make a key that signs tokens.
@@ -109,10 +114,17 @@ pub(super) struct ServeArgs {
     /// (docs/xmpp.md) [default: no such clients]
     #[arg(long, value_name = "NAME")]
     xmpp_domain: Option<String>,
-    /// Where messages are stored: a directory, `memory` (lost when the process ends), or `redis://[USER:PASSWORD@]HOST:PORT`, a Redis
-    /// or Valkey that several gateways share [default: pollgate-data]
+    /// Where messages are stored: a directory, `memory` (lost when the process ends), or the URL of a Redis or Valkey that several
+    /// gateways share, such as `redis://[USER:PASSWORD@]HOST:PORT`; `rediss://` for TLS, `redis+sentinel://` and `redis+cluster://`
+    /// for several servers (docs/scaling.md) [default: pollgate-data]
     #[arg(long, value_name = "PLACE")]
     store: Option<String>,
+    /// Certificate authorities (PEM) of a Redis or Valkey with TLS [default: those of the system]
+    #[arg(long, value_name = "FILE")]
+    store_ca: Option<String>,
+    /// File with the password of the Redis or Valkey, which replaces that of the URL [default: none]
+    #[arg(long, value_name = "FILE")]
+    store_password_file: Option<String>,
     /// Name of this gateway among those that share a store, which keeps its sessions under it; it must stay the same over restarts
     /// [default: the name of the machine and the port of --listen]
     #[arg(long, value_name = "NAME")]
@@ -234,6 +246,7 @@ impl Cli {
     pub fn task(self) -> Result<Task, SettingsError> {
         let args = match self.command {
             Some(Command::Store(command)) => return Ok(Task::Store(command)),
+            Some(Command::Engine(command)) => return Ok(Task::Engine(command)),
             Some(Command::Limits) => return Ok(Task::Limits),
             Some(Command::Keygen { file }) => return Ok(Task::Keygen(file)),
             Some(Command::Token(command)) => return Ok(Task::Token(command)),
@@ -271,6 +284,8 @@ impl ServeArgs {
             ("xmpp_component_secret_file", self.xmpp_component_secret_file),
             ("xmpp_domain", self.xmpp_domain),
             ("store", self.store),
+            ("store_ca", self.store_ca),
+            ("store_password_file", self.store_password_file),
             ("gateway_name", self.gateway_name),
             ("upstream", self.upstream),
             ("upstream_token_file", self.upstream_token_file),

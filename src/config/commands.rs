@@ -65,6 +65,29 @@ pub struct UserCommand {
     pub sha_1: bool,
 }
 
+/// A command for an engine that stores the streams of several gateways.
+#[derive(Debug, Subcommand)]
+pub enum EngineCommand {
+    /// Check the settings of each server, and say what to do; exits with 1 if a gateway cannot use the engine. It loads the gateway's
+    /// function library if that is missing, and changes nothing else
+    Check(EngineArgs),
+    /// Print memory, calls, and the streams, messages and bytes of each partition
+    Stats(EngineArgs),
+}
+
+/// Which engine.
+#[derive(Debug, Args)]
+pub struct EngineArgs {
+    /// URL of the engine, as for --store
+    pub url: String,
+    /// Certificate authorities (PEM) of an engine with TLS [default: those of the system]
+    #[arg(long, value_name = "FILE")]
+    pub store_ca: Option<PathBuf>,
+    /// File with the password, which replaces that of the URL [default: none]
+    #[arg(long, value_name = "FILE")]
+    pub store_password_file: Option<PathBuf>,
+}
+
 /// A command for a store on disk.
 #[derive(Debug, Subcommand)]
 pub enum StoreCommand {

@@ -36,7 +36,21 @@ pub enum StorePlace {
 pub struct EngineUrl(String);
 
 /// What the URLs of engines begin with.
-const ENGINE_SCHEMES: [&str; 3] = ["redis://", "valkey://", "redis+unix://"];
+const ENGINE_SCHEMES: [&str; 13] = [
+    "redis://",
+    "rediss://",
+    "redis+unix://",
+    "redis+sentinel://",
+    "rediss+sentinel://",
+    "redis+cluster://",
+    "rediss+cluster://",
+    "valkey://",
+    "valkeys://",
+    "valkey+sentinel://",
+    "valkeys+sentinel://",
+    "valkey+cluster://",
+    "valkeys+cluster://",
+];
 
 impl EngineUrl {
     /// The text of the URL if it is one of an engine.

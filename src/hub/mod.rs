@@ -10,6 +10,7 @@
 //! which streams have changed.
 
 mod changes;
+mod claims;
 mod clients;
 mod devices;
 mod held_poll;
@@ -50,6 +51,7 @@ pub use devices::{
 pub use held_poll::{HeldPoll, PollError, PollSettings, PollStart, Polled};
 pub use listing::{StreamListing, StreamView};
 pub use multi_reader::{MultiBatch, MultiReader, RequestedStream, StreamUpdate};
+pub use news::ClaimNews;
 pub use polled_origins::{
     ElementKey, OriginInterval, OriginSettings, OriginState, OriginStatus, PolledOrigin, SeenEntry,
 };
@@ -94,6 +96,7 @@ pub struct Hub {
     subscribers: Arc<subscriber::Subscribers>,
     devices: Arc<Devices>,
     origins: Arc<polled_origins::PolledOrigins>,
+    claim_listeners: Arc<news::ClaimListeners>,
     limits: Arc<Limits>,
     metrics: Arc<Metrics>,
     clock: Clock,
@@ -169,13 +172,16 @@ impl Hub {
         let devices = Devices::new(metrics.wakes().clone(), subscribers.unlisted(), limits.wakes_at_once_max);
         let origins = Arc::<polled_origins::PolledOrigins>::default();
         let waiters = Arc::new(waiters::WaiterRegistry::new(store.clone(), clock, origins.clone()));
-        store.tell(Arc::new(news::Followed::new(&waiters, subscribers.clone())));
+        let claim_listeners = Arc::<news::ClaimListeners>::default();
+        let followed = news::Followed::new(&waiters, subscribers.clone(), claim_listeners.clone());
+        store.tell(Arc::new(followed));
         Self {
             waiters,
             clients: Arc::new(clients::Clients::new(&limits, &metrics, clock)),
             subscribers,
             devices: Arc::new(devices),
             origins,
+            claim_listeners,
             default_retention: default_retention(&limits, store.outlives_process(), &Budget::unlimited()),
             budget: Budget::unlimited(),
             store,

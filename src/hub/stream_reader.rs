@@ -113,7 +113,13 @@ impl Source for StreamReader {
     async fn read(&mut self, bytes_max: usize) -> Result<SharedBatch, ReadError> {
         let hub = &self.hub;
         let limit = ReadLimit { bytes_max };
-        let batch = hub.store.read(&self.waiters.name, self.start, limit, hub.clock.now()).await?;
+        let now = hub.clock.now();
+        // What has woken the reader may be newer than what the store knows without asking.
+        let known = if self.woken { None } else { hub.store.at_tail(&self.waiters.name, self.start, now) };
+        let batch = match known {
+            Some(batch) => batch,
+            None => hub.store.read(&self.waiters.name, self.start, limit, now).await?,
+        };
         let batch = SharedBatch::from(batch);
         if let Start::At(from) = self.start
             && std::mem::take(&mut self.woken)

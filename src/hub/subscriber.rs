@@ -34,6 +34,11 @@ impl Marker {
     pub fn mark(&self, name: &StreamName) {
         self.0.mark(name);
     }
+
+    /// Notes that any stream may have changed.
+    pub fn mark_all(&self) {
+        self.0.marks.update(Marks::overflow);
+    }
 }
 
 /// A subscription to many streams. Dropping it removes its filters.
@@ -116,17 +121,19 @@ impl Subscriber {
         self.member.marks.note(Marks::take_overflow)
     }
 
-    /// Waits until streams are marked, and takes at least one and at most `max` marks (at least one even if
-    /// `max` is 0), those that have waited longest first. The rest stay marked.
-    /// [`take_overflow`](Self::take_overflow) tells about changes without a mark.
+    /// Waits until streams have changed, and takes at most `max` marks (at least one even if `max` is 0), those
+    /// that have waited longest first. The rest stay marked. [`take_overflow`](Self::take_overflow), which has
+    /// to be called then, tells about changes without a mark.
     ///
     /// Cancel safe: a dropped future takes no marks.
     pub async fn changed(&self, max: usize) -> Vec<StreamName> {
         loop {
-            self.member.marks.wait_until(|marks| (!marks.is_empty()).then_some(())).await;
-            let mut taken = Vec::new();
-            self.member.marks.update(|marks| taken = marks.take(max.max(1)));
-            if !taken.is_empty() {
+            self.member.marks.wait_until(|marks| marks.has_changes().then_some(())).await;
+            let (mut taken, mut has_overflown) = (Vec::new(), false);
+            self.member
+                .marks
+                .update(|marks| (taken, has_overflown) = (marks.take(max.max(1)), marks.has_changes()));
+            if has_overflown || !taken.is_empty() {
                 return taken;
             }
         }

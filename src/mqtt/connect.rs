@@ -104,6 +104,17 @@ impl Broker {
         let Some(found) = self.sessions.attach(&client, principal).await else {
             return self.refuse(wire, Reason::ServerUnavailable).await;
         };
+        let (found, was_elsewhere) = match self.claim(found).await {
+            Ok(claimed) => claimed,
+            Err(reason) => return self.refuse(wire, reason).await,
+        };
+        if was_elsewhere {
+            let delay = self.takeovers.count(&client, ());
+            if !delay.is_zero() && !is_connected_after(&mut wire, delay).await {
+                self.give_back(found.attached, found.away).await;
+                return None;
+            }
+        }
         let opened = match self.open_session(found, &connect, &negotiated, &grants).await {
             Ok(opened) => opened,
             Err(reason) => return self.refuse(wire, reason).await,

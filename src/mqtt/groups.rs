@@ -25,8 +25,10 @@ pub(super) const LEASE_MESSAGES_MAX: usize = 16;
 #[derive(Debug, Default)]
 pub(super) struct Groups {
     table: Mutex<HashMap<Filter, Weak<Group>>>,
-    /// Stored groups that have ended, and are still in the store.
+    /// Stored groups that have ended, and are still in the store; if it is shared, groups without a member here that are claimed.
     ended: Mutex<HashSet<Filter>>,
+    /// Whether other gateways use the store, too, so that groups have to be claimed.
+    are_shared: bool,
     /// Locked while a group is stored or removed from the store, so that a group that follows another one of the same filter is
     /// not removed in place of it.
     storing: tokio::sync::Mutex<()>,
@@ -43,6 +45,8 @@ pub(super) struct Group {
 
 #[derive(Debug, Default)]
 struct GroupState {
+    /// Another gateway sends the messages of the group, to its own members.
+    is_elsewhere: bool,
     /// All streams that existed before the group have offsets.
     has_begun: bool,
     /// Members that are connected, by the number of their connection.
@@ -97,14 +101,19 @@ pub(super) fn is_shared(text: &str) -> bool {
 }
 
 impl Groups {
+    /// The groups of a gateway. With `are_shared`, other gateways may have members of the same groups.
+    pub(super) fn new(are_shared: bool) -> Self {
+        Self { are_shared, ..Self::default() }
+    }
+
     /// Returns the group of a shared filter, creating it if needed.
     pub(super) fn group(self: &Arc<Self>, key: &Filter) -> Arc<Group> {
         let mut table = self.table.lock();
         if let Some(group) = table.get(key).and_then(Weak::upgrade) {
             return group;
         }
-        let group =
-            Arc::new(Group { groups: Arc::downgrade(self), key: key.clone(), state: Mutex::default() });
+        let state = Mutex::new(GroupState { is_elsewhere: self.are_shared, ..GroupState::default() });
+        let group = Arc::new(Group { groups: Arc::downgrade(self), key: key.clone(), state });
         table.insert(key.clone(), Arc::downgrade(&group));
         group
     }
@@ -118,7 +127,9 @@ impl Drop for Group {
         if table.get(&self.key).is_some_and(|group| group.strong_count() == 0) {
             table.remove(&self.key);
         }
-        if self.state.get_mut().was_stored {
+        let state = self.state.get_mut();
+        let is_claimed = groups.are_shared && !state.is_elsewhere;
+        if is_claimed || (state.was_stored && !groups.are_shared) {
             groups.ended.lock().insert(self.key.clone());
         }
     }
@@ -138,9 +149,15 @@ impl Group {
         member
     }
 
-    /// Whether the offsets of the existing streams are set.
+    /// Whether the offsets of the existing streams are set, or are not to be set here.
     pub(super) fn has_begun(&self) -> bool {
-        self.state.lock().has_begun
+        let state = self.state.lock();
+        state.has_begun || state.is_elsewhere
+    }
+
+    /// Whether another gateway sends the messages of the group.
+    pub(super) fn is_elsewhere(&self) -> bool {
+        self.state.lock().is_elsewhere
     }
 
     /// Sets where the messages of a stream begin that existed before the group.
@@ -171,7 +188,7 @@ impl Group {
     /// Takes the lease of a stream for a member, or continues it. Returns where to read. `None`: another member has it.
     pub(super) fn lease(&self, name: &StreamName, member: u64) -> Option<Start> {
         let mut state = self.state.lock();
-        if !state.has_begun {
+        if !state.has_begun || state.is_elsewhere {
             return None;
         }
         let stream = state.streams.entry(name.clone()).or_insert_with(|| GroupStream::new(Start::Earliest));

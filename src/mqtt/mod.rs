@@ -6,6 +6,7 @@
 
 mod audit;
 mod authorization;
+mod claims;
 mod codec;
 mod connect;
 mod connection;
@@ -86,6 +87,7 @@ impl Broker {
         let takeovers = Takeovers::new("connections", &limits, metrics);
         let metrics = metrics.mqtt().clone();
         let sessions = Arc::new(Sessions::new(Share::of(&limits), hub.budget().clone(), metrics.clone()));
+        let groups = Arc::new(Groups::new(hub.shares_sessions()));
         let connecting = Semaphore::new(limits.mqtt_connecting_bytes_max.min(Semaphore::MAX_PERMITS));
         Self {
             hub,
@@ -93,7 +95,7 @@ impl Broker {
             metrics,
             clock,
             sessions,
-            groups: Arc::default(),
+            groups,
             takeovers,
             auth: Arc::new(Authenticator::open()),
             audit_log: None,
@@ -146,14 +148,17 @@ impl Broker {
         self.metrics.open.dec();
     }
 
-    /// Publishes wills, ends sessions that are due, and stores groups, once per second. Never returns; runs as long as it is
+    /// Publishes wills, ends sessions that are due, and stores groups, once per second, and follows the claims of other gateways. Never returns; runs as long as it is
     /// polled.
     pub async fn sweep(&self) {
-        let mut interval = tokio::time::interval(SWEEP_INTERVAL);
-        loop {
-            interval.tick().await;
-            self.handle_due().await;
-            self.store_groups().await;
-        }
+        let sweeps = async {
+            let mut interval = tokio::time::interval(SWEEP_INTERVAL);
+            loop {
+                interval.tick().await;
+                self.handle_due().await;
+                self.store_groups().await;
+            }
+        };
+        tokio::join!(sweeps, self.follow_claims());
     }
 }

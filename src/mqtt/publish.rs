@@ -144,13 +144,14 @@ fn refusal(error: &AppendError) -> Refusal {
     }
 }
 
-fn failed(failure: Failure) -> Reason {
+pub(super) fn failed(failure: Failure) -> Reason {
     match failure {
         Failure::Full
         | Failure::Short
         | Failure::Unreachable
         | Failure::OverBudget(_)
         | Failure::TooFast(_) => Reason::QuotaExceeded,
+        Failure::Superseded => Reason::SessionTakenOver,
         Failure::Broken | Failure::Unreadable | Failure::UpstreamRefused(_) => Reason::UnspecifiedError,
     }
 }

@@ -53,6 +53,9 @@ impl Broker {
     /// So the expiry of its session starts now, and so does the delay of its will, which a server may defer
     /// until it restarts (MQTT 5, section 3.1.2.5).
     pub async fn load(&self) -> Result<(), Failure> {
+        if self.hub.shares_sessions() {
+            return Ok(());
+        }
         let mut groups = Vec::new();
         let mut walk = SessionWalk::over(SessionNames::Own(GROUP_SESSIONS));
         while let Some(sessions) = self.hub.next_sessions(&mut walk).await? {
@@ -61,13 +64,14 @@ impl Broker {
         let mut walk = SessionWalk::over(SessionNames::OfClients);
         while let Some(sessions) = self.hub.next_sessions(&mut walk).await? {
             for stored in sessions {
-                self.adopt_stored(stored, &groups);
+                self.sessions.adopt(self.restore(stored, &groups));
             }
         }
         Ok(())
     }
 
-    fn adopt_stored(&self, stored: StoredSession, groups: &[Arc<Group>]) {
+    /// Restores a session that is stored, and whose client is not connected.
+    pub(super) fn restore(&self, stored: StoredSession, groups: &[Arc<Group>]) -> Away {
         let (now, now_of_day) = (self.clock.instant(), self.clock.now());
         let longest = self.limits.mqtt_session_expiry_max.get();
         let RestoredSession { mut session, presence, credentials, damaged } =
@@ -91,7 +95,7 @@ impl Broker {
             let rights = WillRights::Stored(credentials);
             DelayedWill { will, at: now + delay.min(until), rights }
         });
-        self.sessions.adopt(Away { session, until: now + until, will });
+        Away { session, until: now + until, will }
     }
 
     /// Resumes or creates the session of a client that has connected, and stores that the client is
@@ -120,9 +124,7 @@ impl Broker {
             away.as_ref().and_then(|away| away.session.end())
         };
         if let Err(reason) = self.publish_and_store(&attached, self.allowed(will), change).await {
-            if let Some(away) = away {
-                attached.detach(away);
-            }
+            self.give_back(attached, away).await;
             return Err(reason);
         }
         let mut session = away.filter(|_| is_present).map_or(begun, |away| away.session);
@@ -161,14 +163,15 @@ impl Broker {
             session.change(Some((&self.away(until, later.as_ref()), rights.record())))
         };
         let outcome = self.publish_and_store(&attached, due, change).await.and(offsets_stored);
-        if !is_over {
+        let away = (!is_over).then(|| {
             if outcome.is_ok() {
                 session.saved();
             }
             let will =
                 later.map(|delayed| DelayedWill { at: if deferred { until } else { delayed.at }, ..delayed });
-            attached.detach(Away { session, until, will });
-        }
+            Away { session, until, will }
+        });
+        self.give_back(attached, away).await;
         self.end_excess(principal, false).await;
         outcome
     }
@@ -207,27 +210,32 @@ impl Broker {
         let now = self.clock.instant();
         let due = std::iter::from_fn(|| self.sessions.take_due(now));
         stream::iter(due)
-            .for_each_concurrent(DUE_AT_ONCE, |(attached, mut away)| async move {
-                if let Some(will) = away.will.as_mut().filter(|will| self.is_undecided(will)) {
-                    will.at = now + SWEEP_INTERVAL;
-                    away.until = away.until.max(will.at);
-                    return attached.detach(away);
-                }
-                self.end_or_keep(attached, away, now).await;
-            })
+            .for_each_concurrent(DUE_AT_ONCE, |(attached, away)| self.look_at(attached, away, now))
             .await;
+    }
+
+    /// Publishes the will of a session and ends it, if they are due.
+    pub(super) async fn look_at(&self, attached: Attached, mut away: Away, now: Instant) {
+        if let Some(will) = away.will.as_mut().filter(|will| self.is_undecided(will)) {
+            will.at = now + SWEEP_INTERVAL;
+            away.until = away.until.max(will.at);
+            return self.give_back(attached, Some(away)).await;
+        }
+        self.end_or_keep(attached, away, now).await;
     }
 
     async fn end_or_keep(&self, attached: Attached, mut away: Away, now: Instant) {
         consume_budget().await;
         let client = attached.client().clone();
-        let (will, is_over) = (away.will.take(), away.until <= now);
+        let is_over = away.until <= now;
+        let will = away.will.take_if(|delayed| is_over || delayed.at <= now);
         let change = if is_over {
             away.session.end()
         } else {
-            away.session.change(Some((&self.away(away.until, None), None)))
+            away.session.change(Some((&self.away(away.until, away.will.as_ref()), None)))
         };
         match self.publish_and_store(&attached, self.allowed(will), change).await {
+            Ok(()) if is_over => return self.give_back(attached, None).await,
             Ok(()) => away.session.saved(),
             Err(reason) => {
                 tracing::error!(
@@ -238,8 +246,9 @@ impl Broker {
                 )
             }
         }
-        if !is_over {
-            attached.detach(away);
+        // A session in memory that could not be ended is dropped.
+        if !is_over || self.hub.shares_sessions() {
+            self.give_back(attached, Some(away)).await;
         }
     }
 

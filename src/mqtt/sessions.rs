@@ -86,6 +86,13 @@ pub(super) struct Away {
     pub(super) will: Option<DelayedWill>,
 }
 
+impl Away {
+    /// When the session has to be looked at: it expires, or its will is to be published.
+    pub(super) fn due(&self) -> Instant {
+        self.will.as_ref().map_or(self.until, |delayed| self.until.min(delayed.at))
+    }
+}
+
 /// The will of a disconnected client.
 #[derive(Debug)]
 pub(super) struct DelayedWill {
@@ -256,6 +263,24 @@ impl Sessions {
         }
     }
 
+    /// Ends the connection that has the session of a client. Returns whether there is one.
+    pub(super) fn supersede(&self, client: &str) -> bool {
+        let slot = self.slots.get(client).map(|slot| slot.value().clone());
+        let slot = slot.filter(|slot| slot.connections.load(Ordering::SeqCst) > 0);
+        slot.map(|slot| slot.newest.update(|newest| *newest += 1)).is_some()
+    }
+
+    /// Takes the slot of a client that no connection has, whose session is in the store alone.
+    pub(super) fn attach_vacant(self: &Arc<Self>, client: &Arc<str>) -> Option<Attached> {
+        let slot = self.slot(client);
+        let claim = Claim { sessions: self.clone(), client: client.clone(), slot, is_connection: false };
+        let kept = claim.slot.kept.clone().try_lock_owned().ok()?;
+        let is_vacant =
+            matches!(*kept, SlotState::Nothing) && claim.slot.connections.load(Ordering::SeqCst) == 0;
+        let charge = Some(self.accounts.open(tenant_of(client), Principal::GATEWAY));
+        is_vacant.then_some(Attached { kept, claim, number: 0, principal: Principal::GATEWAY, charge })
+    }
+
     /// Inserts a session loaded from the store, whose client has not connected yet.
     pub(super) fn adopt(self: &Arc<Self>, away: Away) {
         let client = away.session.client.clone();
@@ -358,8 +383,7 @@ impl Attached {
     /// Keeps the session until it expires or is taken.
     pub(super) fn detach(mut self, away: Away) {
         let Some(mut charge) = self.charge.take() else { return };
-        let at = away.will.as_ref().map_or(away.until, |delayed| away.until.min(delayed.at));
-        let due = self.claim.sessions.agenda.lock().add(at, self.claim.client.clone());
+        let due = self.claim.sessions.agenda.lock().add(away.due(), self.claim.client.clone());
         let will_bytes = away.will.as_ref().map_or(0, |delayed| delayed.will.bytes());
         charge.set_bytes(away.session.bytes() + will_bytes);
         charge.leave(&self.claim.client);

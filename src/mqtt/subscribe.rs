@@ -140,6 +140,7 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin> Connection<S> {
         self.subscriber.add(streams.clone());
         let member = group.enter(self.subscriber.marker(), self.session.is_stored());
         self.session.enter_group(key, group.clone(), member);
+        self.broker.claim_group(&group).await;
         if group.has_begun() {
             self.catch_up = Some(Box::new(CatchUp::of(&self.session)));
             self.charge()?;

@@ -48,7 +48,14 @@ impl OpenStore {
             }
             StorePlace::Engine(url) => {
                 let gateway = settings.gateway_name.clone().unwrap_or_else(|| gateway_name(address));
-                let options = RedisOptions { url: url.secret().into(), gateway, follows_engine_clock: true };
+                let options = RedisOptions {
+                    url: url.secret().into(),
+                    ca_file: settings.store_ca.clone(),
+                    password_file: settings.store_password_file.clone(),
+                    gateway,
+                    follows_engine_clock: true,
+                    metrics: metrics.engine().clone(),
+                };
                 Ok(Self::Shared(Redis::new(options, budget.clone(), Handle::current())?))
             }
         }
@@ -59,8 +66,9 @@ impl OpenStore {
         match self {
             Self::Local(store) => Ok(store),
             Self::Shared(redis) => {
-                let promise = redis.check().await?;
-                tracing::info!("{promise}");
+                for promise in redis.check().await? {
+                    tracing::info!("{promise}");
+                }
                 Ok(Arc::new(redis))
             }
         }

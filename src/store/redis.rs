@@ -14,22 +14,39 @@
 //! | `names`, `due`, `dated` | sorted sets of the partition: all streams, and when the sweep has to visit them |
 //! | `news` | a sharded pub/sub channel |
 //!
-//! Sessions of clients belong to the gateway that has them, and are under `pollgate:{gateway NAME}:`.
+//! Sessions are in the partition of their name:
+//!
+//! | key | |
+//! |---|---|
+//! | `session:NAME` | a hash: the entries of the session |
+//! | `sessions` | a sorted set: the names of all sessions of the partition |
+//! | `owners`, `claims` | a hash: the [owner](claims) of each session that has one; a counter of claims |
+//! | `awaited` | a sorted set: when a gateway has to look at sessions without an owner |
+//!
+//! Those that other gateways never use are under `pollgate:{gateway NAME}:`. `pollgate:runs` has the gateways, and when each was last alive.
 //!
 //! A promoted replica may lack the last appends. Its replication id differs from that in the metadata, so the next append continues in a
 //! new epoch, and offsets that were lost are refused for ever.
 
+mod address;
 mod append_queue;
 mod appends;
 mod argument;
 mod attached;
+mod claims;
 mod engine;
 mod forks;
+mod functions;
+mod inspect;
 mod news;
+mod nodes;
+mod own_claims;
 mod promise;
 mod reads;
 mod reply;
 mod shared;
+mod slots;
+mod subscribers;
 mod sweep;
 
 use std::sync::Arc;
@@ -42,13 +59,14 @@ use crate::budget::Budget;
 use crate::stream::{
     Append, AppendError, Appended, Batch, ChangeError, Create, CreateError, Created, Description, Epoch,
     Failure, Message, MessageLimit, Messages, NewsListener, ReadError, ReadLimit, SessionChange,
-    SessionNames, SessionPage, Snapshot, Start, Store, StreamName, StreamPage, Work,
+    SessionClaims, SessionNames, SessionPage, Snapshot, Start, Store, StreamName, StreamPage, Work,
 };
 use shared::SharedStore;
 
-pub use engine::EngineError;
+pub use address::EngineError;
+pub use engine::RedisOptions;
+pub use inspect::{EngineFinding, Severity};
 pub use promise::EnginePromise;
-pub use shared::RedisOptions;
 
 /// A store in an engine that other gateways use, too.
 #[derive(Debug)]
@@ -62,9 +80,33 @@ impl Redis {
         Ok(Self { shared: Arc::new(SharedStore::new(options, budget, runtime)?) })
     }
 
-    /// Connects, and checks the settings of the engine. Fails if it may delete streams by itself.
-    pub async fn check(&self) -> Result<EnginePromise, EngineError> {
-        self.shared.engine.check().await
+    /// Connects, and checks the settings of all servers of the engine. Fails if one may delete streams by itself. Returns what they
+    /// promise, servers that promise the same only once.
+    pub async fn check(&self) -> Result<Vec<EnginePromise>, EngineError> {
+        let nodes = &self.shared.engine.nodes;
+        let mut promises = Vec::new();
+        for node in nodes.all().await.map_err(EngineError::Unusable)? {
+            let mut connected = nodes.connected(&node).await.map_err(EngineError::Unusable)?;
+            let promise =
+                EnginePromise::read(&mut connected.connection).await.map_err(EngineError::Unusable)?;
+            if let Some(policy) = promise.eviction() {
+                return Err(EngineError::Evicts(policy.to_owned()));
+            }
+            if !promises.contains(&promise) {
+                promises.push(promise);
+            }
+        }
+        Ok(promises)
+    }
+
+    /// Checks the settings of all servers, and says what to do about each.
+    pub async fn inspect(&self) -> Result<Vec<EngineFinding>, EngineError> {
+        inspect::check(&self.shared.engine).await
+    }
+
+    /// Describes the servers, their calls, and the sizes of the partitions, as lines for operators.
+    pub async fn stats(&self) -> Result<Vec<String>, EngineError> {
+        inspect::stats(&self.shared.engine).await
     }
 }
 
@@ -95,6 +137,10 @@ impl Store for Redis {
         now: SystemTime,
     ) -> Work<'a, Result<Batch, ReadError>> {
         Box::pin(self.shared.read(name, start, limit, now))
+    }
+
+    fn at_tail(&self, name: &StreamName, start: Start, now: SystemTime) -> Option<Batch> {
+        self.shared.at_tail(name, start, now)
     }
 
     fn messages<'a>(
@@ -167,6 +213,10 @@ impl Store for Redis {
         Box::pin(self.shared.session_page(names, after))
     }
 
+    fn claims(&self) -> Option<&dyn SessionClaims> {
+        Some(&*self.shared)
+    }
+
     fn outlives_process(&self) -> bool {
         true
     }
@@ -201,7 +251,8 @@ impl Store for Redis {
     }
 
     fn tell(&self, listener: Arc<dyn NewsListener>) {
-        self.shared.engine.runtime().spawn(news::follow(Arc::downgrade(&self.shared), listener));
+        let _is_the_only_one = self.shared.listener.set(listener.clone());
+        self.shared.engine.runtime().spawn(subscribers::follow(Arc::downgrade(&self.shared), listener));
     }
 
     fn has_failed(&self) -> bool {

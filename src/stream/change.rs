@@ -46,6 +46,9 @@ pub enum Failure {
     /// The upstream gateway refuses what this gateway asks, with this status. A retry would be refused, too.
     #[error("the upstream gateway refuses this request of the gateway with status {0}")]
     UpstreamRefused(u16),
+    /// Another gateway has become the owner of the session that was to be changed. Nothing has changed.
+    #[error("another gateway serves this client now")]
+    Superseded,
     /// Stored content has been damaged since it was written. It is never served.
     #[error("the stored messages are damaged and cannot be read")]
     Unreadable,
@@ -87,9 +90,32 @@ impl SessionChange {
     }
 }
 
+/// From whom a session is claimed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ClaimFrom {
+    /// From a gateway that has ended, or from nobody. Another owner is [asked](super::NewsListener::wanted) to release the session.
+    AskedOwner,
+    /// From any owner.
+    Anyone,
+    /// From a gateway that has ended, or from nobody. Another owner is left alone.
+    Nobody,
+}
+
+/// The outcome of a claim.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum SessionClaim {
+    /// This gateway is the owner from now on. These are the entries of the session; none if it does not exist.
+    Granted(Vec<(Bytes, Bytes)>),
+    /// Another gateway is the owner.
+    Held,
+}
+
 /// What the names of sessions begin with that are not those of clients but records of the gateway itself. No client id has a control
 /// character.
 pub const OWN_SESSIONS: char = '\0';
+
+/// What the names of the gateway's own records begin with that no other gateway uses, even if they share a store.
+pub const UNSHARED_SESSIONS: [&str; 3] = ["\0xmpp/", "\0subscription/", "\0origin/"];
 
 /// Selects stored sessions by their names.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -36,7 +36,8 @@ pub use append::{
 };
 pub use cache_cursor::CacheCursor;
 pub use change::{
-    ChangeError, Failure, Missing, OWN_SESSIONS, SessionChange, SessionNames, SessionPage, StoredSession,
+    ChangeError, ClaimFrom, Failure, Missing, OWN_SESSIONS, SessionChange, SessionClaim, SessionNames,
+    SessionPage, StoredSession, UNSHARED_SESSIONS,
 };
 pub use content_type::{ContentType, Encoding, InvalidContentType};
 pub use creation::{
@@ -54,5 +55,7 @@ pub use payload::{Payload, Shape};
 pub use producer::{PRODUCER_ID_BYTES_MAX, PRODUCERS_MAX, Producer, ProducerId, ProducerRefusal, Producers};
 pub use quota::{Principal, Shortage};
 pub use read::{Batch, Gap, GapReason, ReadError, ReadLimit, StreamPage};
-pub use store::{NewsListener, Observer, PAGE_SESSIONS_MAX, PAGE_STREAMS_MAX, Store, SyncPolicy, Work};
+pub use store::{
+    NewsListener, Observer, PAGE_SESSIONS_MAX, PAGE_STREAMS_MAX, SessionClaims, Store, SyncPolicy, Work,
+};
 pub use tenant::{InvalidTenant, TENANTS, Tenant, is_literal_level, split_tenant};

@@ -9,10 +9,12 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use bytes::Bytes;
+
 use super::{
-    Append, AppendError, Appended, Batch, ChangeError, Create, CreateError, Created, Description, Epoch,
-    Failure, Message, MessageLimit, Messages, Position, ReadError, ReadLimit, SessionChange, SessionNames,
-    SessionPage, Snapshot, Start, StreamName, StreamPage,
+    Append, AppendError, Appended, Batch, ChangeError, ClaimFrom, Create, CreateError, Created, Description,
+    Epoch, Failure, Message, MessageLimit, Messages, Position, ReadError, ReadLimit, SessionChange,
+    SessionClaim, SessionNames, SessionPage, Snapshot, Start, StreamName, StreamPage,
 };
 
 /// The future of a store operation. If it is dropped before it completes, the operation is done completely or not at all.
@@ -53,6 +55,12 @@ pub trait Store: Send + Sync + 'static {
         limit: ReadLimit,
         now: SystemTime,
     ) -> Work<'a, Result<Batch, ReadError>>;
+
+    /// The empty batch of a read from `start`, if the store knows without asking anybody that this is the tail. For readers that wait
+    /// for the next message, and are told of it: another gateway may have appended in this moment.
+    fn at_tail(&self, _name: &StreamName, _start: Start, _now: SystemTime) -> Option<Batch> {
+        None
+    }
 
     /// Reads messages one by one, each with its annotation. If `start` is inside an append of bytes, the first message is the
     /// rest of that append.
@@ -107,13 +115,18 @@ pub trait Store: Send + Sync + 'static {
     /// calls.
     fn change_session(&self, change: SessionChange) -> Work<'_, Result<(), Failure>>;
 
-    /// The stored sessions that `names` selects, in the order of their names, from the first one after `after` on. Returns at
-    /// most [`PAGE_SESSIONS_MAX`] of them.
+    /// The stored sessions that `names` selects, from the first one after `after` on. Returns at most [`PAGE_SESSIONS_MAX`] of them,
+    /// always in the same order.
     fn session_page<'a>(
         &'a self,
         names: SessionNames<'a>,
         after: Option<&'a str>,
     ) -> Work<'a, Result<SessionPage, Failure>>;
+
+    /// The claims on sessions, if several gateways use the store at the same time. `None`: all sessions belong to this process.
+    fn claims(&self) -> Option<&dyn SessionClaims> {
+        None
+    }
 
     /// Whether the store outlives the process. If not, fronts need not store sessions.
     fn outlives_process(&self) -> bool;
@@ -165,6 +178,27 @@ pub trait Store: Send + Sync + 'static {
     fn close<'a>(&'a self) -> Work<'a, ()>;
 }
 
+/// Who may change a stored session, in a store that several gateways use at the same time.
+///
+/// A session has at most one owner, which is the gateway whose work it is: it serves the client, or wakes the device. An owner that was
+/// replaced cannot change the session any more, even if it does not know that yet: its changes fail with [`Failure::Superseded`].
+pub trait SessionClaims: Send + Sync {
+    /// Claims a session, which need not exist. Within one gateway, the caller makes sure that a session is claimed by one task.
+    fn claim<'a>(
+        &'a self,
+        name: &'a Arc<str>,
+        from: ClaimFrom,
+        now: SystemTime,
+    ) -> Work<'a, Result<SessionClaim, Failure>>;
+
+    /// Releases a session. At `due`, some gateway is [told](NewsListener::orphaned) of it. If the store does not answer, the
+    /// release is repeated later.
+    fn release<'a>(&'a self, name: &'a Arc<str>, due: Option<SystemTime>) -> Work<'a, ()>;
+
+    /// Reads a session, whoever owns it.
+    fn entries<'a>(&'a self, name: &'a str) -> Work<'a, Result<Vec<(Bytes, Bytes)>, Failure>>;
+}
+
 /// Is told about changes of streams that this process has not made. Changes of its own may be told, too.
 pub trait NewsListener: Send + Sync + 'static {
     /// A stream was created, appended to or closed.
@@ -175,6 +209,15 @@ pub trait NewsListener: Send + Sync + 'static {
 
     /// News may have been missed, of any stream. The streams that are [attached](Store::attach) are told again.
     fn missed(&self);
+
+    /// There is a new session whose name begins with [`OWN_SESSIONS`](super::OWN_SESSIONS).
+    fn known(&self, session: &str);
+
+    /// Another gateway wants a session of which this one is the owner, or has become its owner.
+    fn wanted(&self, session: &str);
+
+    /// The time has come at which a session without an owner was to be looked at, or its owner has ended. May be told repeatedly.
+    fn orphaned(&self, session: &str);
 }
 
 /// Receives measurements of a store that writes, for metrics. Called by the thread that does the work.

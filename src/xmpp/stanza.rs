@@ -230,6 +230,7 @@ pub(super) fn failed(failure: Failure) -> StanzaError {
         Failure::Full
         | Failure::Short
         | Failure::Unreachable
+        | Failure::Superseded
         | Failure::OverBudget(_)
         | Failure::TooFast(_) => StanzaError::resource_constraint(),
         Failure::Broken | Failure::Unreadable | Failure::UpstreamRefused(_) => StanzaError::internal(),

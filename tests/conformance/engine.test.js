@@ -1,28 +1,74 @@
 // The protocol's conformance tests over two gateways that share an engine: each request goes to the other one than the request before.
-// Subscriptions belong to one gateway, so they are not among these tests. ENGINE_BINARY names the engine, by default redis-server.
+// Subscriptions belong to one gateway, so they are not among these tests. ENGINE_BINARY names the engine, by default
+// redis-server; ENGINE_NODES=3 makes it a cluster of three.
 import { runConformanceTests } from "@durable-streams/server-conformance-tests"
 import { spawn } from "node:child_process"
 import { once } from "node:events"
 import { mkdtemp, rm } from "node:fs/promises"
 import { createServer, request } from "node:http"
-import { connect } from "node:net"
+import { connect, createServer as createNetServer } from "node:net"
 import { tmpdir } from "node:os"
 import { join } from "node:path"
 import { afterAll } from "vitest"
 import { start } from "./gateway.js"
 
 const directory = await mkdtemp(join(tmpdir(), "engine-"))
-const socket = join(directory, "socket")
-const engine = spawn(process.env.ENGINE_BINARY ?? "redis-server",
-  ["--port", "0", "--unixsocket", socket, "--save", "", "--appendonly", "no", "--dir", directory], { stdio: "ignore" })
-for (let isUp = false; !isUp; ) {
-  if (engine.exitCode !== null) throw new Error(`the engine has ended with ${engine.exitCode}`)
-  const connection = connect(socket)
-  isUp = await once(connection, "connect").then(() => true, () => new Promise((again) => setTimeout(again, 20, false)))
-  connection.destroy()
+const nodeCount = Number(process.env.ENGINE_NODES ?? 1)
+
+async function freePort() {
+  const server = createNetServer().listen(0, "127.0.0.1")
+  await once(server, "listening")
+  const { port } = server.address()
+  await new Promise((closed) => server.close(closed))
+  return port
 }
 
-const further = ["--store", `redis+unix://${socket}`, "--origin", "https://example.com"]
+// Sends a command to a server, and returns its answer.
+async function command(node, text) {
+  const connection = connect(node.socket)
+  connection.end(`${text}\r\nQUIT\r\n`)
+  let answer = ""
+  for await (const part of connection) answer += part
+  return answer
+}
+
+async function until(what, condition) {
+  for (const start = Date.now(); !(await condition()); ) {
+    if (Date.now() > start + 60_000) throw new Error(`waited in vain: ${what}`)
+    await new Promise((again) => setTimeout(again, 20))
+  }
+}
+
+async function startNode(index) {
+  const node = { socket: join(directory, `socket-${index}`), port: await freePort(), bus: await freePort() }
+  const cluster = ["--cluster-enabled", "yes", "--cluster-config-file", `nodes-${index}`, "--cluster-port", node.bus]
+  node.process = spawn(process.env.ENGINE_BINARY ?? "redis-server",
+    ["--bind", "127.0.0.1", "--port", node.port, "--unixsocket", node.socket, "--save", "", "--appendonly", "no", "--dir", directory,
+      ...(nodeCount > 1 ? cluster : [])], { stdio: "ignore" })
+  await until("the engine listens", async () => {
+    if (node.process.exitCode !== null) throw new Error(`the engine has ended with ${node.process.exitCode}`)
+    return (await command(node, "PING").catch(() => "")).startsWith("+PONG")
+  })
+  return node
+}
+
+const nodes = []
+for (let index = 0; index < nodeCount; index++) nodes.push(await startNode(index))
+if (nodeCount > 1) {
+  const part = Math.ceil(16384 / nodeCount)
+  for (const [index, node] of nodes.entries()) {
+    await command(node, `CLUSTER ADDSLOTSRANGE ${index * part} ${Math.min((index + 1) * part, 16384) - 1}`)
+    if (index > 0) await command(nodes[0], `CLUSTER MEET 127.0.0.1 ${node.port} ${node.bus}`)
+  }
+  const isUp = async (node) => {
+    const info = await command(node, "CLUSTER INFO")
+    return info.includes("cluster_state:ok") && info.includes(`cluster_size:${nodeCount}`)
+  }
+  await until("the cluster is up", async () => (await Promise.all(nodes.map(isUp))).every(Boolean))
+}
+
+const store = nodeCount > 1 ? `redis+cluster://127.0.0.1:${nodes[0].port}` : `redis+unix://${nodes[0].socket}`
+const further = ["--store", store, "--origin", "https://example.com"]
 const gateways = await Promise.all(["one", "other"].map((name) => start(undefined, [...further, "--gateway-name", name])))
 
 // Sends each request to the gateway that did not get the one before.
@@ -46,7 +92,7 @@ afterAll(async () => {
   alternating.close()
   alternating.closeAllConnections()
   await Promise.all(gateways.map((gateway) => gateway.stop()))
-  engine.kill("SIGKILL")
+  nodes.forEach((node) => node.process.kill("SIGKILL"))
   await rm(directory, { recursive: true })
 })
 

@@ -59,7 +59,7 @@ documents! {
 const FOLDERS: [&str; 6] = ["", "docs", "docs/design", "clients/js", "clients/rust", "loadtest"];
 
 /// Languages of blocks that are not executed here. Rust blocks are doctests.
-const OTHER_LANGUAGES: [&str; 6] = ["", "text", "json", "toml", "rust", "rust,no_run"];
+const OTHER_LANGUAGES: [&str; 7] = ["", "text", "json", "toml", "yaml", "rust", "rust,no_run"];
 
 /// First words of commands, which belong into an executed block.
 const COMMANDS: [&str; 9] =

@@ -30,7 +30,7 @@ async fn a_call_that_is_sent_again_is_done_once_and_gets_the_same_answer() {
     append.arg(&["s", "1800000000000", "1800000000000", "another gateway", "77"]);
     for number in ["1", "2"] {
         let messages = ["declared", "application/json", number, "j", "1", "1", "", "", ""];
-        append.arg(&messages).arg(&["", "0", "0", "", "0", "0", "", "", "", "", ""]);
+        append.arg(&messages).arg(&["", "0", "0", "", "0", "0", "", "", "", "", "", "0"]);
     }
     let first = ask(&append).await;
     assert_eq!(ask(&append).await, first);

@@ -12,10 +12,20 @@
 #[path = "../world/mod.rs"]
 mod world;
 
+mod cluster;
+mod commands;
+mod deployment;
+mod devices;
+mod encryption;
+mod failover;
+mod failover_history;
 mod history;
+mod hot_tails;
 mod library;
 mod losses;
+mod mqtt_sessions;
 mod outages;
+mod scripts;
 mod server;
 mod store_suite;
 /// The contract of a store. It is not beside that of the store on disk: a child that is being started has copies of all descriptors

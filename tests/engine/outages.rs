@@ -88,15 +88,20 @@ async fn an_engine_whose_memory_is_full_refuses_appends_and_is_read() {
     }
     let refused = refused.expect("the engine is full");
     assert_eq!(refused.problem(), "store-full");
+    // Far over the limit, and over new connections.
+    engine.command("CONFIG SET maxmemory 1mb");
     gateway.send(get("/v1/stream/s")).await.expect(200);
+    engine.command("CLIENT KILL TYPE normal SKIPME yes");
+    let is_read = async || gateway.connect().await.send(get("/v1/stream/s")).await.status == 200;
+    until("it is read over a new connection", is_read).await;
+    gateway.send(delete("/v1/stream/s")).await.expect(204);
 }
 
 /// Starts a gateway that has to refuse the engine, and returns what it says.
-async fn refusal(engine: &Engine) -> String {
-    let url = engine.url();
+pub async fn refusal_of(url: &str, arguments: &[&str]) -> String {
     let mut gateway = tokio::process::Command::new(program());
-    gateway.args(["--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0", "--mqtt", "off", "--store", &url]);
-    let output = tokio::time::timeout(PATIENCE, gateway.kill_on_drop(true).output());
+    gateway.args(["--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0", "--mqtt", "off", "--store", url]);
+    let output = tokio::time::timeout(PATIENCE, gateway.args(arguments).kill_on_drop(true).output());
     let output = output.await.expect("it ends").unwrap();
     assert!(!output.status.success());
     String::from_utf8_lossy(&output.stderr).into_owned()
@@ -105,7 +110,7 @@ async fn refusal(engine: &Engine) -> String {
 #[tokio::test]
 async fn an_engine_that_may_delete_streams_by_itself_is_refused() {
     let engine = Engine::start(&["--save", "", "--maxmemory-policy", "allkeys-lru"]).await;
-    let said = refusal(&engine).await;
+    let said = refusal_of(&engine.url(), &[]).await;
     assert!(said.contains("maxmemory-policy allkeys-lru"), "{said}");
 }
 
@@ -113,6 +118,6 @@ async fn an_engine_that_may_delete_streams_by_itself_is_refused() {
 async fn an_engine_that_does_not_answer_is_an_error_at_the_start() {
     let mut engine = Engine::volatile().await;
     engine.kill();
-    let said = refusal(&engine).await;
+    let said = refusal_of(&engine.url(), &[]).await;
     assert!(said.contains("--store: the engine cannot be used"), "{said}");
 }

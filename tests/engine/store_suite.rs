@@ -3,6 +3,7 @@
 use std::sync::LazyLock;
 
 use pollgate::budget::Budget;
+use pollgate::metrics::EngineMetrics;
 use pollgate::store::{Redis, RedisOptions};
 use tokio::runtime::{Builder, Runtime};
 
@@ -17,7 +18,14 @@ static RUNTIME: LazyLock<Runtime> =
 pub fn make() -> Made {
     let engine = RUNTIME.handle().clone();
     let engine = std::thread::spawn(move || engine.block_on(Engine::volatile())).join().unwrap();
-    let options = RedisOptions { url: engine.url(), gateway: "a".to_owned(), follows_engine_clock: false };
+    let options = RedisOptions {
+        url: engine.url(),
+        ca_file: None,
+        password_file: None,
+        gateway: "a".to_owned(),
+        follows_engine_clock: false,
+        metrics: EngineMetrics::default(),
+    };
     let store = Redis::new(options, Budget::unlimited(), RUNTIME.handle().clone()).unwrap();
     Made { store: Box::new(store), needs: Some(Box::new(engine)) }
 }

@@ -197,10 +197,12 @@ impl Gateway {
         self.child.id().expect("it runs")
     }
 
-    /// Sends it a signal: `HUP`, `TERM` or `KILL`.
+    /// Sends it a signal: `HUP`, `STOP`, `CONT`, `TERM` or `KILL`.
     pub fn signal(&self, name: &str) {
         let signal = match name {
             "HUP" => Signal::HUP,
+            "STOP" => Signal::STOP,
+            "CONT" => Signal::CONT,
             "TERM" => Signal::TERM,
             "KILL" => Signal::KILL,
             _ => panic!("{name} is no signal that a scenario sends"),

@@ -100,9 +100,13 @@ pub struct Rounds {
     /// Another server under the same load: nchan or durable-streams=PROGRAM; repeatable
     #[arg(long, value_name = "NAME")]
     pub rival: Vec<Server>,
-    /// Where servers keep messages: memory, or a folder; each server gets a new subfolder and syncs before it answers
-    #[arg(long, value_name = "memory|FOLDER", default_value = "memory")]
+    /// Where servers keep messages: memory; a folder, where each server gets a new subfolder and syncs before it answers; or the URL
+    /// of a Redis that runs already
+    #[arg(long, value_name = "memory|FOLDER|URL", default_value = "memory")]
     pub store: Storage,
+    /// Instances of each server that share a Redis: `wake` publishes at another one than it polls, `appends` uses all
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u8).range(1..=8))]
+    pub gateways: u8,
     /// Bytes of a message
     #[arg(long, value_name = "BYTES", default_value_t = 100, value_parser = message_bytes)]
     pub size: usize,
@@ -128,6 +132,16 @@ const CONNECTIONS_MAX: i64 = 9000;
 
 /// Connections that servers hold at the same time: the gateway keeps 1024 of 20 000 descriptors for itself.
 const CLIENTS_MAX: i64 = 18_000;
+
+impl Rounds {
+    /// Where servers keep messages.
+    pub fn storage(&self) -> Storage {
+        match &self.store {
+            Storage::Engine(url, _) => Storage::Engine(url.clone(), self.gateways.into()),
+            other => other.clone(),
+        }
+    }
+}
 
 impl AppendsOptions {
     /// Returns the load.

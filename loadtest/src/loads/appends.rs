@@ -69,7 +69,7 @@ async fn run(scene: Arc<Scene>, number: u32, stream: u32) {
 
 async fn append(scene: &Scene, number: u32, stream: u32) -> Result<(), WireError> {
     let stream = scene.stream(stream);
-    let mut connection = scene.connect().await?;
+    let mut connection = scene.connect_to(number).await?;
     let next = |sequence| scene.publish(&stream, MessageId { stream: number, sequence });
     until_the_end(scene, &mut connection, next, accepted).await
 }

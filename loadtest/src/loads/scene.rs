@@ -1,5 +1,6 @@
 //! [`Scene`]: a server in a round, with the workload and the measurements of the load.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use crate::client::addressed;
@@ -16,7 +17,9 @@ use crate::workload::{MessageId, Workload};
 pub struct Scene {
     /// How the server is reached.
     pub target: Target,
-    /// The server's processes; `None` for a server that this program did not start.
+    /// Where each instance of the server listens; the first one is that of the target.
+    pub instances: Vec<SocketAddr>,
+    /// The processes of the first instance; `None` for a server that this program did not start.
     pub server: Option<Family>,
     /// The messages.
     pub workload: Arc<Workload>,
@@ -28,7 +31,9 @@ impl Scene {
     /// Creates the scene. The server already has the streams of `workload`.
     pub fn new(running: &Running, workload: Arc<Workload>, tally: Tally) -> Self {
         let server = running.process.as_ref().map(|process| process.family());
-        Self { target: running.target.clone(), server, workload, tally }
+        let others = running.others.iter().map(|other| other.target.address);
+        let instances = std::iter::once(running.target.address).chain(others).collect();
+        Self { target: running.target.clone(), instances, server, workload, tally }
     }
 
     /// Returns how requests of this server are built.
@@ -38,7 +43,13 @@ impl Scene {
 
     /// Opens a connection to the server.
     pub(super) async fn connect(&self) -> Result<Connection, WireError> {
-        Connection::over(open(self.target.address).await?).await
+        self.connect_to(0).await
+    }
+
+    /// Opens a connection to an instance of the server, which are taken in turn by number.
+    pub(super) async fn connect_to(&self, number: u32) -> Result<Connection, WireError> {
+        let instance = self.instances.iter().cycle().nth(number as usize % self.instances.len().max(1));
+        Connection::over(open(*instance.unwrap_or(&self.target.address)).await?).await
     }
 
     /// Returns the name of stream number `number`.

@@ -22,7 +22,7 @@ pub(super) async fn start(
 ) -> Result<Running, ServerError> {
     let address = free_address()?;
     let (scratch, durability) = match storage {
-        Storage::Memory => (Scratch::new(NAME)?, "memory"),
+        Storage::Memory | Storage::Engine(..) => (Scratch::new(NAME)?, "memory"),
         Storage::Disk(folder) => (Scratch::within(folder, NAME)?, "wal"),
     };
     let (port, data) = (address.port().to_string(), scratch.path().display().to_string());
@@ -36,5 +36,12 @@ pub(super) async fn start(
     let mut process = Process::start(program, &arguments)?;
     process.listens(address).await?;
     let target = Target { address, mqtt: None, dialect: Dialect::DurableStreams, providers: None };
-    Ok(Running { target, admin: None, process: Some(process), _scratch: Some(scratch), _providers: None })
+    Ok(Running {
+        target,
+        admin: None,
+        process: Some(process),
+        others: Vec::new(),
+        _scratch: Some(scratch),
+        _providers: None,
+    })
 }

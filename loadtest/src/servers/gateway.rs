@@ -81,6 +81,10 @@ pub(super) async fn start(
     // All clients of a run connect at the same time, and connecting is not measured.
     arguments.extend(["--limit".to_owned(), "connections_per_second_max=100000".to_owned()]);
     let scratch = match storage {
+        Storage::Engine(url, _) => {
+            arguments.extend(["--store".to_owned(), url.clone()]);
+            None
+        }
         Storage::Memory => {
             arguments.extend(["--store", "memory"].map(str::to_owned));
             None
@@ -145,5 +149,12 @@ async fn launch(program: &Path, arguments: &[String]) -> Result<Running, ServerE
     }
     let address = address.ok_or_else(|| ServerError::Mute(NAME.into()))?;
     let target = Target { address, mqtt, dialect: Dialect::DurableStreams, providers: None };
-    Ok(Running { target, admin, process: Some(process), _scratch: None, _providers: None })
+    Ok(Running {
+        target,
+        admin,
+        process: Some(process),
+        others: Vec::new(),
+        _scratch: None,
+        _providers: None,
+    })
 }

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use super::process::{Process, first_line};
 use super::scratch::{Scratch, free_address};
-use super::{Running, ServerError};
+use super::{Running, ServerError, Storage};
 use crate::dialects::Dialect;
 use crate::strategies::Strategy;
 use crate::target::Target;
@@ -30,23 +30,34 @@ pub(super) fn version() -> Option<String> {
 }
 
 /// Starts it with the strategy's hold.
-pub(super) async fn start(strategy: Strategy) -> Result<Running, ServerError> {
+pub(super) async fn start(strategy: Strategy, storage: &Storage) -> Result<Running, ServerError> {
     installed()?;
     let address = free_address()?;
     let scratch = Scratch::new(NAME)?;
     let hold = if let Strategy::LongPoll(hold) = strategy { hold.as_secs() } else { 0 };
-    let file =
-        scratch.write("nginx.conf", &settings(address, hold, &scratch.path().display().to_string()))?;
+    let file = scratch
+        .write("nginx.conf", &settings(address, hold, &scratch.path().display().to_string(), storage))?;
     let arguments = ["-e", "stderr", "-c", &file].map(str::to_owned);
     let mut process = Process::start(Path::new(PROGRAM), &arguments)?;
     process.listens(address).await?;
     let target = Target { address, mqtt: None, dialect: Dialect::Nchan, providers: None };
-    Ok(Running { target, admin: None, process: Some(process), _scratch: Some(scratch), _providers: None })
+    Ok(Running {
+        target,
+        admin: None,
+        process: Some(process),
+        others: Vec::new(),
+        _scratch: Some(scratch),
+        _providers: None,
+    })
 }
 
 /// Fills the configuration with the locations that `dialects::nchan` uses.
-fn settings(address: SocketAddr, hold: u64, folder: &str) -> String {
-    let values = [("MODULE", MODULE), ("FOLDER", folder)];
+fn settings(address: SocketAddr, hold: u64, folder: &str, storage: &Storage) -> String {
+    let redis = match storage {
+        Storage::Engine(url, _) => format!("nchan_redis_url \"{url}\"; nchan_use_redis on;"),
+        Storage::Memory | Storage::Disk(_) => String::new(),
+    };
+    let values = [("MODULE", MODULE), ("FOLDER", folder), ("REDIS", &redis)];
     let filled = values.iter().fold(TEMPLATE.to_owned(), |text, (word, value)| text.replace(word, value));
     filled.replace("HOLD", &hold.to_string()).replace("ADDRESS", &address.to_string())
 }

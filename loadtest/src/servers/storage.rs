@@ -1,4 +1,4 @@
-//! Where servers keep messages: in memory, or in folders on the same disk, so that they pay the same cost.
+//! Where servers keep messages: in memory, in folders on the same disk, or in the same Redis, so that they pay the same cost.
 
 use std::convert::Infallible;
 use std::fs::{canonicalize, create_dir_all, read_to_string};
@@ -17,20 +17,37 @@ pub enum Storage {
     Memory,
     /// In a new subfolder of this folder; appends are synced before they are answered.
     Disk(PathBuf),
+    /// In a Redis or Valkey that runs already, by its URL, which this many instances of a server share.
+    Engine(String, usize),
 }
 
 impl FromStr for Storage {
     type Err = Infallible;
 
     fn from_str(text: &str) -> Result<Self, Infallible> {
-        Ok(if text == "memory" { Self::Memory } else { Self::Disk(text.into()) })
+        Ok(match text {
+            "memory" => Self::Memory,
+            url if url.starts_with("redis") && url.contains("://") => Self::Engine(url.to_owned(), 1),
+            folder => Self::Disk(folder.into()),
+        })
     }
 }
 
 impl Storage {
+    /// Number of instances of a server that use it.
+    pub fn instances(&self) -> usize {
+        if let Self::Engine(_, instances) = self { *instances } else { 1 }
+    }
+
     /// Creates the folder, checks that it is on a disk, and returns a description such as `ext4 on /dev/sda1`.
     pub fn ready(&self) -> Result<String, ServerError> {
-        let Self::Disk(folder) = self else { return Ok("memory".to_owned()) };
+        let folder = match self {
+            Self::Memory => return Ok("memory".to_owned()),
+            Self::Engine(_, instances) => {
+                return Ok(format!("an engine that {instances} of each server share"));
+            }
+            Self::Disk(folder) => folder,
+        };
         let files = |error| ServerError::Files(folder.display().to_string(), error);
         create_dir_all(folder).map_err(files)?;
         let folder = canonicalize(folder).map_err(files)?;

@@ -259,6 +259,7 @@ impl Gateway {
         match request {
             DeviceRequest::Apps => Ok(json_answer(StatusCode::OK, &self.apps())),
             DeviceRequest::Get(id) => {
+                self.hub.fetch_device(&id).await.map_err(|failure| Error::Device(failure.into()))?;
                 let device = self.hub.device(&id).ok_or(Error::Device(DeviceError::Missing))?;
                 Ok(json_answer(StatusCode::OK, &shown(&id, &device)))
             }
@@ -280,6 +281,7 @@ impl Gateway {
                 Err(failure) => Err(Error::Device(failure.into())),
             },
             DeviceRequest::Wake(id) => {
+                self.hub.fetch_device(&id).await.map_err(|failure| Error::Device(failure.into()))?;
                 self.hub.wake_device(&id).map_err(Error::Device)?;
                 Ok(answer::uncached(StatusCode::ACCEPTED))
             }

@@ -72,6 +72,16 @@ impl Hub {
     /// Registers a device, or replaces its registration. Streams and channels that were registered before keep their state.
     pub async fn put_device(&self, spec: DeviceSpec) -> Result<(DeviceView, bool), DeviceError> {
         self.check_device(&spec)?;
+        let id = spec.id.clone();
+        self.claim_device(&id).await?;
+        let registered = self.register(spec).await;
+        if registered.is_err() {
+            self.release_unused(&id).await;
+        }
+        registered
+    }
+
+    async fn register(&self, spec: DeviceSpec) -> Result<(DeviceView, bool), DeviceError> {
         let mut interests = Vec::new();
         for (stream, start) in &spec.streams {
             let tail = self.tail_of(stream).await?;
@@ -155,7 +165,7 @@ impl Hub {
         let before = table.devices.get(&device.id);
         let (count_before, bytes_before) =
             (usize::from(before.is_some()), before.map_or(0, |before| before.charged));
-        if table.devices.len() - count_before >= limits.devices_max
+        if table.devices.len() + table.elsewhere.len() - count_before >= limits.devices_max
             || table.bytes - bytes_before + bytes > limits.device_bytes_max
         {
             return Err(DeviceError::TooMany(
@@ -186,6 +196,7 @@ impl Hub {
 
     /// Removes a device. Returns whether it existed.
     pub async fn delete_device(&self, id: &ClientId) -> Result<bool, Failure> {
+        self.fetch_device(id).await?;
         {
             let mut table = self.devices.table.lock();
             if !table.devices.contains(id) {
@@ -195,7 +206,9 @@ impl Hub {
             self.devices.recount(&table);
             ended.iter().for_each(|target| self.unwatch_target(target));
         }
-        self.change_session(record::change(id, None)).await.map(|()| true)
+        self.change_session(record::change(id, None)).await?;
+        self.release_unused(id).await;
+        Ok(true)
     }
 
     /// Wakes a device although nothing lies behind its offset, if its budget allows that.
@@ -215,15 +228,34 @@ impl Hub {
     }
 
     /// A client has polled. If it is a device, that confirms a wake, and says what it has.
-    pub fn device_polled<'a>(&self, client: &ClientId, reads: impl Iterator<Item = (&'a StreamName, Start)>) {
-        if !self.devices.is_empty() {
-            self.devices.polled(client, reads, false, self.clock.now());
+    pub fn device_polled<'a>(
+        self: &Arc<Self>,
+        client: &ClientId,
+        reads: impl Iterator<Item = (&'a StreamName, Start)>,
+    ) {
+        self.polled(client, reads, false);
+    }
+
+    fn polled<'a>(
+        self: &Arc<Self>,
+        client: &ClientId,
+        reads: impl Iterator<Item = (&'a StreamName, Start)>,
+        reads_all: bool,
+    ) {
+        if self.devices.is_empty() {
+            return;
+        }
+        if self.devices.is_elsewhere(client) {
+            let reads = reads.map(|(stream, start)| (stream.clone(), start)).collect();
+            self.fetch_polled(client, reads, reads_all);
+        } else {
+            self.devices.polled(client, reads, reads_all, self.clock.now());
         }
     }
 
     /// A client has begun a live delivery form, which confirms a wake as a poll does. `None`: it is no device.
     pub fn device_connected<'a>(
-        &self,
+        self: &Arc<Self>,
         client: &ClientId,
         reads: impl Iterator<Item = (&'a StreamName, Start)>,
     ) -> Option<Box<DeviceConnection>> {
@@ -239,12 +271,12 @@ impl Hub {
 
     /// The client of a session has connected, such as an MQTT client, whose id and that of a device are one. Its session has all streams
     /// of its filters. `None`: it is no device.
-    pub fn session_connected(&self, client: &str) -> Option<Box<DeviceConnection>> {
+    pub fn session_connected(self: &Arc<Self>, client: &str) -> Option<Box<DeviceConnection>> {
         if self.devices.is_empty() {
             return None;
         }
         let client = ClientId::stored(client);
-        self.devices.polled(&client, std::iter::empty(), true, self.clock.now());
+        self.polled(&client, std::iter::empty(), true);
         self.device_connection(&client)
     }
 

@@ -28,7 +28,7 @@ impl Hub {
     }
 
     /// Unwatches what devices have read that are gone.
-    fn unwatch_ended(&self) {
+    pub(super) fn unwatch_ended(&self) {
         let mut table = self.devices.table.lock();
         for target in std::mem::take(&mut table.ended) {
             if !table.readers.has(&target) {
@@ -39,6 +39,10 @@ impl Hub {
 
     /// Loads the stored devices. Called once, before clients are served.
     pub async fn load_devices(&self) -> Result<(), Failure> {
+        // Those of a shared store are found while the gateway runs.
+        if self.shares_sessions() {
+            return Ok(());
+        }
         let now = self.clock.now();
         let mut targets = HashSet::new();
         let mut walk = SessionWalk::over(SessionNames::Own(SESSIONS));
@@ -53,7 +57,7 @@ impl Hub {
                     device.filters.iter_mut().filter(|interest| interest.read_up_to > Some(now));
                 from_future.for_each(|interest| interest.read_up_to = None);
                 targets.extend(device.targets());
-                self.load_device(device, now);
+                self.load_device(device, now, true);
             }
         }
         targets.iter().for_each(|target| self.watch_target(target));
@@ -66,20 +70,25 @@ impl Hub {
         Ok(())
     }
 
-    fn load_device(&self, device: Device, now: SystemTime) {
+    /// Adds a stored device. `is_left`: the gateway that had it has ended, maybe before it sent a wake.
+    pub(super) fn load_device(&self, device: Device, now: SystemTime, is_left: bool) {
         let mut table = self.devices.table.lock();
         let id = device.id.clone();
-        table.restore_counts(&device);
+        if is_left {
+            table.restore_counts(&device);
+        }
         let owner = self.budget.owner_in(device.tenant(), device.principal);
         let charge = Charge::new(&owner, Account::Sessions, stored_bytes(&device));
         table.put(device, Some(charge));
-        table.again_if_ordered(&id, now);
+        if is_left {
+            table.again_if_ordered(&id, now);
+        }
         self.devices.schedule(&mut table, &id, now);
         self.devices.recount(&table);
     }
 
     /// Finds when the streams of filters were last appended to.
-    async fn find_news(&self, targets: &HashSet<ReadTarget>) {
+    pub(super) async fn find_news(&self, targets: &HashSet<ReadTarget>) {
         let filters = targets.iter().filter_map(|target| match target {
             ReadTarget::Filter(filter) => Some(filter),
             ReadTarget::Stream(_) => None,
@@ -105,7 +114,7 @@ impl Hub {
     }
 
     /// Notes the tail of a stream, which may not have changed.
-    async fn refresh_stream(&self, stream: &StreamName) {
+    pub(super) async fn refresh_stream(&self, stream: &StreamName) {
         let tail = self.settled_tail(stream).await;
         self.visit_readers(self.devices.moved(stream, tail, None)).await;
     }
@@ -170,10 +179,17 @@ impl Hub {
     pub async fn take_wakes(&self, max: usize) -> Vec<WakeOrder> {
         let (now, wall) = (self.clock.now(), self.clock.wall());
         let last_seen = |id: &ClientId| self.clients.last_seen(id);
-        let orders = self.devices.take_due(now, wall, max, &last_seen);
+        let mut orders = self.devices.take_due(now, wall, max, &last_seen);
         self.unwatch_ended();
         if !orders.is_empty() {
             self.save_devices().await;
+        }
+        if self.shares_sessions() {
+            // Another gateway may have the device by now, and wakes it.
+            let table = self.devices.table.lock();
+            orders.retain(|order| {
+                table.devices.contains(&order.device) && !table.unsaved.contains(&order.device)
+            });
         }
         orders
     }
@@ -186,7 +202,16 @@ impl Hub {
                 return;
             }
             let changes = unsaved.into_iter().map(|(id, record)| async move {
+                let has_ended = record.is_none();
                 let outcome = self.change_session(record::change(&id, record)).await;
+                match outcome {
+                    Ok(()) if has_ended => self.release_unused(&id).await,
+                    Err(Failure::Superseded) => {
+                        self.lose_device(&id);
+                        return true;
+                    }
+                    _ => {}
+                }
                 if let Err(error) = outcome {
                     tracing::error!(%error, "cannot store a device");
                     self.devices.unsaved(&id);

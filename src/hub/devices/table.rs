@@ -11,6 +11,7 @@ use super::app::{AppPolicy, CONFIG_PAUSE, Suppressed, Verdict};
 use super::apps::Apps;
 use super::channel::{Channel, Removed};
 use super::device::{Device, DeviceStep, GRACE, Silence, WakeOrder};
+use super::elsewhere::{DeviceElsewhere, Moves};
 use super::interest::ReadUpTo;
 use super::readers::{ReadTarget, Readers};
 use super::registered::RegisteredDevices;
@@ -41,12 +42,15 @@ pub struct Devices {
     pub(super) metrics: WakeMetrics,
     /// Wakes under way to one provider.
     wakes_at_once_max: usize,
+    pub(super) moves: Moves,
 }
 
 #[derive(Default)]
 pub(super) struct DeviceTable {
     pub(super) apps: Apps,
     pub(super) devices: RegisteredDevices,
+    /// Devices that other gateways have.
+    pub(super) elsewhere: HashMap<ClientId, DeviceElsewhere>,
     pub(super) readers: Readers,
     due: BTreeSet<(SystemTime, ClientId)>,
     due_at: HashMap<ClientId, SystemTime>,
@@ -71,8 +75,8 @@ pub(super) type LastSeen<'a> = &'a dyn Fn(&ClientId) -> Option<Duration>;
 impl Devices {
     /// A table without devices.
     pub(in crate::hub) fn new(metrics: WakeMetrics, member: Arc<Member>, wakes_at_once_max: usize) -> Self {
-        let (table, count, earlier) = Default::default();
-        Self { table, count, member, earlier, metrics, wakes_at_once_max }
+        let (table, count, earlier, moves) = Default::default();
+        Self { table, count, member, earlier, metrics, wakes_at_once_max, moves }
     }
 
     /// Sets the apps of the settings.
@@ -91,7 +95,7 @@ impl Devices {
     }
 
     pub(super) fn recount(&self, table: &DeviceTable) {
-        self.count.store(table.devices.len(), Ordering::Relaxed);
+        self.count.store(table.devices.len() + table.elsewhere.len(), Ordering::Relaxed);
     }
 
     /// Looks at a device at `at`, or earlier.
@@ -146,6 +150,10 @@ impl Devices {
     /// A connection in a live delivery form begins. Returns whether the client is a device.
     pub(super) fn connected(&self, id: &ClientId) -> bool {
         let mut table = self.table.lock();
+        if let Some(device) = table.elsewhere.get_mut(id) {
+            device.connections += 1;
+            return true;
+        }
         let device = table.devices.get_mut(id);
         device.map(|mut device| device.connections += 1).is_some()
     }
@@ -153,6 +161,9 @@ impl Devices {
     /// A connection in a live delivery form has ended.
     pub(super) fn disconnected(&self, id: &ClientId, now: SystemTime) {
         let mut table = self.table.lock();
+        if let Some(device) = table.elsewhere.get_mut(id) {
+            device.connections = device.connections.saturating_sub(1);
+        }
         let Some(mut device) = table.devices.get_mut(id) else { return };
         device.connections = device.connections.saturating_sub(1);
         device.seen_at = Some(now);

@@ -54,7 +54,13 @@ impl MultiReader {
         let bytes_max = self.hub.limits.tail_bytes_max.min(bytes_max);
         let limit = ReadLimit { bytes_max };
         let read = match start {
-            Ok(start) => self.hub.store.read(&stream.name, start, limit, self.hub.clock.now()).await,
+            Ok(start) => {
+                let now = self.hub.clock.now();
+                match self.hub.store.at_tail(&stream.name, start, now) {
+                    Some(batch) => Ok(batch),
+                    None => self.hub.store.read(&stream.name, start, limit, now).await,
+                }
+            }
             Err(error) => Err(error),
         };
         let mut times = Vec::new();

@@ -101,6 +101,11 @@ impl Marks {
         self.order.is_empty()
     }
 
+    /// Whether a stream is marked, or any may have changed.
+    pub(super) fn has_changes(&self) -> bool {
+        self.overflow || !self.is_empty()
+    }
+
     pub(super) fn insert(&mut self, name: &StreamName, max: usize) {
         if self.marked.contains(name) {
             return;

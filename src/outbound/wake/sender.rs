@@ -114,7 +114,13 @@ impl WakeSender {
 
     /// Sends wakes until the task is aborted.
     pub async fn run(self) {
-        tokio::join!(self.hub.follow_device_streams(), self.send_due(), self.save(), self.take_receipts());
+        tokio::join!(
+            self.hub.follow_device_claims(),
+            self.hub.follow_device_streams(),
+            self.send_due(),
+            self.save(),
+            self.take_receipts()
+        );
     }
 
     /// Hands the receipts of message centres to the hub.

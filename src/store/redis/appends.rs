@@ -3,6 +3,7 @@
 //!
 //! Each call has a number. A call without an answer is sent again with the same number, and the engine does nothing if it had done it.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -11,14 +12,14 @@ use tokio::sync::oneshot;
 use tokio::time::sleep;
 
 use super::append_queue::QueuedAppend;
-use super::argument::{millis, partition_of};
-use super::engine::EngineCall;
+use super::argument::{millis, namespace_of, partition_of};
+use super::functions::EngineCall;
 use super::reply::{EngineReply, items};
 use super::shared::SharedStore;
 use crate::budget::Charge;
 use crate::stream::{
     Append, AppendError, AppendRefusal, AppendType, Appended, ChangeError, ContentType, Failure, Missing,
-    ProducerRefusal, StreamName,
+    Position, ProducerRefusal, SessionChange, StreamName,
 };
 
 /// An append whose stream changes its content type this often meanwhile is refused.
@@ -61,12 +62,31 @@ impl SharedStore {
         }
     }
 
+    /// Adds a change of a session that an append makes: the number of its arguments, its namespace, and the change.
+    fn with_session(&self, call: EngineCall, change: &SessionChange) -> EngineCall {
+        let call = call
+            .number(4 + 3 * change.entries.len() as u64)
+            .with(namespace_of(&change.client, &self.gateway));
+        call.session(change, &self.claims.owner(&change.client))
+    }
+
     async fn append_all(&self, name: &StreamName, batch: &[QueuedAppend]) -> Result<Vec<Value>, Failure> {
         let now = batch.iter().map(|waiting| waiting.now).max().unwrap_or(SystemTime::UNIX_EPOCH);
         let (now, wall) = self.moment(now);
-        let call = EngineCall::of("append", &partition_of(name)).with(name.as_str());
+        let sessions = batch.iter().filter_map(|waiting| waiting.append.session.as_ref());
+        let sessions = sessions.map(|change| namespace_of(&change.client, &self.gateway));
+        let partitions: BTreeSet<String> = sessions.collect();
+        let further = partitions.iter().map(String::as_str);
+        let call = EngineCall::over("append", &partition_of(name), further).with(name.as_str());
         let call = call.number(millis(now)).number(millis(wall)).with(&self.gateway).number(self.next_call());
-        let call = batch.iter().fold(call, |call, waiting| call.append(&waiting.append));
+        let call = batch.iter().fold(call, |call, waiting| {
+            let call = call.append(&waiting.append);
+            match &waiting.append.session {
+                Some(change) => self.with_session(call, change),
+                None => call.number(0_u64),
+            }
+        });
+        self.engine.metrics.appended(batch.len());
         let mut attempt = 0;
         loop {
             attempt += 1;
@@ -85,7 +105,8 @@ impl SharedStore {
         mut append: Box<Append>,
         now: SystemTime,
     ) -> Result<Appended, AppendError> {
-        let session = append.session.take();
+        // A cluster makes two steps.
+        let later = if self.engine.spans_partitions() { None } else { append.session.take() };
         for _ in 0..SPLITS_MAX {
             if matches!(append.content_type, AppendType::OfStream { .. }) {
                 let content_type = self.content_type_for(name, &append, now).await?;
@@ -100,7 +121,7 @@ impl SharedStore {
                 "split" => self.content_types.invalidate(name),
                 _ => {
                     let appended = self.appended(name, &append, &mut reply).await?;
-                    if let Some(change) = session.filter(|_| !appended.duplicate) {
+                    if let Some(change) = later.filter(|_| !appended.duplicate) {
                         self.change_session(change).await?;
                     }
                     return Ok(appended);
@@ -144,6 +165,7 @@ impl SharedStore {
                 return Err(Missing::NotFound.into());
             }
             "deleted" => return Err(Missing::Deleted.into()),
+            "superseded" => return Err(Failure::Superseded.into()),
             _ => {}
         }
         let head = reply.head().ok_or(Failure::Unreadable)?;
@@ -184,6 +206,9 @@ impl SharedStore {
             "too_many_producers" => return by_producer(ProducerRefusal::TooMany),
             _ => return Err(Failure::Unreadable.into()),
         };
+        // The waiters of this gateway are told before the news come.
+        let before = Position(head.tail.0.saturating_sub(append.payload.positions()));
+        self.attached.note_news(name, Some((head.history.own(), before, head.tail, head.closed)));
         Ok(Appended {
             tail,
             closed: head.closed,

@@ -2,11 +2,11 @@
 
 use std::time::SystemTime;
 
-use super::engine::EngineCall;
+use super::functions::EngineCall;
 use crate::store::note::{Note, moment};
 use crate::stream::{
     Annotation, Append, AppendType, ContentType, Create, Fork, Lifetime, Offset, Payload, Producer,
-    Retention, Start, StreamName,
+    Retention, SessionChange, Start, StreamName, UNSHARED_SESSIONS,
 };
 
 /// Number of partitions. All keys of a partition are in one hash slot, so a cluster has at most as many nodes with streams. It is part
@@ -18,7 +18,12 @@ const KEYS: &str = "pollgate:";
 
 /// What the keys of the stream's partition begin with.
 pub(super) fn partition_of(name: &StreamName) -> String {
-    partition(fnv1a(name.as_str()) % PARTITIONS)
+    partition(partition_number(name))
+}
+
+/// The number of the stream's partition.
+pub(super) fn partition_number(name: &StreamName) -> u64 {
+    fnv1a(name.as_str()) % PARTITIONS
 }
 
 /// What the keys of a partition begin with.
@@ -31,7 +36,27 @@ pub(super) fn news_channel(number: u64) -> String {
     format!("{}news", partition(number))
 }
 
-/// What the keys of a gateway's sessions begin with.
+/// The partition whose news a channel carries.
+pub(super) fn partition_of_channel(channel: &str) -> Option<u64> {
+    channel.strip_prefix(KEYS)?.strip_prefix('{')?.strip_suffix("}:news")?.parse().ok()
+}
+
+/// What the keys of a session begin with.
+pub(super) fn namespace_of(session: &str, gateway: &str) -> String {
+    if is_unshared(session) { sessions_of(gateway) } else { partition(session_partition(session)) }
+}
+
+/// The number of a session's partition.
+pub(super) fn session_partition(session: &str) -> u64 {
+    fnv1a(session) % PARTITIONS
+}
+
+/// Whether sessions with this name, or whose names begin with it, belong to one gateway for ever.
+pub(super) fn is_unshared(session: &str) -> bool {
+    UNSHARED_SESSIONS.iter().any(|prefix| session.starts_with(prefix))
+}
+
+/// What the keys begin with of sessions that no other gateway uses.
 pub(super) fn sessions_of(gateway: &str) -> String {
     format!("{KEYS}{{gateway {gateway}}}:")
 }
@@ -114,6 +139,15 @@ impl EngineCall {
             .with(ends)
             .with(note)
             .with(retain)
+    }
+
+    /// Adds a change of a session that `owner` makes.
+    pub(super) fn session(self, change: &SessionChange, owner: &str) -> Self {
+        let call = self.with(&*change.client).with(owner).with(if change.anew { "1" } else { "0" });
+        change.entries.iter().fold(call, |call, (key, value)| match value {
+            Some(value) => call.with(key).with("1").with(value),
+            None => call.with(key).with("0").with(""),
+        })
     }
 
     fn producer(self, producer: Option<&Producer>) -> Self {

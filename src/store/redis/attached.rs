@@ -1,4 +1,7 @@
 //! [`AttachedStreams`]: the streams with readers at this gateway. While a stream has any, its idle lifetime does not elapse.
+//!
+//! The metadata of such a stream is kept as the last read found it, and follows the news from then on, so that a reader at the tail
+//! learns without a call that there is nothing to read (the *hot tail*). While the connection for news is lost, nothing is known.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -6,7 +9,8 @@ use std::time::{Duration, SystemTime};
 
 use parking_lot::Mutex;
 
-use crate::stream::{Epoch, StreamName};
+use super::reply::StreamHead;
+use crate::stream::{Epoch, Position, StreamName};
 
 /// The engine is told again that there are readers after this time.
 const TELL_AGAIN: Duration = Duration::from_secs(20);
@@ -16,6 +20,15 @@ const TELL_AGAIN: Duration = Duration::from_secs(20);
 pub(super) struct AttachedStreams {
     streams: Mutex<HashMap<StreamName, AttachedReaders>>,
     next_number: AtomicU64,
+    /// Odd while news are followed; changes whenever that begins or ends.
+    connections: AtomicU64,
+}
+
+/// The news that were known when a read began, so that its result is kept only if no other news have come meanwhile.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct NewsSeen {
+    connection: u64,
+    of_stream: u64,
 }
 
 /// The readers of one stream.
@@ -26,6 +39,10 @@ struct AttachedReaders {
     told_at: Option<SystemTime>,
     /// When the last reader left, which the engine has not been told.
     left_at: Option<SystemTime>,
+    /// Number of news of the stream.
+    news: u64,
+    /// The metadata as of the last news.
+    head: Option<StreamHead>,
 }
 
 impl AttachedStreams {
@@ -75,6 +92,59 @@ impl AttachedStreams {
         let due = due.collect();
         streams.retain(|_, readers| readers.left_at.is_none());
         due
+    }
+
+    /// News are followed from now on. Readers have to ask once.
+    pub(super) fn news_begin(&self) {
+        self.connections.fetch_or(1, Ordering::SeqCst);
+    }
+
+    /// News may be missed from now on.
+    pub(super) fn news_end(&self) {
+        let _before = self
+            .connections
+            .fetch_update(Ordering::SeqCst, Ordering::SeqCst, |count| (count % 2 == 1).then_some(count + 1));
+        self.streams.lock().values_mut().for_each(|readers| readers.head = None);
+    }
+
+    /// What a read has to know when it begins; `None`: its result is not kept.
+    pub(super) fn news_seen(&self, name: &StreamName) -> Option<NewsSeen> {
+        let connection = self.connections.load(Ordering::SeqCst);
+        let of_stream = self.streams.lock().get(name)?.news;
+        (connection % 2 == 1).then_some(NewsSeen { connection, of_stream })
+    }
+
+    /// Keeps the metadata that a read has found, unless there were news since it began.
+    pub(super) fn keep(&self, name: &StreamName, seen: NewsSeen, head: &StreamHead) {
+        let mut streams = self.streams.lock();
+        if let Some(readers) = streams.get_mut(name)
+            && seen
+                == (NewsSeen { connection: self.connections.load(Ordering::SeqCst), of_stream: readers.news })
+        {
+            readers.head = Some(head.clone());
+        }
+    }
+
+    /// A stream has moved to a tail from the one `before`; `None`: it has ended, or it is not known what has happened.
+    pub(super) fn note_news(&self, name: &StreamName, moved: Option<(Epoch, Position, Position, bool)>) {
+        let mut streams = self.streams.lock();
+        let Some(readers) = streams.get_mut(name) else { return };
+        readers.news += 1;
+        let head = readers.head.take().zip(moved);
+        let head = head.filter(|(head, (epoch, ..))| head.history.own() == *epoch);
+        readers.head = head.and_then(|(mut head, (_, before, tail, closed))| {
+            let is_known = tail < head.tail || (tail == head.tail && closed == head.closed);
+            let follows = before == head.tail;
+            if follows && !is_known {
+                (head.tail, head.closed) = (tail, closed);
+            }
+            (is_known || follows).then_some(head)
+        });
+    }
+
+    /// The metadata of a stream if it is known without a call.
+    pub(super) fn head(&self, name: &StreamName) -> Option<StreamHead> {
+        self.streams.lock().get(name)?.head.clone()
     }
 
     /// The streams with readers.

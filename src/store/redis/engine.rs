@@ -1,215 +1,208 @@
-//! The connection to the engine: calls of the function library, with a deadline and one attempt to connect again.
+//! [`Engine`]: calls of the function library, each on the server that has its keys.
 
+use std::collections::BTreeMap;
 use std::fmt;
-use std::sync::LazyLock;
+use std::path::PathBuf;
 use std::time::Duration;
 
-use redis::aio::MultiplexedConnection;
-use redis::{AsyncConnectionConfig, Client, Cmd, Pipeline, PushInfo, RedisError, Value, cmd, pipe};
+use redis::{Cmd, ErrorKind, Pipeline, RedisError, ServerErrorKind, Value, pipe};
 use tokio::runtime::Handle;
-use tokio::sync::{Mutex, mpsc};
+use tokio::time::{Instant, sleep};
 
-use super::promise::EnginePromise;
+use super::address::{EngineAddress, EngineError, NodeAddress, Topology};
+use super::functions::EngineCall;
+use super::nodes::{AfterError, Nodes};
+use crate::metrics::EngineMetrics;
 use crate::stream::Failure;
 
-/// The functions that the engine runs.
-const FUNCTIONS: &str = include_str!("library.lua");
+/// How long a call waits for keys that are being moved to another server.
+const MOVE_TIMEOUT: Duration = Duration::from_secs(1);
+const MOVE_INTERVAL: Duration = Duration::from_millis(20);
 
-/// Stands in [`FUNCTIONS`] for the name of the library, with which the names of the functions begin.
-const PLACEHOLDER: &str = "LIBRARY";
-
-/// The name of the library. It differs for each content, so that gateways of two versions may use one engine.
-static LIBRARY: LazyLock<String> = LazyLock::new(|| {
-    let digest = ring::digest::digest(&ring::digest::SHA256, FUNCTIONS.as_bytes());
-    let hex = digest.as_ref().iter().take(6).map(|byte| format!("{byte:02x}"));
-    format!("pollgate_{}", hex.collect::<String>())
-});
-
-/// After this time without an answer, a call counts as failed.
-const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
-
-/// Time to connect.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
-
-/// The engine cannot be used.
-#[derive(Debug, thiserror::Error)]
-pub enum EngineError {
-    /// The URL is malformed or asks for something that is not supported.
-    #[error("the URL of the engine is invalid: {0}")]
-    Url(RedisError),
-    /// The engine cannot be reached, or refuses the functions.
-    #[error("the engine cannot be used: {0}")]
-    Unusable(RedisError),
-    /// The engine may delete keys on its own.
-    #[error(
-        "the engine may delete streams when its memory is full (maxmemory-policy {0}); set it to noeviction"
-    )]
-    Evicts(String),
+/// Settings of the store.
+#[derive(Debug, Clone)]
+pub struct RedisOptions {
+    /// The URL of one server, of sentinels, or of a cluster, as docs/scaling.md lists them.
+    pub url: String,
+    /// Certificate authorities (PEM) of an engine with TLS. `None`: those of the system.
+    pub ca_file: Option<PathBuf>,
+    /// File with the password, which replaces that of the URL.
+    pub password_file: Option<PathBuf>,
+    /// Name of this gateway among those that share the engine. Its sessions are stored under it.
+    pub gateway: String,
+    /// Whether times are those of the engine, whatever the clock of this machine says. Off, they are those that the caller gives.
+    pub follows_engine_clock: bool,
+    /// Where calls and news are counted.
+    pub metrics: EngineMetrics,
 }
 
-/// Calls the engine. All calls share one connection, which sends them without waiting for each other.
+/// Calls the engine. All calls to one server share a connection, which sends them without waiting for each other.
 pub(super) struct Engine {
-    client: Client,
-    /// The runtime of the connection's task, which must live as long as the store.
-    runtime: Handle,
-    connection: Mutex<Option<MultiplexedConnection>>,
+    pub(super) nodes: Nodes,
+    pub(super) metrics: EngineMetrics,
 }
 
 impl fmt::Debug for Engine {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // The URL may contain a password.
-        f.debug_struct("Engine").finish_non_exhaustive()
-    }
-}
-
-/// One call of a function on the keys of one partition.
-pub(super) struct EngineCall {
-    cmd: Cmd,
-}
-
-impl EngineCall {
-    /// Calls `function` on the keys that begin with `partition`.
-    pub(super) fn of(function: &str, partition: &str) -> Self {
-        let mut cmd = cmd("FCALL");
-        cmd.arg(format!("{}_{function}", *LIBRARY)).arg(1).arg(partition);
-        Self { cmd }
-    }
-
-    /// Adds an argument.
-    pub(super) fn with(mut self, argument: impl AsRef<[u8]>) -> Self {
-        self.cmd.arg(argument.as_ref());
-        self
-    }
-
-    /// Adds a number as an argument.
-    pub(super) fn number(self, number: impl Into<u64>) -> Self {
-        self.with(number.into().to_string())
+        f.debug_struct("Engine").field("topology", self.nodes.topology()).finish_non_exhaustive()
     }
 }
 
 impl Engine {
     /// An engine that is connected to when it is first called.
-    pub(super) fn new(url: &str, runtime: Handle) -> Result<Self, EngineError> {
-        let client = Client::open(url).map_err(EngineError::Url)?;
-        Ok(Self { client, runtime, connection: Mutex::new(None) })
+    pub(super) fn new(options: &RedisOptions, runtime: Handle) -> Result<Self, EngineError> {
+        let RedisOptions { url, ca_file, password_file, metrics, .. } = options;
+        let address = EngineAddress::read(url, ca_file.as_deref(), password_file.as_deref())?;
+        Ok(Self { nodes: Nodes::new(address, runtime), metrics: metrics.clone() })
+    }
+
+    /// Whether one call may use the keys of several partitions.
+    pub(super) fn spans_partitions(&self) -> bool {
+        !matches!(self.nodes.topology(), Topology::Cluster)
     }
 
     /// The runtime for the tasks of the store.
     pub(super) fn runtime(&self) -> &Handle {
-        &self.runtime
-    }
-
-    /// Connects, loads the functions, and reads the settings of the engine. Fails if it may delete streams by itself.
-    pub(super) async fn check(&self) -> Result<EnginePromise, EngineError> {
-        let mut connection = self.connected().await.map_err(EngineError::Unusable)?;
-        let promise = EnginePromise::read(&mut connection).await.map_err(EngineError::Unusable)?;
-        match promise.eviction() {
-            Some(policy) => Err(EngineError::Evicts(policy.to_owned())),
-            None => Ok(promise),
-        }
+        self.nodes.runtime()
     }
 
     /// Calls a function and returns its answer.
     ///
     /// Cancel safe: the engine runs the function or not, as a whole.
     pub(super) async fn call(&self, call: &EngineCall) -> Result<Value, Failure> {
-        let mut connection = self.connected().await.map_err(|error| failure(&error))?;
-        let answer = connection.send_packed_command(&call.cmd).await;
-        self.checked(answer.and_then(Value::extract_error)).await
+        let started = Instant::now();
+        let answer = self.follow(&call.partition, |dialect| call.command(dialect)).await;
+        self.finished(call.function, started, answer)
     }
 
     /// Calls several functions at once, and returns their answers in the same order.
     pub(super) async fn call_all(&self, calls: &[EngineCall]) -> Result<Vec<Value>, Failure> {
-        let mut pipeline: Pipeline = pipe();
-        for call in calls {
-            pipeline.add_command(call.cmd.clone());
-        }
-        let mut connection = self.connected().await.map_err(|error| failure(&error))?;
-        let answers = connection.send_packed_commands(&pipeline, 0, calls.len()).await;
-        let answers = answers.and_then(|answers| answers.into_iter().map(Value::extract_error).collect());
-        self.checked(answers).await
+        self.call_each(calls).await.into_iter().collect()
     }
 
-    /// Sends a command that is not a function of the library.
-    pub(super) async fn command(&self, command: &Cmd) -> Result<Value, Failure> {
-        let mut connection = self.connected().await.map_err(|error| failure(&error))?;
-        let answer = connection.send_packed_command(command).await;
-        self.checked(answer.and_then(Value::extract_error)).await
-    }
-
-    async fn checked<T>(&self, answer: Result<T, RedisError>) -> Result<T, Failure> {
-        match answer {
-            Ok(answer) => Ok(answer),
-            Err(error) => {
-                let failure = failure(&error);
-                if failure != Failure::Full {
-                    // The next call connects again: the engine may have moved, or have lost the functions.
-                    *self.connection.lock().await = None;
-                }
-                Err(failure)
+    /// Calls several functions at once, and returns the answer or failure of each in the same order.
+    pub(super) async fn call_each(&self, calls: &[EngineCall]) -> Vec<Result<Value, Failure>> {
+        let started = Instant::now();
+        let mut by_node: BTreeMap<NodeAddress, Vec<(usize, &EngineCall)>> = BTreeMap::new();
+        let mut answers: Vec<(usize, Result<Value, RedisError>)> = Vec::with_capacity(calls.len());
+        for (index, call) in calls.iter().enumerate() {
+            match self.nodes.node_of(&call.partition).await {
+                Ok(node) => by_node.entry(node).or_default().push((index, call)),
+                Err(error) => answers.push((index, Err(error))),
             }
         }
+        let parts = by_node.iter().map(|(node, part)| self.pipeline(node, part));
+        answers.extend(futures_util::future::join_all(parts).await.into_iter().flatten());
+        answers.sort_by_key(|(index, _)| *index);
+        let finish = |(call, (_, answer)): (&EngineCall, _)| self.finished(call.function, started, answer);
+        calls.iter().zip(answers).map(finish).collect()
     }
 
-    async fn connected(&self) -> Result<MultiplexedConnection, RedisError> {
-        let mut connection = self.connection.lock().await;
-        if let Some(connection) = connection.as_ref() {
-            return Ok(connection.clone());
-        }
-        let config = AsyncConnectionConfig::new()
-            .set_connection_timeout(Some(CONNECT_TIMEOUT))
-            .set_response_timeout(Some(ANSWER_TIMEOUT));
-        let client = self.client.clone();
-        let connecting = async move { client.get_multiplexed_async_connection_with_config(&config).await };
-        // The connection's task belongs to the runtime of the store, whichever runtime calls.
-        let mut connected = self.runtime.spawn(connecting).await.map_err(aborted)??;
-        let mut load = cmd("FUNCTION");
-        load.arg("LOAD").arg(FUNCTIONS.replace(PLACEHOLDER, &LIBRARY));
-        match load.query_async::<String>(&mut connected).await {
-            Ok(_) => {}
-            // Another gateway has loaded it.
-            Err(error) if error.to_string().contains("already exists") => {}
-            Err(error) => return Err(error),
-        }
-        *connection = Some(connected.clone());
-        Ok(connected)
-    }
-
-    /// Opens a connection for news, which are sent to `pushes` until the connection ends.
-    pub(super) async fn subscribe(
+    /// Makes the calls of one server. Those that it did not do because their keys have moved are made one by one.
+    async fn pipeline(
         &self,
-        channels: impl Iterator<Item = String>,
-        pushes: mpsc::UnboundedSender<PushInfo>,
-    ) -> Result<MultiplexedConnection, RedisError> {
-        let config = AsyncConnectionConfig::new()
-            .set_connection_timeout(Some(CONNECT_TIMEOUT))
-            .set_response_timeout(Some(ANSWER_TIMEOUT))
-            .set_push_sender(pushes);
-        let mut info = self.client.get_connection_info().clone();
-        let settings = info.redis_settings().clone().set_protocol(redis::ProtocolVersion::RESP3);
-        info = info.set_redis_settings(settings);
-        let client = Client::open(info)?;
-        let mut connection = client.get_multiplexed_async_connection_with_config(&config).await?;
-        for channel in channels {
-            let mut subscribe = cmd("SSUBSCRIBE");
-            subscribe.arg(channel);
-            connection.send_packed_command(&subscribe).await.and_then(Value::extract_error)?;
+        node: &NodeAddress,
+        part: &[(usize, &EngineCall)],
+    ) -> Vec<(usize, Result<Value, RedisError>)> {
+        let fail = |error: RedisError| part.iter().map(|(index, _)| (*index, Err(error.clone()))).collect();
+        let mut connected = match self.nodes.connected(node).await {
+            Ok(connected) => connected,
+            Err(error) => return fail(error),
+        };
+        let mut pipeline: Pipeline = pipe();
+        for (_, call) in part {
+            pipeline.add_command(call.command(connected.dialect));
         }
-        Ok(connection)
+        let values = match connected.connection.send_packed_commands(&pipeline, 0, part.len()).await {
+            Ok(values) => values,
+            Err(error) => {
+                self.nodes.learn(node, &connected, &error).await;
+                return fail(error);
+            }
+        };
+        let mut answers = Vec::with_capacity(part.len());
+        for ((index, call), value) in part.iter().zip(values) {
+            let mut answer = value.extract_error();
+            if let Err(error) = &answer
+                && self.nodes.learn(node, &connected, error).await == AfterError::Again
+            {
+                answer = self.follow(&call.partition, |dialect| call.command(dialect)).await;
+            }
+            answers.push((*index, answer));
+        }
+        answers
+    }
+
+    /// Sends a command that is not a function of the library to the server that has `key`.
+    pub(super) async fn command(&self, key: &str, command: &Cmd) -> Result<Value, Failure> {
+        let started = Instant::now();
+        let answer = self.follow(key, |_| command.clone()).await;
+        self.finished("other", started, answer)
+    }
+
+    /// Sends a command to the server that has `key`, wherever that moves to.
+    async fn follow(
+        &self,
+        key: &str,
+        command: impl Fn(super::functions::Dialect) -> Cmd,
+    ) -> Result<Value, RedisError> {
+        let until = Instant::now() + MOVE_TIMEOUT;
+        let mut is_first = true;
+        loop {
+            let node = self.nodes.node_of(key).await?;
+            let mut connected = self.nodes.connected(&node).await?;
+            let command = command(connected.dialect);
+            let answer = connected.connection.send_packed_command(&command).await;
+            let error = match answer.and_then(Value::extract_error) {
+                Ok(answer) => return Ok(answer),
+                Err(error) => error,
+            };
+            match self.nodes.learn(&node, &connected, &error).await {
+                AfterError::Again if is_first => self.metrics.redirected(),
+                AfterError::Again | AfterError::Later if Instant::now() < until => {
+                    self.metrics.redirected();
+                    sleep(MOVE_INTERVAL).await;
+                }
+                AfterError::Again | AfterError::Later | AfterError::Fail => return Err(error),
+            }
+            is_first = false;
+        }
+    }
+
+    fn finished(
+        &self,
+        function: &'static str,
+        started: Instant,
+        answer: Result<Value, RedisError>,
+    ) -> Result<Value, Failure> {
+        let kind = answer.as_ref().err().map(kind_of);
+        self.metrics.called(function, started.elapsed(), kind);
+        answer.map_err(|error| match kind {
+            Some("full") => Failure::Full,
+            _ => {
+                tracing::debug!(%error, "the engine failed");
+                Failure::Unreachable
+            }
+        })
     }
 }
 
-fn aborted(_: tokio::task::JoinError) -> RedisError {
-    RedisError::from(std::io::Error::other("the runtime of the store has ended"))
-}
-
-fn failure(error: &RedisError) -> Failure {
-    match error.code() {
+/// The kind of a failed call in the metrics.
+fn kind_of(error: &RedisError) -> &'static str {
+    match error.kind() {
         // The engine is at its maxmemory.
-        Some("OOM") => Failure::Full,
-        _ => {
-            tracing::debug!(%error, "the engine failed");
-            Failure::Unreachable
-        }
+        _ if error.code() == Some("OOM") => "full",
+        _ if error.is_timeout() => "timeout",
+        ErrorKind::Server(
+            ServerErrorKind::Moved
+            | ServerErrorKind::Ask
+            | ServerErrorKind::TryAgain
+            | ServerErrorKind::ClusterDown
+            | ServerErrorKind::ReadOnly
+            | ServerErrorKind::MasterDown,
+        ) => "moving",
+        ErrorKind::Server(ServerErrorKind::BusyLoading) => "loading",
+        ErrorKind::Server(_) | ErrorKind::Extension => "refused",
+        _ => "connection",
     }
 }

@@ -5,7 +5,7 @@ use std::time::SystemTime;
 
 use super::argument::millis;
 use super::argument::partition_of;
-use super::engine::EngineCall;
+use super::functions::EngineCall;
 use super::reply::EngineReply;
 use super::shared::SharedStore;
 use crate::store::log::Record;
@@ -192,6 +192,7 @@ impl SharedStore {
         };
         let head = reply.head().ok_or(Failure::Unreadable)?;
         if fresh {
+            self.attached.note_news(name, None);
             self.content_types.insert(name.clone(), head.content_type.clone());
             let (source, ended) = (reply.text(1), reply.text(2));
             self.has_ended(name, source, &ended).await;

@@ -358,9 +358,33 @@ local function append_one(keys, append, now, wall)
   return { created and 'created' or 'new', head(stream), '', '', source, ended }
 end
 
+-- Makes a change of a session, which begins at args[at]: the client, the owner that makes it or '', whether the session begins anew, then
+-- key, '1' with a value or '0' with '' for each entry, up to args[last].
+local function apply_session(namespace, args, at, last)
+  local key = namespace .. 'session:' .. args[at]
+  if args[at + 2] == '1' then redis.call('DEL', key) end
+  for i = at + 3, last, 3 do
+    if args[i + 1] == '1' then redis.call('HSET', key, args[i], args[i + 2]) else redis.call('HDEL', key, args[i]) end
+  end
+  if redis.call('EXISTS', key) == 1 then
+    local is_new = redis.call('ZADD', namespace .. 'sessions', 0, args[at]) == 1
+    -- All gateways know the records of gateways, which begin with NUL.
+    if is_new and string.byte(args[at]) == 0 then redis.call('SPUBLISH', namespace .. 'news', 'known\n' .. args[at]) end
+  else
+    redis.call('ZREM', namespace .. 'sessions', args[at])
+    redis.call('ZREM', namespace .. 'awaited', args[at])
+  end
+end
+
+-- Whether `owner` may change a session; '' may if there is no owner.
+local function may_change(namespace, client, owner)
+  return (redis.call('HGET', namespace .. 'owners', client) or '') == owner
+end
+
 -- Appends of one gateway to one stream. A call whose answer was lost is sent again with the same id, and does nothing then: of each
--- verdict, the kind, the tail and the details are kept until the next call of the gateway. ARGV: name, now, wall, gateway, id, then the
--- fields of each append.
+-- verdict, the kind, the tail and the details are kept until the next call of the gateway. A new append changes a session with it, unless
+-- that has another owner. ARGV: name, now, wall, gateway, id, then for each append its fields, and how many arguments follow for a
+-- session: its namespace and the change.
 local function append(partition, args)
   local keys = keys_of(partition[1], args[1])
   local now, wall, last_call = tonumber(args[2]), tonumber(args[3]), 'g:' .. args[4]
@@ -377,9 +401,20 @@ local function append(partition, args)
     return verdicts
   end
   local verdicts, kept, is_changed = {}, {}, false
-  for at = 6, #args, APPEND_FIELDS do
-    local verdict = append_one(keys, append_from(args, at), now, wall)
-    is_changed = is_changed or verdict[1] == 'new' or verdict[1] == 'created'
+  local at = 6
+  while at <= #args do
+    local session, verdict = at + APPEND_FIELDS + 1, nil
+    local last = session - 1 + tonumber(args[session - 1])
+    if last >= session and not may_change(args[session], args[session + 1], args[session + 2]) then
+      verdict = { 'superseded' }
+    else
+      verdict = append_one(keys, append_from(args, at), now, wall)
+    end
+    if verdict[1] == 'new' or verdict[1] == 'created' then
+      is_changed = true
+      if last >= session then apply_session(args[session], args, session + 1, last) end
+    end
+    at = last + 1
     verdicts[#verdicts + 1] = verdict
     local tail = type(verdict[2]) == 'table' and tonumber(verdict[2][3])
     kept[#kept + 1] = { verdict[1], tail or verdict[2], unpack(verdict, 3) }
@@ -578,20 +613,69 @@ local function sweep(partition, args)
   return { redis.call('ZCARD', partition[1] .. 'names'), ended }
 end
 
--- Changes a session. KEYS[1] is the namespace of the gateway's sessions. ARGV: client, whether it begins anew, then key, '1' with a
--- value or '0' with '' for each entry.
+-- Changes a session. ARGV: the change.
 local function change_session(namespace, args)
-  local key = namespace[1] .. 'session:' .. args[1]
-  if args[2] == '1' then redis.call('DEL', key) end
-  for i = 3, #args, 3 do
-    if args[i + 1] == '1' then redis.call('HSET', key, args[i], args[i + 2]) else redis.call('HDEL', key, args[i]) end
+  if not may_change(namespace[1], args[1], args[2]) then return 'superseded' end
+  apply_session(namespace[1], args, 1, #args)
+  return 'changed'
+end
+
+-- Tells the gateway that owns a session that another one wants it, or has it.
+local function tell_owner(namespace, client, owner)
+  redis.call('SPUBLISH', namespace .. 'news', 'wanted\n' .. owner .. '\n' .. client)
+end
+
+-- Makes a run of a gateway the owner of a session. ARGV: client, run, from whom: 'asked', 'anyone' or 'nobody', then runs that have ended.
+local function claim(namespace, args)
+  local owners, client, run = namespace[1] .. 'owners', args[1], args[2]
+  local owner = redis.call('HGET', owners, client)
+  local holder = owner and string.match(owner, '^(.*) %d+$')
+  if holder and holder ~= run then
+    local is_free = args[3] == 'anyone'
+    for i = 4, #args do is_free = is_free or args[i] == holder end
+    if is_free or args[3] == 'asked' then tell_owner(namespace[1], client, owner) end
+    if not is_free then return { 'held', holder } end
   end
-  if redis.call('EXISTS', key) == 1 then
-    redis.call('ZADD', namespace[1] .. 'sessions', 0, args[1])
-  else
-    redis.call('ZREM', namespace[1] .. 'sessions', args[1])
+  owner = run .. ' ' .. redis.call('INCR', namespace[1] .. 'claims')
+  redis.call('HSET', owners, client, owner)
+  redis.call('ZREM', namespace[1] .. 'awaited', client)
+  return { 'claimed', owner, redis.call('HGETALL', namespace[1] .. 'session:' .. client) }
+end
+
+-- Ends a claim. ARGV: client, owner, and when a gateway has to look at the session, or ''.
+local function release(namespace, args)
+  if not may_change(namespace[1], args[1], args[2]) then return 'superseded' end
+  redis.call('HDEL', namespace[1] .. 'owners', args[1])
+  if args[3] ~= '' and redis.call('EXISTS', namespace[1] .. 'session:' .. args[1]) == 1 then
+    redis.call('ZADD', namespace[1] .. 'awaited', args[3], args[1])
   end
-  return 1
+  return 'released'
+end
+
+-- The owner of a session.
+local function owner(namespace, args)
+  return redis.call('HGET', namespace[1] .. 'owners', args[1])
+end
+
+-- The entries of a session.
+local function entries(namespace, args)
+  return redis.call('HGETALL', namespace[1] .. 'session:' .. args[1])
+end
+
+-- Sessions of a partition without an owner that are to be looked at now, and those of runs that have ended. ARGV: now, the runs.
+local function orphans(namespace, args)
+  local found = redis.call('ZRANGEBYSCORE', namespace[1] .. 'awaited', '-inf', args[1], 'LIMIT', 0, SWEEP_MAX)
+  if #args == 1 then return { found, 0 } end
+  local ended, count = {}, 0
+  for i = 2, #args do ended[args[i]] = true end
+  local owners = redis.call('HGETALL', namespace[1] .. 'owners')
+  for i = 1, #owners, 2 do
+    if ended[string.match(owners[i + 1], '^(.*) %d+$')] then
+      count = count + 1
+      if count <= SWEEP_MAX then found[#found + 1] = owners[i] end
+    end
+  end
+  return { found, count }
 end
 
 -- Sessions in the order of their names. ARGV: the least name, how many at most.
@@ -604,15 +688,21 @@ local function sessions(namespace, args)
   return found
 end
 
+-- One line each, which functions.rs reads. What adds nothing may run while the memory of the engine is full.
 redis.register_function('LIBRARY_append', append)
 redis.register_function('LIBRARY_create', create)
-redis.register_function('LIBRARY_read', read)
-redis.register_function('LIBRARY_describe', describe)
-redis.register_function('LIBRARY_retained', retained)
-redis.register_function('LIBRARY_delete', delete)
+redis.register_function{ function_name = 'LIBRARY_read', callback = read, flags = { 'allow-oom' } }
+redis.register_function{ function_name = 'LIBRARY_describe', callback = describe, flags = { 'allow-oom' } }
+redis.register_function{ function_name = 'LIBRARY_retained', callback = retained, flags = { 'allow-oom' } }
+redis.register_function{ function_name = 'LIBRARY_delete', callback = delete, flags = { 'allow-oom' } }
 redis.register_function('LIBRARY_fork', fork)
-redis.register_function('LIBRARY_wait', wait)
-redis.register_function('LIBRARY_list', list)
-redis.register_function('LIBRARY_sweep', sweep)
+redis.register_function{ function_name = 'LIBRARY_wait', callback = wait, flags = { 'allow-oom' } }
+redis.register_function{ function_name = 'LIBRARY_list', callback = list, flags = { 'allow-oom' } }
+redis.register_function{ function_name = 'LIBRARY_sweep', callback = sweep, flags = { 'allow-oom' } }
 redis.register_function('LIBRARY_change_session', change_session)
-redis.register_function('LIBRARY_sessions', sessions)
+redis.register_function{ function_name = 'LIBRARY_sessions', callback = sessions, flags = { 'allow-oom' } }
+redis.register_function{ function_name = 'LIBRARY_claim', callback = claim, flags = { 'allow-oom' } }
+redis.register_function{ function_name = 'LIBRARY_release', callback = release, flags = { 'allow-oom' } }
+redis.register_function{ function_name = 'LIBRARY_owner', callback = owner, flags = { 'allow-oom' } }
+redis.register_function{ function_name = 'LIBRARY_entries', callback = entries, flags = { 'allow-oom' } }
+redis.register_function{ function_name = 'LIBRARY_orphans', callback = orphans, flags = { 'allow-oom' } }

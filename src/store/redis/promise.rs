@@ -19,42 +19,69 @@ pub struct EnginePromise {
     eviction: Option<String>,
 }
 
-impl EnginePromise {
+/// What a server tells of itself, and its settings as far as it tells them.
+#[derive(Debug, Default)]
+pub(super) struct EngineFacts {
+    info: HashMap<String, String>,
+    settings: HashMap<String, String>,
+}
+
+impl EngineFacts {
     pub(super) async fn read(connection: &mut MultiplexedConnection) -> Result<Self, RedisError> {
-        let mut info = HashMap::new();
-        for section in ["server", "persistence", "replication"] {
+        let mut facts = Self::default();
+        for section in ["server", "persistence", "replication", "memory", "clients", "stats", "commandstats"]
+        {
             let text: String = cmd("INFO").arg(section).query_async(connection).await?;
             let lines = text.lines().filter_map(|line| line.split_once(':'));
-            info.extend(lines.map(|(key, value)| (key.to_owned(), value.trim().to_owned())));
+            facts.info.extend(lines.map(|(key, value)| (key.to_owned(), value.trim().to_owned())));
         }
         // A managed engine may not tell its settings.
-        let mut settings = HashMap::new();
         for name in ["maxmemory-policy", "appendfsync", "save", "min-replicas-to-write"] {
             let answer: Result<Vec<String>, _> =
                 cmd("CONFIG").arg("GET").arg(name).query_async(connection).await;
             if let Ok([_, value]) = answer.as_deref() {
-                settings.insert(name, value.clone());
+                facts.settings.insert(name.to_owned(), value.clone());
             }
         }
-        Ok(Self::of(&info, &settings))
+        Ok(facts)
     }
 
-    fn of(info: &HashMap<String, String>, settings: &HashMap<&str, String>) -> Self {
-        let info = |key: &str| info.get(key).map(String::as_str).unwrap_or_default();
-        let setting = |key: &str| settings.get(key).map(String::as_str);
+    /// A value of `INFO`; empty if there is none.
+    pub(super) fn info(&self, key: &str) -> &str {
+        self.info.get(key).map(String::as_str).unwrap_or_default()
+    }
+
+    pub(super) fn setting(&self, name: &str) -> Option<&str> {
+        self.settings.get(name).map(String::as_str)
+    }
+
+    /// Name and version of the server.
+    pub(super) fn server(&self) -> String {
+        match self.info("valkey_version") {
+            "" => format!("Redis {}", self.info("redis_version")),
+            version => format!("Valkey {version}"),
+        }
+    }
+}
+
+impl EnginePromise {
+    pub(super) async fn read(connection: &mut MultiplexedConnection) -> Result<Self, RedisError> {
+        Ok(Self::of(&EngineFacts::read(connection).await?))
+    }
+
+    fn of(facts: &EngineFacts) -> Self {
         let number = |text: &str| text.parse().unwrap_or_default();
-        let (name, version) = match info("valkey_version") {
-            "" => ("Redis", info("redis_version")),
-            version => ("Valkey", version),
-        };
         Self {
-            server: format!("{name} {version}"),
-            syncs: (info("aof_enabled") == "1")
-                .then(|| setting("appendfsync").unwrap_or("unknown").to_owned()),
-            has_snapshots: setting("save").is_some_and(|save| !save.is_empty()),
-            replicas: number(info("connected_slaves")),
-            replicas_min: number(setting("min-replicas-to-write").unwrap_or_default()),
-            eviction: setting("maxmemory-policy").filter(|policy| *policy != "noeviction").map(str::to_owned),
+            server: facts.server(),
+            syncs: (facts.info("aof_enabled") == "1")
+                .then(|| facts.setting("appendfsync").unwrap_or("unknown").to_owned()),
+            has_snapshots: facts.setting("save").is_some_and(|save| !save.is_empty()),
+            replicas: number(facts.info("connected_slaves")),
+            replicas_min: number(facts.setting("min-replicas-to-write").unwrap_or_default()),
+            eviction: facts
+                .setting("maxmemory-policy")
+                .filter(|policy| *policy != "noeviction")
+                .map(str::to_owned),
         }
     }
 
@@ -100,11 +127,11 @@ impl fmt::Display for EnginePromise {
 mod tests {
     use super::*;
 
-    fn promise(info: &str, settings: &[(&'static str, &str)]) -> EnginePromise {
+    fn promise(info: &str, settings: &[(&str, &str)]) -> EnginePromise {
         let info = info.lines().filter_map(|line| line.trim().split_once(':'));
-        let info = info.map(|(key, value)| (key.to_owned(), value.to_owned())).collect();
-        let settings = settings.iter().map(|(key, value)| (*key, (*value).to_owned())).collect();
-        EnginePromise::of(&info, &settings)
+        let owned = |(key, value): (&str, &str)| (key.to_owned(), value.to_owned());
+        let settings = settings.iter().copied().map(owned).collect();
+        EnginePromise::of(&EngineFacts { info: info.map(owned).collect(), settings })
     }
 
     #[test]

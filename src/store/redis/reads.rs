@@ -4,8 +4,8 @@ use std::time::SystemTime;
 
 use bytes::Bytes;
 
-use super::argument::sessions_of;
-use super::engine::EngineCall;
+use super::argument::{PARTITIONS, is_unshared, partition, session_partition, sessions_of};
+use super::functions::EngineCall;
 use super::reply::{self, EngineReply, StreamHead, items};
 use super::shared::SharedStore;
 use crate::store::log::{ChargedTo, Log, Record};
@@ -53,6 +53,23 @@ impl SharedStore {
         Ok(view.into_batch())
     }
 
+    /// An empty batch if `start` is the tail as far as the news say.
+    pub(super) fn at_tail(&self, name: &StreamName, start: Start, now: SystemTime) -> Option<Batch> {
+        let head = self.attached.head(name)?;
+        let from = head.locate(start).ok().filter(|from| *from == head.tail)?;
+        let lives_for = head.lives_for(self.moment(now).1);
+        let view = View {
+            slice: Log::<Bytes>::empty(from).read(from, 0),
+            from,
+            tail: head.tail,
+            closed: head.closed,
+            lives_for,
+            epoch_history: head.history,
+            content_type: head.content_type,
+        };
+        lives_for.is_none_or(|time| !time.is_zero()).then(|| view.into_batch())
+    }
+
     pub(super) async fn messages(
         &self,
         name: &StreamName,
@@ -83,6 +100,7 @@ impl SharedStore {
         now: SystemTime,
         is_use: bool,
     ) -> Result<(StreamHead, Position, Log<Bytes>), ReadError> {
+        let seen = self.attached.news_seen(name);
         let call = self.call("read", name, now);
         let call = match start {
             Start::Earliest => call.with("earliest"),
@@ -93,6 +111,9 @@ impl SharedStore {
         let call = call.with(if is_use { "1" } else { "0" });
         let mut reply = self.ask(name, &call).await?;
         let head = reply.head().ok_or(Failure::Unreadable)?;
+        if let Some(seen) = seen {
+            self.attached.keep(name, seen, &head);
+        }
         let from = head.locate(start)?;
         let records = reply.take(1).and_then(items).ok_or(Failure::Unreadable)?;
         let records: Option<Vec<Record<Bytes>>> = records.into_iter().map(reply::record).collect();
@@ -139,13 +160,37 @@ impl SharedStore {
         })
     }
 
+    /// Sessions partition by partition, and in each by name.
     pub(super) async fn session_page(
         &self,
         names: SessionNames<'_>,
         after: Option<&str>,
     ) -> Result<SessionPage, Failure> {
+        if is_unshared(names.first()) {
+            return self.sessions_in(&sessions_of(&self.gateway), names, after).await;
+        }
+        let mut after = after;
+        for number in after.map_or(0, session_partition)..PARTITIONS {
+            let mut page = self.sessions_in(&partition(number), names, after.take()).await?;
+            if let Some(last) = page.sessions.last().filter(|_| number + 1 < PARTITIONS) {
+                page.next = Some(last.client.clone());
+                return Ok(page);
+            }
+            if !page.sessions.is_empty() {
+                return Ok(page);
+            }
+        }
+        Ok(SessionPage::default())
+    }
+
+    async fn sessions_in(
+        &self,
+        namespace: &str,
+        names: SessionNames<'_>,
+        after: Option<&str>,
+    ) -> Result<SessionPage, Failure> {
         let from = after.map_or_else(|| format!("[{}", names.first()), |after| format!("({after}"));
-        let call = EngineCall::of("sessions", &sessions_of(&self.gateway)).with(from);
+        let call = EngineCall::of("sessions", namespace).with(from);
         let answer = self.engine.call(&call.number(PAGE_SESSIONS_MAX as u64)).await?;
         let found = items(answer).ok_or(Failure::Unreadable)?;
         let is_full = found.len() == PAGE_SESSIONS_MAX;
@@ -161,10 +206,7 @@ impl SharedStore {
 
 fn session(value: redis::Value) -> Option<StoredSession> {
     let [client, entries]: [redis::Value; 2] = items(value)?.try_into().ok()?;
-    let entries: Option<Vec<Bytes>> = items(entries)?.into_iter().map(reply::bytes).collect();
-    let mut entries = entries?.into_iter();
-    let pairs = std::iter::from_fn(|| entries.next().zip(entries.next()));
-    Some(StoredSession { entries: pairs.collect(), client: reply::text(client)?.into() })
+    Some(StoredSession { entries: reply::entries(entries)?, client: reply::text(client)?.into() })
 }
 
 /// What a stream remembers of its writers.

@@ -133,6 +133,13 @@ pub(super) fn items(value: Value) -> Option<Vec<Value>> {
     }
 }
 
+/// The entries of a session, as `HGETALL` returns them.
+pub(super) fn entries(value: Value) -> Option<Vec<(Bytes, Bytes)>> {
+    let fields: Option<Vec<Bytes>> = items(value)?.into_iter().map(bytes).collect();
+    let mut fields = fields?.into_iter();
+    Some(std::iter::from_fn(|| fields.next().zip(fields.next())).collect())
+}
+
 pub(super) fn bytes(value: Value) -> Option<Bytes> {
     match value {
         Value::BulkString(bytes) => Some(bytes.into()),

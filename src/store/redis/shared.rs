@@ -1,44 +1,44 @@
 //! [`SharedStore`]: the state of a store in an engine, and the steps that are one call.
 
 use std::fmt;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::SystemTime;
 
 use moka::sync::Cache;
 use parking_lot::Mutex;
 use tokio::runtime::Handle;
 
+use super::address::EngineError;
 use super::append_queue::AppendQueue;
-use super::argument::{millis, partition_of, sessions_of};
+use super::argument::{millis, namespace_of, partition_of};
 use super::attached::AttachedStreams;
-use super::engine::{Engine, EngineCall, EngineError};
-use super::reply::EngineReply;
+use super::engine::{Engine, RedisOptions};
+use super::functions::EngineCall;
+use super::own_claims::{OwnClaims, new_run};
+use super::reply::{EngineReply, text};
 use crate::budget::{Budget, Owner};
 use crate::store::entry::ClockDifference;
 use crate::stream::{
-    ChangeError, ContentType, Description, Failure, Missing, Principal, SessionChange, StreamName, Tenant,
+    ChangeError, ContentType, Description, Failure, Missing, NewsListener, Principal, SessionChange,
+    StreamName, Tenant,
 };
 
 /// Number of streams whose content type is remembered, so that an append of any type is split before the call.
 const CONTENT_TYPES_MAX: u64 = 100_000;
 
-/// Settings of the store.
-#[derive(Debug, Clone)]
-pub struct RedisOptions {
-    /// `redis://[USER:PASSWORD@]HOST:PORT[/DATABASE]`.
-    pub url: String,
-    /// Name of this gateway among those that share the engine. Its sessions are stored under it.
-    pub gateway: String,
-    /// Whether times are those of the engine, whatever the clock of this machine says. Off, they are those that the caller gives.
-    pub follows_engine_clock: bool,
-}
-
 /// The state that the tasks of a store share.
 pub(super) struct SharedStore {
     pub(super) engine: Engine,
     pub(super) gateway: String,
+    /// Identifies this run of the gateway.
+    pub(super) run: Arc<str>,
+    /// Whether the engine knows of this run.
+    pub(super) is_known: AtomicBool,
+    pub(super) claims: OwnClaims,
     pub(super) follows_engine_clock: bool,
+    /// Is told what other gateways change.
+    pub(super) listener: OnceLock<Arc<dyn NewsListener>>,
     /// From the clock of this machine to that of the engine.
     pub(super) engine_ahead: ClockDifference,
     /// From the time that measures ages to the time of day.
@@ -75,9 +75,14 @@ impl SharedStore {
         budget: Arc<Budget>,
         runtime: Handle,
     ) -> Result<Self, EngineError> {
-        let RedisOptions { url, gateway, follows_engine_clock } = options;
+        let engine = Engine::new(&options, runtime)?;
+        let RedisOptions { gateway, follows_engine_clock, .. } = options;
         Ok(Self {
-            engine: Engine::new(&url, runtime)?,
+            engine,
+            run: new_run(&gateway),
+            is_known: AtomicBool::new(false),
+            claims: OwnClaims::default(),
+            listener: OnceLock::new(),
             gateway,
             follows_engine_clock,
             engine_ahead: ClockDifference::default(),
@@ -104,7 +109,7 @@ impl SharedStore {
     }
 
     /// Begins a call on a stream with its name and the time.
-    pub(super) fn call(&self, function: &str, name: &StreamName, now: SystemTime) -> EngineCall {
+    pub(super) fn call(&self, function: &'static str, name: &StreamName, now: SystemTime) -> EngineCall {
         let (now, wall) = self.moment(now);
         let call = EngineCall::of(function, &partition_of(name)).with(name.as_str());
         call.number(millis(now)).number(millis(wall))
@@ -126,6 +131,7 @@ impl SharedStore {
 
     /// Notes that a stream is missing, and that the call has found it expired if the answer says so.
     pub(super) async fn has_gone(&self, name: &StreamName, reply: &mut EngineReply) {
+        self.attached.note_news(name, None);
         self.content_types.invalidate(name);
         let (source, ended) = (reply.text(0), reply.text(1));
         self.has_ended(name, source, &ended).await;
@@ -151,18 +157,19 @@ impl SharedStore {
     pub(super) async fn delete(&self, name: &StreamName, now: SystemTime) -> Result<(), ChangeError> {
         let mut reply = self.ask(name, &self.call("delete", name, now)).await?;
         self.content_types.invalidate(name);
+        self.attached.note_news(name, None);
         let source = reply.text(0);
         self.release(name.clone(), source).await;
         Ok(())
     }
 
     pub(super) async fn change_session(&self, change: SessionChange) -> Result<(), Failure> {
-        let call = EngineCall::of("change_session", &sessions_of(&self.gateway)).with(&*change.client);
-        let call = call.with(if change.anew { "1" } else { "0" });
-        let call = change.entries.iter().fold(call, |call, (key, value)| match value {
-            Some(value) => call.with(key).with("1").with(value),
-            None => call.with(key).with("0").with(""),
-        });
-        self.engine.call(&call).await.map(drop)
+        let call = EngineCall::of("change_session", &namespace_of(&change.client, &self.gateway));
+        let call = call.session(&change, &self.claims.owner(&change.client));
+        match text(self.engine.call(&call).await?).as_deref() {
+            Some("changed") => Ok(()),
+            Some("superseded") => Err(Failure::Superseded),
+            _ => Err(Failure::Unreadable),
+        }
     }
 }

@@ -7,7 +7,7 @@ use std::time::{Duration, SystemTime};
 use redis::{Value, cmd};
 
 use super::argument::{PARTITIONS, millis, partition};
-use super::engine::EngineCall;
+use super::functions::EngineCall;
 use super::reply::{EngineReply, StreamHead, items, text};
 use super::shared::SharedStore;
 use crate::stream::{Failure, Offset, PAGE_STREAMS_MAX, StreamName, StreamPage};
@@ -33,14 +33,20 @@ impl SharedStore {
         if self.follows_engine_clock {
             self.compare_clocks(now).await?;
         }
+        self.say_alive(now).await?;
         self.tell_waiters(now).await?;
-        let mut ended = if self.is_sweeper().await? { self.sweep_all(now).await? } else { Vec::new() };
+        self.repeat_releases().await?;
+        let mut ended = Vec::new();
+        if self.is_sweeper().await? {
+            ended = self.sweep_all(now).await?;
+            self.find_orphans(now).await?;
+        }
         ended.append(&mut self.ended.lock());
         Ok(ended)
     }
 
     async fn compare_clocks(&self, now: SystemTime) -> Result<(), Failure> {
-        let answer = items(self.engine.command(&cmd("TIME")).await?).ok_or(Failure::Unreadable)?;
+        let answer = items(self.engine.command(SWEEPER, &cmd("TIME")).await?).ok_or(Failure::Unreadable)?;
         let numbers: Option<Vec<u64>> = answer.into_iter().map(|number| text(number)?.parse().ok()).collect();
         let [seconds, micros] =
             numbers.and_then(|numbers| numbers.try_into().ok()).ok_or(Failure::Unreadable)?;
@@ -53,12 +59,12 @@ impl SharedStore {
         let mut take = cmd("SET");
         let millis = u64::try_from(SWEEPER_FOR.as_millis()).unwrap_or_default();
         take.arg(SWEEPER).arg(&self.gateway).arg("NX").arg("GET").arg("PX").arg(millis);
-        match self.engine.command(&take).await? {
+        match self.engine.command(SWEEPER, &take).await? {
             Value::Nil => Ok(true),
             holder if text(holder.clone()).is_some_and(|holder| holder == self.gateway) => {
                 let mut keep = cmd("PEXPIRE");
                 keep.arg(SWEEPER).arg(millis);
-                self.engine.command(&keep).await?;
+                self.engine.command(SWEEPER, &keep).await?;
                 Ok(true)
             }
             _ => Ok(false),
@@ -71,7 +77,9 @@ impl SharedStore {
             |number| EngineCall::of("sweep", &partition(number)).number(millis(now)).number(millis(wall));
         let calls: Vec<EngineCall> = (0..PARTITIONS).map(call).collect();
         let (mut ended, mut streams) = (Vec::new(), 0);
-        for answer in self.engine.call_all(&calls).await? {
+        for answer in self.engine.call_each(&calls).await {
+            // The other servers of a cluster are swept while one does not answer.
+            let Ok(answer) = answer else { continue };
             let [count, names]: [Value; 2] =
                 items(answer).and_then(|parts| parts.try_into().ok()).ok_or(Failure::Unreadable)?;
             streams += text(count).and_then(|count| count.parse::<usize>().ok()).unwrap_or_default();
@@ -85,6 +93,27 @@ impl SharedStore {
         }
         self.streams.store(streams, Ordering::Relaxed);
         Ok(ended)
+    }
+
+    /// Finds the sessions that some gateway has to look at, and tells them to this one.
+    async fn find_orphans(&self, now: SystemTime) -> Result<(), Failure> {
+        let runs = self.ended_runs(now).await?;
+        let call = |number| {
+            let call = EngineCall::of("orphans", &partition(number)).number(millis(self.moment(now).0));
+            runs.iter().fold(call, EngineCall::with)
+        };
+        let calls: Vec<EngineCall> = (0..PARTITIONS).map(call).collect();
+        let mut are_owners = false;
+        for answer in self.engine.call_all(&calls).await? {
+            let [found, owned]: [Value; 2] =
+                items(answer).and_then(|parts| parts.try_into().ok()).ok_or(Failure::Unreadable)?;
+            are_owners |= text(owned).is_none_or(|count| count != "0");
+            let found = items(found).ok_or(Failure::Unreadable)?.into_iter().filter_map(text);
+            if let Some(listener) = self.listener.get() {
+                found.for_each(|session| listener.orphaned(&session));
+            }
+        }
+        if !runs.is_empty() && !are_owners { self.forget_runs(&runs).await } else { Ok(()) }
     }
 
     /// Merges the names of all partitions, part by part, until a page is full.

@@ -127,10 +127,12 @@ pub async fn sessions_are_listed_page_by_page_and_those_of_the_gateway_apart(mak
         world.change(own, "a=1").await;
     }
     let names = |sessions: Vec<StoredSession>| sessions.into_iter().map(|session| session.client.to_string());
-    let of_clients: Vec<_> = names(world.stored(SessionNames::OfClients).await).collect();
+    let mut of_clients: Vec<_> = names(world.stored(SessionNames::OfClients).await).collect();
+    of_clients.sort();
     assert!(
         of_clients.iter().eq(&(0..count).map(|number| format!("client {number:04}")).collect::<Vec<_>>())
     );
-    let own: Vec<_> = names(world.stored(SessionNames::Own("\0second/")).await).collect();
+    let mut own: Vec<_> = names(world.stored(SessionNames::Own("\0second/")).await).collect();
+    own.sort();
     assert_eq!(own, ["\0second/a", "\0second/b"]);
 }

@@ -10,11 +10,11 @@ use tokio::time::Instant;
 use super::Stage;
 use crate::wire::{WireError, accepted};
 
-/// Publishes all messages. It blocks its thread in between, so the thread must run nothing else.
+/// Publishes all messages, at another instance of the server than that of the polls if there are several. It blocks its thread in between, so the thread must run nothing else.
 pub(super) async fn publish(stage: Arc<Stage>) -> Result<(), WireError> {
     wake_up_in_time();
     let scene = &stage.scene;
-    let mut connection = scene.connect().await?;
+    let mut connection = scene.connect_to(1).await?;
     for (due, number) in stage.due.iter().zip(0..) {
         let message = stage.message(number);
         let request = scene.publish(&scene.stream(message.stream), message)?;

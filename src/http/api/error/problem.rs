@@ -271,7 +271,7 @@ fn map_failure(failure: Failure, fields: &mut HeaderMap) -> (StatusCode, &'stati
             fields.insert(RETRY_AFTER, fields::retry_after());
             (StatusCode::INSUFFICIENT_STORAGE, "store-full")
         }
-        Failure::Unreachable => {
+        Failure::Unreachable | Failure::Superseded => {
             fields.insert(RETRY_AFTER, fields::retry_after());
             (StatusCode::SERVICE_UNAVAILABLE, "store-unreachable")
         }

@@ -1,0 +1,241 @@
+//! Publishers and a reader that take two gateways in turn, while the engine loses what it had acknowledged: a loss is never silent.
+//!
+//! Each acknowledged append is in the log in the end, or its offset is refused with 410. No position of one epoch has two contents, and
+//! a reader that got a message that was lost got a 410 afterwards. `ENGINE_RUNS=200` runs each kind of failure that often; by default once.
+
+use rustix::process::Signal;
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use tokio::task::JoinSet;
+use tokio::time::{sleep, timeout};
+
+use crate::deployment::Watched;
+use crate::history::runs;
+use crate::server::Engine;
+use crate::world::{Answer, Connection, Gateway, PATIENCE, Request, get, post, until};
+
+const PUBLISHERS: usize = 2;
+
+/// Appends that each publisher makes at least.
+const APPENDS: usize = 40;
+
+/// What loses appends during a run.
+#[derive(Debug, Clone, Copy)]
+enum Loss {
+    /// The primary is killed, and Sentinel promotes the replica.
+    Kill,
+    /// The primary hangs until the replica is promoted, and then goes on.
+    Hang,
+    /// The sentinel and the replica no longer reach the primary, but the gateways do, until they hear of the promotion.
+    Split,
+    /// The engine keeps nothing, and is killed and started again.
+    Restart,
+}
+
+enum Servers {
+    One(Engine),
+    Watched(Watched),
+}
+
+/// What was seen: the content at each position of each epoch.
+#[derive(Default)]
+struct Seen(HashMap<(String, u64), String>);
+
+impl Seen {
+    fn insert(&mut self, epoch: &str, position: u64, content: &str) {
+        let before = self.0.insert((epoch.to_owned(), position), content.to_owned());
+        assert!(before.is_none_or(|before| before == content), "two contents at {epoch}_{position}");
+    }
+}
+
+/// Both gateways in turn.
+#[derive(Clone)]
+struct Alternating {
+    addresses: [std::net::SocketAddr; 2],
+    next: usize,
+}
+
+impl Alternating {
+    async fn send(&mut self, request: Request) -> Answer {
+        self.next += 1;
+        Connection::open(self.addresses[self.next % 2]).await.send(request).await
+    }
+}
+
+/// Epoch and position of an offset.
+fn parts(offset: &str) -> (String, u64) {
+    let (epoch, position) = offset.split_once('_').expect("an offset");
+    (epoch.to_owned(), u64::from_str_radix(position, 16).or(position.parse()).unwrap())
+}
+
+fn contents(answer: &Answer) -> Vec<String> {
+    answer.json().as_array().expect("an array").iter().map(ToString::to_string).collect()
+}
+
+/// Appends numbers, and returns the offset behind each that was acknowledged.
+async fn publish(
+    mut gateways: Alternating,
+    publisher: usize,
+    seen: Arc<Mutex<Seen>>,
+    stop: Arc<AtomicBool>,
+) -> Vec<(String, String)> {
+    let mut acknowledged = Vec::new();
+    for number in 0.. {
+        if acknowledged.len() >= APPENDS && stop.load(Ordering::Relaxed) {
+            break;
+        }
+        let content = format!("[{publisher},{number}]");
+        let answer = gateways.send(post("/v1/stream/s?create=1").json(format!("[{content}]"))).await;
+        match answer.status.as_u16() {
+            200 | 201 | 204 => {
+                let offset = answer.next_offset();
+                let (epoch, position) = parts(&offset);
+                seen.lock().insert(&epoch, position - 1, &content);
+                acknowledged.push((offset, content));
+            }
+            503 => {}
+            status => panic!("{status}: {}", answer.text()),
+        }
+        sleep(Duration::from_millis(20)).await;
+    }
+    acknowledged
+}
+
+/// Reads until the last message comes. Returns what it had read and how many gaps it was told.
+async fn read(mut gateways: Alternating, seen: Arc<Mutex<Seen>>) -> (Vec<String>, usize) {
+    let (mut offset, mut all, mut gaps) = ("-1".to_owned(), Vec::new(), 0);
+    loop {
+        let answer =
+            gateways.send(get(format!("/v1/stream/s?offset={offset}&live=long-poll&timeout=1"))).await;
+        match answer.status.as_u16() {
+            200 => {
+                let (epoch, next) = parts(&answer.next_offset());
+                let contents = contents(&answer);
+                let first = next - contents.len() as u64;
+                for (position, content) in (first..).zip(&contents) {
+                    seen.lock().insert(&epoch, position, content);
+                }
+                let is_last = contents.iter().any(|content| content == "\"last\"");
+                all.extend(contents);
+                if is_last {
+                    return (all, gaps);
+                }
+                offset = answer.next_offset();
+            }
+            204 => offset = answer.next_offset(),
+            // A stream that is gone is a loss that was told.
+            404 | 410 => {
+                gaps += 1;
+                offset = "-1".to_owned();
+                sleep(Duration::from_millis(20)).await;
+            }
+            503 => sleep(Duration::from_millis(20)).await,
+            status => panic!("{status}: {}", answer.text()),
+        }
+    }
+}
+
+async fn lose(loss: Loss, servers: &mut Servers) {
+    match servers {
+        Servers::One(engine) => {
+            engine.kill();
+            sleep(Duration::from_millis(fastrand::u64(..100))).await;
+            engine.restart().await;
+        }
+        Servers::Watched(watched) => {
+            let primary = watched.primary();
+            match loss {
+                Loss::Hang => watched.servers[primary].signal(Signal::STOP),
+                Loss::Split => watched.isolate(primary),
+                Loss::Kill | Loss::Restart => watched.servers[primary].kill(),
+            }
+            watched.promotes(1 - primary).await;
+            match loss {
+                Loss::Hang => watched.servers[primary].signal(Signal::CONT),
+                Loss::Split => {
+                    // Some appends go to the former primary.
+                    sleep(Duration::from_millis(fastrand::u64(..1500))).await;
+                    watched.reconnect(primary).await;
+                }
+                Loss::Kill | Loss::Restart => {
+                    watched.servers[primary].restart().await;
+                    watched.follow(primary).await;
+                }
+            }
+            watched.is_whole().await;
+        }
+    }
+}
+
+async fn run(loss: Loss) {
+    let mut servers = match loss {
+        Loss::Restart => Servers::One(Engine::volatile().await),
+        Loss::Kill | Loss::Hang | Loss::Split => Servers::Watched(Watched::start(&[]).await),
+    };
+    let (one, other) = match &servers {
+        Servers::One(engine) => (engine.gateway("one").await, engine.gateway("other").await),
+        Servers::Watched(watched) => (watched.gateway("one").await, watched.gateway("other").await),
+    };
+    let mut gateways =
+        Alternating { addresses: [&one, &other].map(|gateway: &Gateway| gateway.address), next: 0 };
+    let (seen, stop) = (Arc::default(), Arc::new(AtomicBool::new(false)));
+    let mut publishers = JoinSet::new();
+    for publisher in 0..PUBLISHERS {
+        publishers.spawn(publish(gateways.clone(), publisher, Arc::clone(&seen), stop.clone()));
+    }
+    let reader = tokio::spawn(read(gateways.clone(), Arc::clone(&seen)));
+    // Sentinel takes ten seconds to make a primary that hung a replica.
+    for _ in 0..if matches!(loss, Loss::Hang) { 1 } else { 2 } {
+        sleep(Duration::from_millis(fastrand::u64(100..300))).await;
+        lose(loss, &mut servers).await;
+    }
+    stop.store(true, Ordering::Relaxed);
+    let acknowledged: Vec<_> = publishers.join_all().await.into_iter().flatten().collect();
+    until("the last message is appended", async || {
+        let answer = gateways.clone().send(post("/v1/stream/s?create=1").json("[\"last\"]")).await;
+        matches!(answer.status.as_u16(), 200 | 201 | 204)
+    })
+    .await;
+    let (read, gaps) = timeout(PATIENCE, reader).await.expect("the reader gets the last message").unwrap();
+    let whole = gateways.send(get("/v1/stream/s")).await.expect(200);
+    let first = parts(&whole.next_offset()).1 - contents(&whole).len() as u64;
+    let log: HashMap<u64, String> = (first..).zip(contents(&whole)).collect();
+    let mut lost = 0;
+    for (offset, content) in &acknowledged {
+        if log.get(&(parts(offset).1 - 1)) != Some(content) {
+            gateways.send(get(format!("/v1/stream/s?offset={offset}"))).await.expect(410);
+            lost += 1;
+        }
+    }
+    let in_log: Vec<&String> = log.values().collect();
+    let is_lost = |content: &String| !in_log.contains(&content);
+    assert!(gaps > 0 || !read.iter().any(is_lost), "a reader was not told of a loss");
+    println!(
+        "{loss:?}: {} acknowledged, {lost} lost, the reader was told of {gaps} losses",
+        acknowledged.len()
+    );
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_killed_primary_loses_is_told() {
+    runs("kills of a primary", || run(Loss::Kill)).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_primary_loses_that_hung_is_told() {
+    runs("a primary hangs", || run(Loss::Hang)).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_primary_loses_that_was_cut_off_is_told() {
+    runs("a primary is cut off", || run(Loss::Split)).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_an_engine_without_persistence_loses_is_told() {
+    runs("restarts without persistence", || run(Loss::Restart)).await;
+}
