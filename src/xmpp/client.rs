@@ -1,13 +1,15 @@
 //! [`ClientFront`]: the gateway as the XMPP server of its own clients, which log in with a token and talk to the publish-subscribe
 //! service of the domain. There are no other services: nobody is reached by address, and rosters are empty.
 //!
-//! `login` negotiates a stream up to the address of the client and `sasl` reads its credentials, both without IO. `session` is a client
-//! that has logged in; its subscriptions end with it. `websocket` drives both over a WebSocket (RFC 7395).
+//! `login` negotiates a stream up to the address of the client and `sasl` reads its credentials, both without IO; `negotiation` verifies
+//! the credentials. `session` is a client that has logged in; its subscriptions end with it. `websocket` drives both over a WebSocket
+//! (RFC 7395).
 
 #[cfg(test)]
 #[path = "../../fuzz/xmpp_stream.rs"]
 mod fuzz;
 mod login;
+mod negotiation;
 mod sasl;
 mod session;
 #[cfg(test)]
@@ -15,6 +17,7 @@ mod tests;
 mod websocket;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::jid::{InvalidJid, Jid};
 use crate::access_log::audit::AuditLog;
@@ -26,6 +29,12 @@ use crate::limits::Limits;
 use crate::metrics::{Metrics, XmppMetrics};
 use crate::stream::Principal;
 use sasl::{Credentials, SaslError};
+
+/// How long a client may take to log in.
+const LOGIN_TIMEOUT: Duration = Duration::from_secs(15);
+
+/// Maximum size of what a client sends at once before it has logged in, in bytes: a token in base64, and what is around it.
+const LOGIN_BYTES_MAX: usize = 16 * 1024;
 
 /// Serves clients that connect to the gateway itself.
 pub struct ClientFront {

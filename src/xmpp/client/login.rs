@@ -19,7 +19,7 @@ const ATTEMPTS_MAX: usize = 3;
 
 /// Why the gateway ends a stream (RFC 6120, section 4.9.3): the name of the condition.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct StreamError(pub(super) &'static str);
+pub(in crate::xmpp) struct StreamError(pub(in crate::xmpp) &'static str);
 
 /// What follows from an element of the client.
 #[derive(PartialEq)]
@@ -168,7 +168,7 @@ fn bind(user: &Jid, received: Element) -> LoginStep {
 }
 
 impl StreamError {
-    pub(super) fn to_element(self) -> Element {
+    pub(in crate::xmpp) fn to_element(self) -> Element {
         let Self(condition) = self;
         stream_element("error").append(element(condition, STREAM_ERRORS).build()).build()
     }

@@ -22,7 +22,7 @@ const ROSTER: &str = "jabber:iq:roster";
 const CHANGED_MAX: usize = 64;
 
 /// A client that has logged in.
-pub(super) struct ClientSession {
+pub(in crate::xmpp) struct ClientSession {
     front: Arc<ClientFront>,
     service: PubsubService,
     who: Requester,

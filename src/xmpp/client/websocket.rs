@@ -11,21 +11,16 @@ use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until, timeout};
 use tokio_websockets::{CloseCode, Config, Error, Limits, Message, Payload, ServerBuilder, WebSocketStream};
 
-use super::login::{Login, LoginStep, StreamError};
+use super::login::StreamError;
+use super::negotiation::{Negotiated, Negotiation};
 use super::session::ClientSession;
-use super::{AdmittedClient, ClientFront};
+use super::{ClientFront, LOGIN_BYTES_MAX, LOGIN_TIMEOUT};
 use crate::auth::RightsEnd;
 use crate::stream::Principal;
 use crate::xmpp::drain_begins;
 use crate::xmpp::xml::{WithAttribute, element, parse_document, to_bytes};
 
 const FRAMING: &str = "urn:ietf:params:xml:ns:xmpp-framing";
-
-/// How long a client may take to log in.
-const LOGIN_TIMEOUT: Duration = Duration::from_secs(15);
-
-/// Maximum size of a frame before the client has logged in, in bytes: a token in base64, and what is around it.
-const LOGIN_FRAME_BYTES_MAX: usize = 16 * 1024;
 
 /// The close code for a frame above the limit (RFC 6455, section 7.4.1).
 const FRAME_TOO_LARGE: CloseCode = CloseCode::MESSAGE_TOO_BIG;
@@ -75,7 +70,7 @@ impl ClientFront {
         let login = Box::pin(socket.log_in(address));
         let login = timeout(LOGIN_TIMEOUT, login).await;
         let end = match login.unwrap_or(Err(End::Error(StreamError("connection-timeout")))) {
-            Ok(session) => socket.serve(Box::new(session)).await,
+            Ok(session) => socket.serve(session).await,
             Err(end) => {
                 self.metrics.logins_failed.inc();
                 end
@@ -87,53 +82,40 @@ impl ClientFront {
 
 impl<S: AsyncRead + AsyncWrite + Unpin> XmppSocket<S> {
     fn new(front: Arc<ClientFront>, io: S) -> Self {
-        let limits = Limits::default().max_payload_len(Some(LOGIN_FRAME_BYTES_MAX));
+        let limits = Limits::default().max_payload_len(Some(LOGIN_BYTES_MAX));
         let config = Config::default().frame_size(usize::MAX);
         let socket = ServerBuilder::new().config(config).limits(limits).serve(io);
         let next_ping = Instant::now() + front.limits.websocket_ping.get();
-        let frame_bytes_max = LOGIN_FRAME_BYTES_MAX;
+        let frame_bytes_max = LOGIN_BYTES_MAX;
         Self { socket, front, frame_bytes_max, is_open: false, next_ping, pong_until: None }
     }
 
     /// Negotiates the stream until the client has an address.
-    async fn log_in(&mut self, address: Principal) -> Result<ClientSession, End> {
-        let mut login = Login::new(self.front.domain.clone());
-        let mut admission: Option<AdmittedClient> = None;
+    async fn log_in(&mut self, address: Principal) -> Result<Box<ClientSession>, End> {
+        let mut negotiation = Negotiation::new(self.front.clone(), address);
         loop {
             let ClientFrame::Element(received) = self.receive().await? else { continue };
             if received.is("open", FRAMING) {
                 self.open(&received).await?;
-                self.send([to_bytes(&login.features())]).await?;
+                self.send([to_bytes(&negotiation.features())]).await?;
                 continue;
             }
             if !self.is_open || received.ns() == FRAMING {
                 return Err(end_of(&received));
             }
-            let step = match login.handle(received) {
-                LoginStep::Verify(credentials) => {
-                    let outcome = self.front.admit(&credentials, address);
-                    login.verified(outcome.map(|admitted| admission = Some(admitted)))
-                }
-                step => step,
-            };
-            match step {
-                LoginStep::Answer(answer) => self.send([to_bytes(&answer)]).await?,
-                LoginStep::Bound(answer, jid) => {
-                    let Some(admission) = admission else {
-                        return Err(End::Error(StreamError("internal-server-error")));
-                    };
+            match negotiation.handle(received) {
+                Negotiated::Answer(answer) => self.send([to_bytes(&answer)]).await?,
+                Negotiated::Bound(answer, session) => {
                     self.frame_bytes_max = self.front.limits.xmpp_stanza_bytes_max;
                     let limits = Limits::default().max_payload_len(Some(self.frame_bytes_max));
                     *self.socket.limits_mut() = limits;
                     self.send([to_bytes(&answer)]).await?;
-                    return Ok(ClientSession::new(self.front.clone(), jid, admission, address));
+                    return Ok(session);
                 }
-                LoginStep::End(answer, error) => {
+                Negotiated::End(answer, error) => {
                     self.send(answer.as_ref().map(to_bytes)).await?;
                     return Err(End::Error(error));
                 }
-                // It is what `verified` answers to.
-                LoginStep::Verify(_) => return Err(End::Error(StreamError("internal-server-error"))),
             }
         }
     }
