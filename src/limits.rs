@@ -284,6 +284,15 @@ limits! {
     /// Subscriptions of one XMPP address, with all of its resources, or of one client that has logged in at the gateway itself.
     xmpp_subscriptions_per_jid_max: usize = 1000, "subscriptions";
 
+    /// BOSH sessions, about 1.5 KiB each, and the stanzas that they keep for their clients.
+    bosh_sessions_max: usize = 100_000, "sessions";
+    /// BOSH sessions of one address (an IPv4 address, or an IPv6 network of 64 bits).
+    bosh_sessions_per_address_max: usize = 20_000, "sessions";
+    /// Longest time that a BOSH request waits for something to send.
+    bosh_wait_max: Span = Span::seconds(60), "duration";
+    /// A BOSH session ends when its client has had no request for this time.
+    bosh_inactivity: Span = Span::seconds(60), "duration";
+
     /// Messages that a stream keeps if its creator sets no retention; 0: all. Trimming moves its earliest offset.
     retention_messages_max: u64 = 0, "messages";
     /// Bytes of messages that a stream keeps if its creator sets no retention; 0: all. By default a store on disk keeps all,

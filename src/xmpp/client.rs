@@ -28,22 +28,25 @@ use crate::hub::Hub;
 use crate::limits::Limits;
 use crate::metrics::{Metrics, XmppMetrics};
 use crate::stream::Principal;
+pub(super) use login::StreamError;
+pub(super) use negotiation::{Negotiation, NegotiationStep};
 use sasl::{Credentials, SaslError};
+pub(super) use session::ClientSession;
 
 /// How long a client may take to log in.
-const LOGIN_TIMEOUT: Duration = Duration::from_secs(15);
+pub(super) const LOGIN_TIMEOUT: Duration = Duration::from_secs(15);
 
 /// Maximum size of what a client sends at once before it has logged in, in bytes: a token in base64, and what is around it.
-const LOGIN_BYTES_MAX: usize = 16 * 1024;
+pub(super) const LOGIN_BYTES_MAX: usize = 16 * 1024;
 
 /// Serves clients that connect to the gateway itself.
 pub struct ClientFront {
-    hub: Arc<Hub>,
-    limits: Arc<Limits>,
-    metrics: XmppMetrics,
-    clock: Clock,
-    auth: Arc<Authenticator>,
-    domain: Jid,
+    pub(super) hub: Arc<Hub>,
+    pub(super) limits: Arc<Limits>,
+    pub(super) metrics: XmppMetrics,
+    pub(super) clock: Clock,
+    pub(super) auth: Arc<Authenticator>,
+    pub(super) domain: Jid,
     /// `None`: there is no audit log.
     audit_log: Option<AuditLog>,
 }

@@ -8,7 +8,8 @@ mod stored;
 mod table;
 
 use std::future::pending;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use parking_lot::Mutex;
@@ -16,10 +17,10 @@ use tokio::time::{Instant, sleep_until};
 
 use super::stanza::{StanzaError, failed};
 use crate::auth::{Authenticator, Grants};
-use crate::hub::{Hub, Subscriber};
+use crate::hub::{Hub, Subscriber, Waiter};
 use crate::limits::Limits;
 use crate::metrics::XmppMetrics;
-use crate::stream::{Failure, Filter, Offset, Principal, SessionChange};
+use crate::stream::{Failure, Filter, Offset, Principal, SessionChange, StreamName};
 
 pub(super) use stored::session_name;
 use stored::{restored, stored_change};
@@ -36,8 +37,8 @@ const RETRY_DELAY: Duration = Duration::from_secs(1);
 pub(super) struct JidSubscriptions {
     hub: Arc<Hub>,
     table: Mutex<JidTable>,
-    /// Marks streams that have subscriptions when they change.
-    subscriber: Subscriber,
+    /// Marks streams that have subscriptions when they change. Many clients never subscribe, so theirs is made for the first subscription.
+    subscriber: OnceLock<Subscriber>,
     metrics: XmppMetrics,
     /// Whether they outlive this gateway.
     are_stored: bool,
@@ -60,6 +61,7 @@ impl JidSubscriptions {
             }
         }
         metrics.subscriptions.inc_by(count_of(&table));
+        let subscriber = OnceLock::from(subscriber);
         Ok(Self { hub: hub.clone(), table: Mutex::new(table), subscriber, metrics, are_stored: true })
     }
 
@@ -71,12 +73,14 @@ impl JidSubscriptions {
         client: Principal,
     ) -> Self {
         let table = Mutex::new(JidTable::new(hub.budget().clone(), limits, client));
-        Self { hub: hub.clone(), table, subscriber: hub.subscriber("xmpp"), metrics, are_stored: false }
+        Self { hub: hub.clone(), table, subscriber: OnceLock::new(), metrics, are_stored: false }
     }
 
-    /// Waits until streams with subscriptions have changed, or are to be read again, and makes their subscriptions due. Cancel safe.
+    /// Waits until streams with subscriptions have changed, or are to be read again, and makes their subscriptions due. A client that has
+    /// never subscribed waits without end. Cancel safe.
     pub(super) async fn changed(&self, max: usize) {
-        let retry_at = self.with(|table| table.retry_at());
+        let Some(subscriber) = self.subscriber.get() else { return pending().await };
+        let retry_at = self.retry_at();
         let retry = async {
             match retry_at {
                 Some(at) => sleep_until(at).await,
@@ -84,14 +88,35 @@ impl JidSubscriptions {
             }
         };
         tokio::select! {
-            names = self.subscriber.changed(max) => self.with(|table| {
-                if self.subscriber.take_overflow() {
-                    table.all_are_due();
-                } else {
-                    names.iter().for_each(|name| table.stream_changed(name));
-                }
-            }),
+            names = subscriber.changed(max) => self.make_due(subscriber, &names),
             () = retry => self.with(|table| table.retry_failed()),
+        }
+    }
+
+    /// Poll form of [`changed`](Self::changed), for state machines that are not futures; they poll again at [`retry_at`](Self::retry_at).
+    /// `waiter` must be dropped together with the subscriptions.
+    pub(super) fn poll_changed(&self, waiter: &mut Waiter, cx: &mut Context<'_>, max: usize) -> Poll<()> {
+        let Some(subscriber) = self.subscriber.get() else { return Poll::Pending };
+        if self.retry_at().is_some_and(|at| at <= Instant::now()) {
+            self.with(|table| table.retry_failed());
+            return Poll::Ready(());
+        }
+        let names = ready!(subscriber.poll_changed(waiter, cx, max));
+        self.make_due(subscriber, &names);
+        Poll::Ready(())
+    }
+
+    /// When streams that could not be read are read again. `None`: there are none.
+    pub(super) fn retry_at(&self) -> Option<Instant> {
+        self.with(|table| table.retry_at())
+    }
+
+    fn make_due(&self, subscriber: &Subscriber, names: &[StreamName]) {
+        let mut table = self.table.lock();
+        if subscriber.take_overflow() {
+            table.all_are_due();
+        } else {
+            names.iter().for_each(|name| table.stream_changed(name));
         }
     }
 
@@ -125,8 +150,9 @@ impl JidSubscriptions {
             return Err(failed(failure));
         }
         // Marked behind the filter, so that what came meanwhile is not missed.
-        self.subscriber.add(Filter::literal(key.stream.clone()));
-        self.subscriber.mark(key.stream);
+        let subscriber = self.subscriber.get_or_init(|| self.hub.subscriber("xmpp"));
+        subscriber.add(Filter::literal(key.stream.clone()));
+        subscriber.mark(key.stream);
         self.metrics.subscriptions.inc();
         Ok(())
     }
@@ -134,8 +160,8 @@ impl JidSubscriptions {
     /// Removes a subscription. Returns whether it existed.
     pub(super) async fn remove(&self, key: &SubscriptionKey) -> Result<bool, Failure> {
         let (existed, is_last) = self.with(|table| (table.remove(key), !table.has_stream(&key.stream)));
-        if is_last {
-            self.subscriber.remove(&Filter::literal(key.stream.clone()));
+        if is_last && let Some(subscriber) = self.subscriber.get() {
+            subscriber.remove(&Filter::literal(key.stream.clone()));
         }
         if existed {
             self.metrics.subscriptions.dec();

@@ -20,7 +20,7 @@ pub(in crate::xmpp) struct Negotiation {
 }
 
 /// What follows from an element of the client.
-pub(in crate::xmpp) enum Negotiated {
+pub(in crate::xmpp) enum NegotiationStep {
     /// The client is answered.
     Answer(Element),
     /// The client is answered, and has logged in.
@@ -42,7 +42,7 @@ impl Negotiation {
     }
 
     /// Handles an element of the client.
-    pub(in crate::xmpp) fn handle(&mut self, received: Element) -> Negotiated {
+    pub(in crate::xmpp) fn handle(&mut self, received: Element) -> NegotiationStep {
         let step = match self.login.handle(received) {
             LoginStep::Verify(credentials) => {
                 let outcome = self.front.admit(&credentials, self.address);
@@ -51,17 +51,17 @@ impl Negotiation {
             step => step,
         };
         match step {
-            LoginStep::Answer(answer) => Negotiated::Answer(answer),
+            LoginStep::Answer(answer) => NegotiationStep::Answer(answer),
             LoginStep::Bound(answer, jid) => match self.admission.take() {
                 Some(admission) => {
                     let session = ClientSession::new(self.front.clone(), jid, admission, self.address);
-                    Negotiated::Bound(answer, Box::new(session))
+                    NegotiationStep::Bound(answer, Box::new(session))
                 }
-                None => Negotiated::End(None, StreamError("internal-server-error")),
+                None => NegotiationStep::End(None, StreamError("internal-server-error")),
             },
-            LoginStep::End(answer, error) => Negotiated::End(answer, error),
+            LoginStep::End(answer, error) => NegotiationStep::End(answer, error),
             // It is what `verified` answers to.
-            LoginStep::Verify(_) => Negotiated::End(None, StreamError("internal-server-error")),
+            LoginStep::Verify(_) => NegotiationStep::End(None, StreamError("internal-server-error")),
         }
     }
 }

@@ -2,6 +2,7 @@
 //! misses while it is away, it reads from the archive, behind the id that it has seen last.
 
 use std::sync::Arc;
+use std::task::{Context, Poll, ready};
 
 use minidom::Element;
 
@@ -9,6 +10,7 @@ use super::login::SESSION;
 use super::{AdmittedClient, ClientFront};
 use crate::auth::Grants;
 use crate::budget::OpenCharge;
+use crate::hub::Waiter;
 use crate::stream::Principal;
 use crate::xmpp::jid::Jid;
 use crate::xmpp::service::{DISCO_INFO, PING};
@@ -53,12 +55,12 @@ impl ClientSession {
         Self { front, service, who: Requester { jid, grants, principal }, _open: open }
     }
 
-    pub(super) fn grants(&self) -> &Arc<Grants> {
+    pub(in crate::xmpp) fn grants(&self) -> &Arc<Grants> {
         &self.who.grants
     }
 
     /// Handles a stanza of the client. Returns the bytes of the stanzas that answer it.
-    pub(super) async fn handle(&self, stanza: Element) -> Vec<Vec<u8>> {
+    pub(in crate::xmpp) async fn handle(&self, stanza: Element) -> Vec<Vec<u8>> {
         let stanzas = match stanza.attr("to").map(Jid::parse) {
             // What has no address is for the account (RFC 6120, section 10.3.3), as are requests to the bare address.
             None => self.handle_for_account(stanza),
@@ -114,15 +116,28 @@ impl ClientSession {
         returned(stanza, &self.who.jid, error).into_iter().collect()
     }
 
+    /// Whether there may be messages for the client.
+    pub(in crate::xmpp) fn has_messages(&self) -> bool {
+        self.service.subscriptions.with(|table| table.has_due())
+    }
+
+    /// Poll form of [`changed`](Self::changed), for state machines that are not futures. `waiter` must be dropped together with the session.
+    pub(in crate::xmpp) fn poll_changed(&self, waiter: &mut Waiter, cx: &mut Context<'_>) -> Poll<()> {
+        while !self.has_messages() {
+            ready!(self.service.subscriptions.poll_changed(waiter, cx, CHANGED_MAX));
+        }
+        Poll::Ready(())
+    }
+
     /// Waits until there may be messages for the client. Cancel safe.
     pub(super) async fn changed(&self) {
-        while !self.service.subscriptions.with(|table| table.has_due()) {
+        while !self.has_messages() {
             self.service.subscriptions.changed(CHANGED_MAX).await;
         }
     }
 
     /// Returns the bytes of stanzas with the next messages of one subscription, which count as sent.
-    pub(super) async fn next_messages(&self) -> Vec<Vec<u8>> {
+    pub(in crate::xmpp) async fn next_messages(&self) -> Vec<Vec<u8>> {
         let Some(due) = self.service.subscriptions.with(|table| table.take_due()) else { return Vec::new() };
         let stanzas = self.service.deliver(&due).await;
         // Nobody sends them again over another link.

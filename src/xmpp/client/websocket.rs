@@ -12,7 +12,7 @@ use tokio::time::{Instant, sleep_until, timeout};
 use tokio_websockets::{CloseCode, Config, Error, Limits, Message, Payload, ServerBuilder, WebSocketStream};
 
 use super::login::StreamError;
-use super::negotiation::{Negotiated, Negotiation};
+use super::negotiation::{Negotiation, NegotiationStep};
 use super::session::ClientSession;
 use super::{ClientFront, LOGIN_BYTES_MAX, LOGIN_TIMEOUT};
 use crate::auth::RightsEnd;
@@ -104,15 +104,15 @@ impl<S: AsyncRead + AsyncWrite + Unpin> XmppSocket<S> {
                 return Err(end_of(&received));
             }
             match negotiation.handle(received) {
-                Negotiated::Answer(answer) => self.send([to_bytes(&answer)]).await?,
-                Negotiated::Bound(answer, session) => {
+                NegotiationStep::Answer(answer) => self.send([to_bytes(&answer)]).await?,
+                NegotiationStep::Bound(answer, session) => {
                     self.frame_bytes_max = self.front.limits.xmpp_stanza_bytes_max;
                     let limits = Limits::default().max_payload_len(Some(self.frame_bytes_max));
                     *self.socket.limits_mut() = limits;
                     self.send([to_bytes(&answer)]).await?;
                     return Ok(session);
                 }
-                Negotiated::End(answer, error) => {
+                NegotiationStep::End(answer, error) => {
                     self.send(answer.as_ref().map(to_bytes)).await?;
                     return Err(End::Error(error));
                 }
