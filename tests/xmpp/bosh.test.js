@@ -247,7 +247,7 @@ test("a token gives its rights, and the session ends when it is revoked", option
 })
 
 test("clients are told to come back while their gateway drains", options, async (context) => {
-  const gateway = await gatewayOf(context)
+  const gateway = await gatewayOf(context, ["--limit", "drain_spread=100ms"])
   const client = await Bosh.loggedIn(context, gateway.bosh, "alice")
   const waiting = client.next()
   const drained = gateway.drain()

@@ -95,7 +95,7 @@ impl BoshSession {
         let opened = if wishes.acks { opened.with("ack", rid) } else { opened };
         let mut window = RidWindow::new(rid, requests_max);
         let response = opened.with_payload(&to_bytes(&negotiation.features()));
-        window.answer(response.clone());
+        window.answer(&response);
         let mut state = SessionState {
             window,
             login: Some(Box::new(PendingLogin { negotiation, until: now + LOGIN_TIMEOUT })),
@@ -108,7 +108,7 @@ impl BoshSession {
             is_working: false,
             idle_until: now + inactivity,
             last_arrival: now,
-            last_was_empty: false,
+            has_asked_in_vain: false,
             wait,
             holds,
             acks: wishes.acks,
@@ -161,13 +161,9 @@ impl BoshSession {
                 // With all requests under way that it may have, the client has sent one more.
                 let is_full = state.parked.is_some() && state.early.is_some();
                 let is_new = body.rid > state.window.taken();
-                return self.refuse(
-                    &mut state,
-                    match is_full && is_new {
-                        true => Condition::PolicyViolation,
-                        false => Condition::ItemNotFound,
-                    },
-                );
+                let condition =
+                    if is_full && is_new { Condition::PolicyViolation } else { Condition::ItemNotFound };
+                return self.refuse(&mut state, condition);
             }
         }
         taken
@@ -181,8 +177,8 @@ impl BoshSession {
         mut parked: ParkedConnection,
     ) -> Result<(), Condition> {
         let now = Instant::now();
-        // With a request that waits or a response without news, the client has no reason to ask again so soon (XEP-0124, section 11).
-        let has_asked = state.parked.is_some() || !state.holds && state.last_was_empty;
+        // The client has no reason to ask again so soon (XEP-0124, sections 11 and 12).
+        let has_asked = state.parked.is_some() || !state.holds && state.has_asked_in_vain;
         if body.is_empty() && has_asked && now < state.last_arrival + POLLING && state.login.is_none() {
             return Err(Condition::PolicyViolation);
         }
@@ -195,7 +191,7 @@ impl BoshSession {
         {
             return Err(Condition::PolicyViolation);
         }
-        (state.last_arrival, state.idle_until) = (now, now);
+        (state.last_arrival, state.has_asked_in_vain) = (now, body.is_empty());
         if let Some(ack) = body.ack {
             state.window.acknowledge(ack);
         }
@@ -209,10 +205,7 @@ impl BoshSession {
             RequestKind::Plain => {}
             RequestKind::Restart => state.inbox.push_back(Unhandled::Restart),
             RequestKind::Terminate => state.inbox.push_back(Unhandled::Terminate),
-            RequestKind::Pause(pause) => {
-                parked.is_released = true;
-                state.idle_until = now + pause;
-            }
+            RequestKind::Pause(pause) => (parked.pause, parked.is_released) = (Some(pause), true),
         }
         state.parked = Some(parked);
         state.update_charge();
@@ -226,10 +219,14 @@ impl BoshSession {
             return;
         }
         let parked = state.parked.take();
-        // What is sent over a lost connection comes only when the client repeats its request, and it goes on without.
-        let payload = if parked.is_some() { std::mem::take(&mut state.out) } else { Vec::new() };
+        let payload = match &parked {
+            // The response to a pause has no payload (XEP-0124, section 10).
+            Some(parked) if parked.pause.is_none() => std::mem::take(&mut state.out),
+            // Over a lost connection nothing would arrive.
+            _ => Vec::new(),
+        };
         let response = state.response(&payload, newest);
-        state.window.answer(response);
+        state.window.answer(&response);
         wake(parked);
     }
 
@@ -415,12 +412,18 @@ impl BoshSession {
         let now = Instant::now();
         if let Some(early) = state.early.as_mut().filter(|early| early.parked.connection == connection) {
             early.parked.waker = Some(cx.waker().clone());
-            return match early.parked.deadline {
-                _ if has_left => Ok(ResponseBody::empty()),
-                deadline if deadline > now => Err(deadline),
-                // Those before it are lost.
-                _ => Ok(self.end(&mut state, ResponseBody::terminate(Some(Condition::ItemNotFound)))),
-            };
+            let deadline = early.parked.deadline;
+            if has_left {
+                // As if it had not come: it may not be answered before its turn.
+                state.early = None;
+                state.update_charge();
+                return Ok(ResponseBody::empty());
+            }
+            if deadline > now {
+                return Err(deadline);
+            }
+            // Those before it are lost.
+            return Ok(self.end(&mut state, ResponseBody::terminate(Some(Condition::ItemNotFound))));
         }
         let Some(parked) = state.parked.as_ref().filter(|parked| parked.connection == connection) else {
             return Ok(match state.window.place(rid) {
@@ -430,6 +433,7 @@ impl BoshSession {
             });
         };
         let deadline = parked.deadline;
+        let is_pause = parked.pause.is_some();
         let is_over = has_left || parked.is_released || deadline <= now;
         if let Some(client) = self.client.get().filter(|_| !is_over) {
             while client.poll_changed(&mut state.waiter, cx).is_ready() && !state.is_working {
@@ -439,10 +443,10 @@ impl BoshSession {
         let is_quiet = !state.is_working && state.inbox.is_empty();
         let has_news = !state.out.is_empty() && (is_quiet || state.out.len() >= OUT_BYTES_MAX);
         if has_news || is_over || is_quiet && !state.holds {
-            let payload = std::mem::take(&mut state.out);
+            let payload = if is_pause { Vec::new() } else { std::mem::take(&mut state.out) };
             let response = state.response(&payload, rid);
-            state.window.answer(response.clone());
-            state.leave(now + self.clients.limits.bosh_inactivity.get());
+            state.window.answer(&response);
+            state.leave(now, self.clients.limits.bosh_inactivity.get());
             state.update_charge();
             self.start_work(&mut state);
             return Ok(response);
@@ -450,14 +454,15 @@ impl BoshSession {
         if let Some(parked) = &mut state.parked {
             parked.waker = Some(cx.waker().clone());
         }
-        Err(deadline)
+        let retry_at = self.client.get().and_then(|client| client.retry_at());
+        Err(retry_at.map_or(deadline, |retry_at| retry_at.min(deadline)))
     }
 
     /// The connection of a request is lost.
     pub(super) fn abandon(&self, connection: u32) {
         let mut state = self.state.lock();
         if state.parked.as_ref().is_some_and(|parked| parked.connection == connection) {
-            state.leave(Instant::now() + self.clients.limits.bosh_inactivity.get());
+            state.leave(Instant::now(), self.clients.limits.bosh_inactivity.get());
         }
         if state.early.as_ref().is_some_and(|early| early.parked.connection == connection) {
             state.early = None;

@@ -45,8 +45,8 @@ pub(super) struct SessionState {
     pub(super) idle_until: Instant,
     /// When the last request was taken.
     pub(super) last_arrival: Instant,
-    /// The last response had no stanzas.
-    pub(super) last_was_empty: bool,
+    /// The last request only asked for news, and there were none.
+    pub(super) has_asked_in_vain: bool,
     /// How long a request waits.
     pub(super) wait: Duration,
     /// Requests may wait.
@@ -71,6 +71,8 @@ pub(super) struct ParkedConnection {
     pub(super) connection: u32,
     pub(super) waker: Option<Waker>,
     pub(super) deadline: Instant,
+    /// For how long its client then sends nothing.
+    pub(super) pause: Option<Duration>,
     /// It is answered even if there is nothing to send.
     pub(super) is_released: bool,
 }
@@ -92,19 +94,24 @@ impl SessionState {
     pub(super) fn new_parked(&mut self) -> ParkedConnection {
         self.next_connection = self.next_connection.wrapping_add(1);
         let deadline = Instant::now() + self.wait;
-        ParkedConnection { connection: self.next_connection, waker: None, deadline, is_released: false }
+        ParkedConnection {
+            connection: self.next_connection,
+            waker: None,
+            deadline,
+            pause: None,
+            is_released: false,
+        }
     }
 
-    /// No request waits any more.
-    pub(super) fn leave(&mut self, idle_until: Instant) {
-        self.parked = None;
-        // A pause may be longer.
-        self.idle_until = self.idle_until.max(idle_until);
+    /// No request waits any more. The client has to come back within its pause or, if it has announced none, within `inactivity`.
+    pub(super) fn leave(&mut self, now: Instant, inactivity: Duration) {
+        let pause = self.parked.take().and_then(|parked| parked.pause);
+        self.idle_until = now + pause.unwrap_or(inactivity);
     }
 
     /// The response to the last request that was taken, while `newest` is the last one that has arrived in order.
     pub(super) fn response(&mut self, payload: &[u8], newest: u64) -> Bytes {
-        self.last_was_empty = payload.is_empty();
+        self.has_asked_in_vain &= payload.is_empty();
         if self.acks && newest > self.window.taken() {
             return ResponseBody::new().with("ack", newest).with_payload(payload);
         }

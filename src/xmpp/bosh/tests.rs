@@ -200,8 +200,10 @@ async fn a_repeated_request_has_the_same_response_and_no_other_effect() {
     let tail = world.front.clients.hub.describe(&stream).await.unwrap().tail;
     assert_eq!(tail.position.0, 1, "it was appended once");
     // Older responses are gone, and the session with the request for one.
-    client.said(&ping(3)).await;
-    let outside = response(client.send(client.rid - 2, "", "")).await;
+    for _ in 0..2 {
+        client.said(&ping(3)).await;
+    }
+    let outside = response(client.send(client.rid - 3, "", "")).await;
     assert!(has_ended_with("item-not-found")(&outside), "{outside}");
     assert!(has_ended_with("item-not-found")(&client.said("").await));
 }
@@ -254,6 +256,29 @@ async fn requests_that_overtake_others_are_handled_in_order() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_request_that_came_too_early_is_forgotten_with_its_connection() {
+    let world = World::start();
+    let mut client = world.log_in("hold='1'").await;
+    for closes in [true, false] {
+        let body = format!(
+            "<body xmlns='http://jabber.org/protocol/httpbind' rid='{}' sid='{}'>{}</body>",
+            client.rid + 2,
+            client.sid,
+            ping(9)
+        );
+        let mut early = world.front.begin(body.as_bytes(), CLIENT);
+        if closes {
+            early.end();
+            let mut timer = ReusableSleep::default();
+            assert_eq!(poll_fn(|cx| early.poll_response(&mut timer, cx)).await, EMPTY);
+        }
+        drop(early);
+        assert!(client.said(&ping(1)).await.contains("p1"));
+        assert!(client.said(&ping(2)).await.contains("p2"));
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_request_whose_connection_is_lost_waits_on_over_another_one() {
     let world = World::start();
     world.append("a", "0").await;
@@ -296,13 +321,19 @@ async fn a_client_may_pause() {
     let world = World::start();
     let mut client = world.log_in("hold='1'").await;
     let begin = Instant::now();
-    assert_eq!(response(client.next(" pause='120'", "")).await, EMPTY);
+    // Its response has no payload.
+    assert_eq!(response(client.next(" pause='120'", &ping(1))).await, EMPTY);
     assert!(begin.elapsed() < SECOND);
     sleep(118 * SECOND).await;
-    assert!(client.said(&ping(1)).await.contains("p1"));
+    assert!(client.said("").await.contains("p1"));
     // The pause is over with the next request.
     sleep(62 * SECOND).await;
     assert!(has_ended_with("item-not-found")(&client.said("").await));
+    // It may also be shorter than the session would last without it.
+    let mut short = world.log_in("hold='1'").await;
+    response(short.next(" pause='10'", "")).await;
+    sleep(12 * SECOND).await;
+    assert!(has_ended_with("item-not-found")(&short.said("").await));
     let mut other = world.log_in("hold='1'").await;
     assert!(has_ended_with("policy-violation")(&response(other.next(" pause='121'", "")).await));
 }
@@ -317,7 +348,8 @@ async fn a_polling_client_is_answered_at_once_and_has_to_wait_itself() {
     sleep(2 * SECOND).await;
     assert_eq!(client.said("").await, EMPTY);
     assert!(client.said(&ping(1)).await.contains("p1"));
-    assert_eq!(client.said("").await, EMPTY, "the response before had something");
+    assert_eq!(client.said("<presence xmlns='jabber:client'/>").await, EMPTY);
+    assert_eq!(client.said("").await, EMPTY, "the request before had something");
     assert!(begin.elapsed() < 5 * SECOND);
     assert!(has_ended_with("policy-violation")(&client.said("").await));
 }

@@ -7,6 +7,8 @@ use std::collections::VecDeque;
 
 use bytes::Bytes;
 
+use super::body::ResponseBody;
+
 /// Maximum size of the responses that are kept besides the last one.
 const KEPT_BYTES_MAX: usize = 128 * 1024;
 
@@ -17,8 +19,9 @@ pub(super) struct RidWindow {
     taken: u64,
     /// The last request that was answered.
     answered: u64,
-    /// The responses to the last requests up to `answered`, the oldest first: those to requests above `taken - requests_max`.
-    responses: VecDeque<Bytes>,
+    /// The responses to the last requests up to `answered`, the oldest first; `None`: an empty one. They are copies, since the bytes that are
+    /// sent take more memory. A client has at most `requests_max` requests under way, and one with which it pauses.
+    responses: VecDeque<Option<Box<[u8]>>>,
     /// Requests that the client may have under way at the same time.
     requests_max: u64,
 }
@@ -41,7 +44,7 @@ pub(super) enum RidPlace {
 impl RidWindow {
     /// Begins with the first request, which counts as taken.
     pub(super) fn new(first: u64, requests_max: u64) -> Self {
-        Self { taken: first, answered: first - 1, responses: VecDeque::with_capacity(2), requests_max }
+        Self { taken: first, answered: first - 1, responses: VecDeque::new(), requests_max }
     }
 
     pub(super) fn place(&self, rid: u64) -> RidPlace {
@@ -59,7 +62,8 @@ impl RidWindow {
 
     fn response(&self, rid: u64) -> Option<Bytes> {
         let back = usize::try_from(self.answered.checked_sub(rid)?).ok()?;
-        self.responses.iter().nth_back(back).cloned()
+        let kept = self.responses.iter().nth_back(back)?;
+        Some(kept.as_deref().map_or_else(ResponseBody::empty, Bytes::copy_from_slice))
     }
 
     /// The last request that was taken.
@@ -72,17 +76,18 @@ impl RidWindow {
         self.answered < self.taken
     }
 
-    /// Takes the next request. The one before has its response. The client has those to all requests but the last ones, as it has at most
-    /// `requests_max` under way.
+    /// Takes the next request. The one before has its response.
     pub(super) fn take_next(&mut self) {
         self.taken += 1;
-        self.acknowledge(self.taken.saturating_sub(self.requests_max));
+        self.acknowledge(self.taken.saturating_sub(self.requests_max + 1));
     }
 
     /// Keeps the response to the last request that was taken.
-    pub(super) fn answer(&mut self, response: Bytes) {
+    pub(super) fn answer(&mut self, response: &Bytes) {
         self.answered = self.taken;
-        self.responses.push_back(response);
+        let is_empty = *response == ResponseBody::empty();
+        self.responses.reserve_exact(1);
+        self.responses.push_back((!is_empty).then(|| Box::from(&**response)));
         while self.responses.len() > 1 && self.bytes() > KEPT_BYTES_MAX {
             self.responses.pop_front();
         }
@@ -98,7 +103,7 @@ impl RidWindow {
 
     /// Size of the responses that are kept.
     pub(super) fn bytes(&self) -> usize {
-        self.responses.iter().map(Bytes::len).sum()
+        self.responses.iter().flatten().map(|response| response.len()).sum()
     }
 }
 
@@ -109,11 +114,11 @@ mod tests {
     /// A window of requests from 10 on, of which those up to `last` have their number as the response.
     fn answered(last: u64) -> RidWindow {
         let mut window = RidWindow::new(10, 2);
-        window.answer(Bytes::from("10"));
+        window.answer(&Bytes::from("10"));
         for rid in 11..=last {
             assert_eq!(window.place(rid), RidPlace::Next);
             window.take_next();
-            window.answer(Bytes::from(rid.to_string()));
+            window.answer(&Bytes::from(rid.to_string()));
         }
         window
     }
@@ -125,8 +130,9 @@ mod tests {
         let response = |rid: &'static str| RidPlace::Answered(Bytes::from(rid));
         for (rid, place) in [
             (1, RidPlace::Outside),
+            (12, RidPlace::Outside),
             (13, RidPlace::Outside),
-            (14, RidPlace::Outside),
+            (14, response("14")),
             (15, response("15")),
             (16, RidPlace::Repeated),
             (17, RidPlace::Next),
@@ -141,22 +147,29 @@ mod tests {
     #[test]
     fn what_the_client_has_is_not_kept() {
         let mut window = answered(15);
-        assert_eq!([13, 14, 15].map(|rid| window.place(rid) == RidPlace::Outside), [true, false, false]);
+        assert_eq!([12, 13, 15].map(|rid| window.place(rid) == RidPlace::Outside), [true, false, false]);
         window.acknowledge(14);
         assert_eq!([14, 15].map(|rid| window.place(rid) == RidPlace::Outside), [true, false]);
         window.acknowledge(99);
         assert_eq!((window.place(15), window.bytes()), (RidPlace::Outside, 0));
         window.acknowledge(0);
         window.take_next();
-        window.answer(Bytes::from("16"));
+        window.answer(&Bytes::from("16"));
         assert_eq!(window.place(16), RidPlace::Answered(Bytes::from("16")));
+    }
+
+    #[test]
+    fn an_empty_response_is_repeated_without_being_kept() {
+        let mut window = RidWindow::new(10, 2);
+        window.answer(&ResponseBody::empty());
+        assert_eq!((window.place(10), window.bytes()), (RidPlace::Answered(ResponseBody::empty()), 0));
     }
 
     #[test]
     fn the_last_response_is_kept_however_large_and_others_within_a_limit() {
         let mut window = answered(11);
         window.take_next();
-        window.answer(Bytes::from(vec![0; KEPT_BYTES_MAX + 1]));
+        window.answer(&Bytes::from(vec![0; KEPT_BYTES_MAX + 1]));
         assert!(matches!(window.place(12), RidPlace::Answered(_)));
         assert_eq!(window.place(11), RidPlace::Outside);
     }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use minidom::Element;
+use tokio::time::Instant;
 
 use super::login::SESSION;
 use super::{AdmittedClient, ClientFront};
@@ -127,6 +128,11 @@ impl ClientSession {
             ready!(self.service.subscriptions.poll_changed(waiter, cx, CHANGED_MAX));
         }
         Poll::Ready(())
+    }
+
+    /// When streams that could not be read are read again, for callers of [`poll_changed`](Self::poll_changed). `None`: there are none.
+    pub(in crate::xmpp) fn retry_at(&self) -> Option<Instant> {
+        self.service.subscriptions.retry_at()
     }
 
     /// Waits until there may be messages for the client. Cancel safe.
