@@ -454,7 +454,8 @@ impl BoshSession {
         if let Some(parked) = &mut state.parked {
             parked.waker = Some(cx.waker().clone());
         }
-        let retry_at = self.client.get().and_then(|client| client.retry_at());
+        // One that has passed is handled when the task has ended, which wakes this connection.
+        let retry_at = self.client.get().and_then(|client| client.retry_at()).filter(|at| *at > now);
         Err(retry_at.map_or(deadline, |retry_at| retry_at.min(deadline)))
     }
 
