@@ -49,7 +49,7 @@ fn xmpp_streams() {
         let whole = events(bytes, bytes.len().max(1));
         assert_eq!(events(bytes, usize::from(*size).max(1)), whole);
         let (events, is_broken) = whole;
-        let mut login = Login::new(Jid::parse("b.example").expect("an address"), None);
+        let mut login = Login::new(Jid::parse("b.example").expect("an address"), None, true);
         let mut has_ended = false;
         for event in &events {
             let StreamEvent::Stanza(element) = event else { continue };

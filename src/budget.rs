@@ -52,7 +52,7 @@ pub enum Account {
     Messages,
     /// Streams without their messages: names, settings, producers.
     Streams,
-    /// Sessions of MQTT clients, and registered devices.
+    /// Sessions of MQTT and XMPP clients, and registered devices.
     Sessions,
     /// Subscriptions, and streams that are filled from an origin.
     Subscriptions,

@@ -27,6 +27,7 @@
 //! | sends requests over XMPP | a stanza of `xmpp_stanza_bytes_max` for each of `xmpp_requests_per_jid_max` requests, and an answer; all clients together have `xmpp_requests_max` requests | 16 times 256 KiB, and 64 for all |
 //! | opens a WebSocket for XMPP and has not logged in | a frame of 16 KiB, for at most 15 s | 16 KiB, 15 s |
 //! | has logged in over XMPP | one stanza of `xmpp_stanza_bytes_max`, an answer or a batch of `tail_bytes_max` or one message, `xmpp_subscriptions_per_jid_max` subscriptions, and 56 bytes for each of at most 512 notifications that are not acknowledged | 256 KiB + 256 KiB + 1000 times 0.5 KiB + 28 KiB |
+//! | waits in a BOSH request | the same as in a long poll, and 1.5 KiB for the session; a body of `xmpp_stanza_bytes_max` that came too early; stanzas and responses that it has not received | 3.5 KiB + 256 KiB + 448 KiB |
 //! | opens a WebSocket without a token, on streams that need one | a frame of 16 KiB, for at most `websocket_auth_timeout` | 16 KiB, 5 s |
 //! | exports all streams (admin listener, one at a time) | a read of 256 KiB or a message, and its encoding, the writers of a stream, and 64 bytes for each stream that has forks | 3 MiB + 4 MiB |
 //! | sends requests while there is an access log | a line with the target for each request under way, and `access_log_bytes_max` for all that wait to be written | 5 KiB, and 1 MiB for all |
@@ -292,6 +293,15 @@ limits! {
     xmpp_resumable_per_client_max: usize = 10_000, "streams";
     /// How long messages wait for an XMPP client that says that it is inactive. Then all that have come are sent together.
     xmpp_inactive_interval: Span = Span::seconds(60), "duration";
+
+    /// BOSH sessions, about 1.5 KiB each, and the stanzas that they keep for their clients.
+    bosh_sessions_max: usize = 100_000, "sessions";
+    /// BOSH sessions of one address (an IPv4 address, or an IPv6 network of 64 bits).
+    bosh_sessions_per_address_max: usize = 20_000, "sessions";
+    /// Longest time that a BOSH request waits for something to send.
+    bosh_wait_max: Span = Span::seconds(60), "duration";
+    /// A BOSH session ends when its client has had no request for this time.
+    bosh_inactivity: Span = Span::seconds(60), "duration";
 
     /// Messages that a stream keeps if its creator sets no retention; 0: all. Trimming moves its earliest offset.
     retention_messages_max: u64 = 0, "messages";

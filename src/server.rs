@@ -31,7 +31,7 @@ use crate::clock::Clock;
 use crate::config::{MemorySize, MqttAddress, MqttRefused, Settings, StorePlace};
 use crate::http::api::admin::Admin;
 use crate::http::conn::{Phase, Service};
-use crate::http::{AccessPolicy, Gateway, HoldPolicy, RevocationLog, TrustedProxies};
+use crate::http::{AccessPolicy, BoshService, Gateway, HoldPolicy, RevocationLog, TrustedProxies};
 use crate::hub::Hub;
 use crate::limits::Limits;
 use crate::metrics::{Metrics, stall_timed};
@@ -39,7 +39,7 @@ use crate::mqtt::Broker;
 use crate::outbound::wake::WakeSender;
 use crate::store::{ClockFile, UpstreamOptions};
 use crate::stream::{Filter, Store};
-use crate::xmpp::ComponentSettings;
+use crate::xmpp::{BoshFront, ComponentSettings};
 use accept::Acceptor;
 use connection::Front;
 use logs::Logs;
@@ -47,7 +47,7 @@ use outbound::Outbound;
 use store::{OpenStore, behind_upstream, upstream_options};
 use tls::Certificates;
 use wakes::WakeApps;
-use xmpp::{client_front, component_settings, start_component};
+use xmpp::{BoshDoor, client_front, component_settings, start_component};
 
 pub use error::BindError;
 
@@ -251,6 +251,8 @@ impl Server {
             &self.auth,
             audit_log.clone(),
         )?;
+        let bosh = xmpp.clone().map(|clients| Arc::new(BoshFront::new(clients)));
+        let bosh_door = bosh.clone().map(|bosh| Arc::new(BoshDoor(bosh)) as Arc<dyn BoshService>);
         let gateway = Gateway::new(
             hub.clone(),
             self.limits.clone(),
@@ -264,6 +266,7 @@ impl Server {
         .auditing(self.logs.audit.clone())
         .with_auth(self.auth.clone())
         .handing_xmpp(xmpp.as_ref().map(|_| xmpp_sender))
+        .with_bosh(bosh_door)
         .with_subscriptions(outbound.subscriptions)
         .filling_from(outbound.origins);
         let admin = Admin::new(hub.clone(), store.clone(), metrics.clone(), clock, self.admin_access)
@@ -328,6 +331,9 @@ impl Server {
             tasks.push(tokio::spawn(async move { sweeper.sweep().await }));
             tasks.push(tokio::spawn(connection::serve_xmpp_sockets(front, xmpp_sockets)));
         }
+        tasks.extend(
+            bosh.map(|bosh| tokio::spawn(stall_timed(|| "the check of BOSH sessions", Box::pin(bosh.run())))),
+        );
         tasks.extend(self.clock_file.map(|file| tokio::spawn(keep_clock(file, clock))));
         if let Some((listener, _)) = self.mqtt {
             let connections_max = self.limits.connections_max;

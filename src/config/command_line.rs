@@ -110,8 +110,8 @@ pub(super) struct ServeArgs {
     /// File with the secret that the XMPP server has for the component [default: none]
     #[arg(long, value_name = "FILE")]
     xmpp_component_secret_file: Option<String>,
-    /// Domain of XMPP clients that connect to the gateway itself, over WebSocket at `/v1/xmpp`, for example `example.org`
-    /// (docs/xmpp.md) [default: no such clients]
+    /// Domain of XMPP clients that connect to the gateway itself, over WebSocket at `/v1/xmpp` or BOSH at `/v1/bosh`, for example
+    /// `example.org` (docs/xmpp.md) [default: no such clients]
     #[arg(long, value_name = "NAME")]
     xmpp_domain: Option<String>,
     /// Where messages are stored: a directory, `memory` (lost when the process ends), or the URL of a Redis or Valkey that several

@@ -9,6 +9,7 @@ pub mod conn;
 mod read;
 
 pub use api::access::{AccessPolicy, InvalidAccess};
+pub use api::bosh::{BoshExchange, BoshService};
 pub use api::error::Problem;
 pub use api::forwarded::{InvalidNetwork, TrustedProxies};
 pub use api::gateway::{Gateway, HoldPolicy, SubscriptionFront};

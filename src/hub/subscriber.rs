@@ -141,7 +141,7 @@ impl Subscriber {
 
     /// Poll form of [`changed`](Self::changed), for state machines that are not futures. `waiter` must be
     /// dropped together with the subscriber.
-    pub(super) fn poll_changed(
+    pub fn poll_changed(
         &self,
         waiter: &mut Waiter,
         context: &mut Context<'_>,

@@ -1,12 +1,19 @@
 //! The metrics of the XMPP front.
 
+use std::ops::Deref;
+use std::sync::Arc;
+
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
 
-/// Counters and gauges of the XMPP front. Clones share them.
+/// Counters and gauges of the XMPP front. Clones share them, and are small, since each client has some.
 #[derive(Debug, Clone)]
-pub(crate) struct XmppMetrics {
+pub(crate) struct XmppMetrics(Arc<XmppCounters>);
+
+/// What [`XmppMetrics`] share.
+#[derive(Debug)]
+pub(crate) struct XmppCounters {
     /// Whether the component's link is up.
     pub(crate) linked: Gauge,
     pub(crate) links_lost: Counter,
@@ -16,6 +23,10 @@ pub(crate) struct XmppMetrics {
     /// Streams without a connection, which may be resumed.
     pub(crate) suspended: Gauge,
     pub(crate) resumed: Counter,
+    pub(crate) bosh_sessions: Gauge,
+    /// Sessions whose client did not come back in time.
+    pub(crate) bosh_lost: Counter,
+    pub(crate) bosh_repeated: Counter,
     pub(crate) subscriptions: Gauge,
     pub(crate) requests: Counter,
     pub(crate) requests_failed: Counter,
@@ -42,6 +53,11 @@ impl XmppMetrics {
         );
         let resumed =
             counter("xmpp_resumed", "Streams that XMPP clients have resumed after a lost connection");
+        let bosh_lost = counter(
+            "xmpp_bosh_sessions_lost",
+            "BOSH sessions that ended because no request of their client came in time",
+        );
+        let bosh_repeated = counter("xmpp_bosh_requests_repeated", "BOSH requests that a client sent again");
         let requests = counter("xmpp_requests", "Requests of XMPP clients");
         let requests_failed =
             counter("xmpp_requests_failed", "Requests of XMPP clients answered with an error");
@@ -72,14 +88,18 @@ impl XmppMetrics {
             "xmpp_streams_suspended",
             "Streams of XMPP clients whose connections are lost, and that may be resumed",
         );
+        let bosh_sessions = gauge("xmpp_bosh_sessions", "Open BOSH sessions");
         let subscriptions = gauge("xmpp_subscriptions", "Subscriptions of XMPP addresses");
-        Self {
+        Self(Arc::new(XmppCounters {
             linked,
             links_lost,
             clients,
             logins_failed,
             suspended,
             resumed,
+            bosh_sessions,
+            bosh_lost,
+            bosh_repeated,
             subscriptions,
             requests,
             requests_failed,
@@ -87,6 +107,14 @@ impl XmppMetrics {
             returned,
             missed,
             epochs_changed,
-        }
+        }))
+    }
+}
+
+impl Deref for XmppMetrics {
+    type Target = XmppCounters;
+
+    fn deref(&self) -> &XmppCounters {
+        &self.0
     }
 }

@@ -2,18 +2,21 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 
+use bytes::Bytes;
 use tokio::task::JoinHandle;
 
 use crate::access_log::audit::AuditLog;
 use crate::auth::Authenticator;
-use crate::clock::Clock;
+use crate::clock::{Clock, ReusableSleep};
 use crate::config::Settings;
+use crate::http::{BoshExchange, BoshService};
 use crate::hub::Hub;
 use crate::limits::Limits;
 use crate::metrics::{Metrics, stall_timed};
-use crate::stream::Failure;
-use crate::xmpp::{ClientFront, Component, ComponentSettings, InvalidJid};
+use crate::stream::{Failure, Principal};
+use crate::xmpp::{BoshFront, ClientFront, Component, ComponentSettings, InvalidJid, ParkedRequest};
 
 /// Why the XMPP front cannot be started. The texts are for the operator.
 #[derive(Debug, thiserror::Error)]
@@ -86,4 +89,27 @@ pub(super) fn client_front(
     front
         .map(|front| Some(Arc::new(front.auditing(audit_log))))
         .map_err(|InvalidJid| XmppSettingsError::Domain(domain))
+}
+
+/// The XMPP front behind the path of BOSH, which is one of the HTTP front.
+pub(super) struct BoshDoor(pub(super) Arc<BoshFront>);
+
+impl BoshService for BoshDoor {
+    fn begin(&self, body: &[u8], address: Principal) -> Box<dyn BoshExchange> {
+        Box::new(self.0.begin(body, address))
+    }
+}
+
+impl BoshExchange for ParkedRequest {
+    fn poll_response(&mut self, timer: &mut ReusableSleep, cx: &mut Context<'_>) -> Poll<Bytes> {
+        self.poll_response(timer, cx)
+    }
+
+    fn end(&mut self) {
+        self.end();
+    }
+
+    fn has_ended(&self) -> bool {
+        self.has_ended()
+    }
 }

@@ -33,26 +33,29 @@ use crate::hub::Hub;
 use crate::limits::Limits;
 use crate::metrics::{Metrics, XmppMetrics};
 use crate::stream::{Failure, Principal, SessionChange};
+pub(super) use login::StreamError;
+pub(super) use negotiation::{Negotiation, NegotiationStep};
 use resumption::{ResumableStreams, record_name};
 use sasl::{Credentials, Proof, SaslError};
+pub(super) use session::ClientSession;
 
 /// Interval at which streams end that were not resumed in time.
 const SWEEP_INTERVAL: Duration = Duration::from_secs(1);
 
 /// How long a client may take to log in.
-const LOGIN_TIMEOUT: Duration = Duration::from_secs(15);
+pub(super) const LOGIN_TIMEOUT: Duration = Duration::from_secs(15);
 
 /// Maximum size of what a client sends at once before it has logged in, in bytes: a token in base64, and what is around it.
-const LOGIN_BYTES_MAX: usize = 16 * 1024;
+pub(super) const LOGIN_BYTES_MAX: usize = 16 * 1024;
 
 /// Serves clients that connect to the gateway itself.
 pub struct ClientFront {
-    hub: Arc<Hub>,
-    limits: Arc<Limits>,
-    metrics: XmppMetrics,
-    clock: Clock,
-    auth: Arc<Authenticator>,
-    domain: Jid,
+    pub(super) hub: Arc<Hub>,
+    pub(super) limits: Arc<Limits>,
+    pub(super) metrics: XmppMetrics,
+    pub(super) clock: Clock,
+    pub(super) auth: Arc<Authenticator>,
+    pub(super) domain: Jid,
     streams: Arc<ResumableStreams>,
     /// `None`: there is no audit log.
     audit_log: Option<AuditLog>,

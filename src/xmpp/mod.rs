@@ -1,7 +1,7 @@
 //! The XMPP front: a publish-subscribe service (XEP-0060) whose nodes are the streams that HTTP reads.
 //!
 //! [`Component`] connects it to an XMPP server, which has the clients. [`ClientFront`] serves clients that connect to the gateway itself, over
-//! WebSocket. Both use:
+//! WebSocket, and [`BoshFront`] those that talk in HTTP requests. All use:
 //!
 //! * `xml` turns the bytes of a stream, cut anywhere, into elements (`StreamDecoder`), or a whole frame into one (`parse_document`), within
 //!   limits, and elements into bytes. Stanzas are in the namespace `jabber:client`; `in_namespace` moves those of another link. No IO.
@@ -14,6 +14,7 @@
 //!   has the client itself notes what is `sent`, and `confirm`s what the client has acknowledged.
 
 mod audit;
+mod bosh;
 mod client;
 mod component;
 mod delivery;
@@ -48,6 +49,7 @@ use stanza::{StanzaError, answer, answered_by};
 use subscriptions::JidSubscriptions;
 use xml::{CLIENT, in_namespace, to_bytes};
 
+pub use bosh::{BoshFront, ParkedRequest};
 pub use client::ClientFront;
 pub use component::{Component, ComponentSettings};
 pub use jid::InvalidJid;

@@ -9,6 +9,7 @@ mod table;
 
 use std::future::pending;
 use std::sync::{Arc, OnceLock};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -18,10 +19,10 @@ use tokio::time::{Instant, sleep_until};
 use super::jid::Jid;
 use super::stanza::{StanzaError, failed};
 use crate::auth::{Authenticator, Grants};
-use crate::hub::{Hub, Subscriber};
+use crate::hub::{Hub, Subscriber, Waiter};
 use crate::limits::Limits;
 use crate::metrics::XmppMetrics;
-use crate::stream::{Failure, Filter, Offset, Principal, SessionChange};
+use crate::stream::{Failure, Filter, Offset, Principal, SessionChange, StreamName};
 
 pub(super) use stored::{parse as parse_subscription, session_name};
 use stored::{restored, stored_change};
@@ -38,8 +39,8 @@ const RETRY_DELAY: Duration = Duration::from_secs(1);
 pub(super) struct JidSubscriptions {
     hub: Arc<Hub>,
     table: Mutex<JidTable>,
-    /// Marks streams that have subscriptions when they change.
-    subscriber: Subscriber,
+    /// Marks streams that have subscriptions when they change. Many clients never subscribe, so theirs is made for the first subscription.
+    subscriber: OnceLock<Subscriber>,
     metrics: XmppMetrics,
     place: StoredPlace,
 }
@@ -72,7 +73,7 @@ impl JidSubscriptions {
         Ok(Self {
             hub: hub.clone(),
             table: Mutex::new(table),
-            subscriber,
+            subscriber: OnceLock::from(subscriber),
             metrics,
             place: StoredPlace::OfAddresses,
         })
@@ -87,7 +88,7 @@ impl JidSubscriptions {
     ) -> Self {
         let table = Mutex::new(JidTable::new(hub.budget().clone(), limits, client));
         let place = StoredPlace::OfStream(OnceLock::new());
-        Self { hub: hub.clone(), table, subscriber: hub.subscriber("xmpp"), metrics, place }
+        Self { hub: hub.clone(), table, subscriber: OnceLock::new(), metrics, place }
     }
 
     /// Adds the subscriptions of a client that has resumed its stream, which go on at their offsets.
@@ -98,7 +99,7 @@ impl JidSubscriptions {
     ) {
         for (key, offset, suspended) in subscriptions {
             self.with(|table| table.restore(&key, grants, offset, suspended));
-            self.subscriber.add(Filter::literal(key.stream));
+            self.subscriber().add(Filter::literal(key.stream));
             self.metrics.subscriptions.inc();
         }
         self.with(JidTable::begin_link);
@@ -125,9 +126,11 @@ impl JidSubscriptions {
         stored
     }
 
-    /// Waits until streams with subscriptions have changed, or are to be read again, and makes their subscriptions due. Cancel safe.
+    /// Waits until streams with subscriptions have changed, or are to be read again, and makes their subscriptions due. A client that has
+    /// never subscribed waits without end. Cancel safe.
     pub(super) async fn changed(&self, max: usize) {
-        let retry_at = self.with(|table| table.retry_at());
+        let Some(subscriber) = self.subscriber.get() else { return pending().await };
+        let retry_at = self.retry_at();
         let retry = async {
             match retry_at {
                 Some(at) => sleep_until(at).await,
@@ -135,14 +138,35 @@ impl JidSubscriptions {
             }
         };
         tokio::select! {
-            names = self.subscriber.changed(max) => self.with(|table| {
-                if self.subscriber.take_overflow() {
-                    table.all_are_due();
-                } else {
-                    names.iter().for_each(|name| table.stream_changed(name));
-                }
-            }),
+            names = subscriber.changed(max) => self.make_due(subscriber, &names),
             () = retry => self.with(|table| table.retry_failed()),
+        }
+    }
+
+    /// Poll form of [`changed`](Self::changed), for state machines that are not futures; they poll again at [`retry_at`](Self::retry_at).
+    /// `waiter` must be dropped together with the subscriptions.
+    pub(super) fn poll_changed(&self, waiter: &mut Waiter, cx: &mut Context<'_>, max: usize) -> Poll<()> {
+        let Some(subscriber) = self.subscriber.get() else { return Poll::Pending };
+        if self.retry_at().is_some_and(|at| at <= Instant::now()) {
+            self.with(|table| table.retry_failed());
+            return Poll::Ready(());
+        }
+        let names = ready!(subscriber.poll_changed(waiter, cx, max));
+        self.make_due(subscriber, &names);
+        Poll::Ready(())
+    }
+
+    /// When streams that could not be read are read again. `None`: there are none.
+    pub(super) fn retry_at(&self) -> Option<Instant> {
+        self.with(|table| table.retry_at())
+    }
+
+    fn make_due(&self, subscriber: &Subscriber, names: &[StreamName]) {
+        let mut table = self.table.lock();
+        if subscriber.take_overflow() {
+            table.all_are_due();
+        } else {
+            names.iter().for_each(|name| table.stream_changed(name));
         }
     }
 
@@ -176,17 +200,21 @@ impl JidSubscriptions {
             return Err(failed(failure));
         }
         // Marked behind the filter, so that what came meanwhile is not missed.
-        self.subscriber.add(Filter::literal(key.stream.clone()));
-        self.subscriber.mark(key.stream);
+        self.subscriber().add(Filter::literal(key.stream.clone()));
+        self.subscriber().mark(key.stream);
         self.metrics.subscriptions.inc();
         Ok(())
+    }
+
+    fn subscriber(&self) -> &Subscriber {
+        self.subscriber.get_or_init(|| self.hub.subscriber("xmpp"))
     }
 
     /// Removes a subscription. Returns whether it existed.
     pub(super) async fn remove(&self, key: &SubscriptionKey) -> Result<bool, Failure> {
         let (existed, is_last) = self.with(|table| (table.remove(key), !table.has_stream(&key.stream)));
-        if is_last {
-            self.subscriber.remove(&Filter::literal(key.stream.clone()));
+        if is_last && let Some(subscriber) = self.subscriber.get() {
+            subscriber.remove(&Filter::literal(key.stream.clone()));
         }
         if existed {
             self.metrics.subscriptions.dec();

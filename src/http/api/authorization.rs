@@ -73,8 +73,8 @@ impl Rights {
                 handshake.grants = Some(self.grants()).filter(|grants| grants.subject().is_some());
                 Operation::Subprotocol(subprotocol, handshake)
             }
-            // Files and preflights have nothing to protect.
-            other @ (Operation::Options(_) | Operation::GetFile(_)) => other,
+            // Files and preflights have nothing to protect. The XMPP front authorizes what is in a BOSH request: its client logs in by SASL.
+            other @ (Operation::Options(_) | Operation::GetFile(_) | Operation::Bosh(_)) => other,
         })
     }
 

@@ -62,6 +62,7 @@ impl Gateway {
             Operation::Subprotocol(subprotocol, handshake) => {
                 return self.upgrade_to_subprotocol(subprotocol, &handshake);
             }
+            Operation::Bosh(request) => return Ok(Reply::http(request.answer(state).await)),
             Operation::Device(request) => {
                 let answered = Box::pin(self.devices(request, state.principal())).await;
                 return answered.map(|answer| Reply::http(answer.into()));

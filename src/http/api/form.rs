@@ -25,6 +25,8 @@ pub(in crate::http) enum Form {
     Mqtt,
     /// A WebSocket for XMPP.
     Xmpp,
+    /// XMPP in HTTP requests.
+    Bosh,
     /// The page or the JavaScript client.
     File,
     /// HEAD.
@@ -50,6 +52,7 @@ impl Form {
             Self::WebSocket => "websocket",
             Self::Mqtt => "mqtt",
             Self::Xmpp => "xmpp",
+            Self::Bosh => "bosh",
             Self::File => "file",
             Self::Head => "head",
             Self::Delete => "delete",

@@ -6,6 +6,7 @@ use std::time::Duration;
 use tokio::sync::mpsc;
 
 use super::access::AccessPolicy;
+use super::bosh::BoshService;
 use super::form::FormMetrics;
 use super::polled_origins::OriginPolicy;
 use crate::access_log::AccessLog;
@@ -38,6 +39,8 @@ pub struct Gateway {
     pub(in crate::http) mqtt_sockets: mpsc::Sender<SubprotocolSocket>,
     /// Hands WebSockets with the subprotocol `xmpp` to the XMPP front. `None`: it accepts none.
     pub(in crate::http) xmpp_sockets: Option<mpsc::Sender<SubprotocolSocket>>,
+    /// Answers BOSH requests. `None`: there is no such resource.
+    pub(in crate::http) bosh: Option<Arc<dyn BoshService>>,
     /// The subscriptions, if there are any.
     pub(in crate::http) subscriptions: Option<SubscriptionFront>,
     /// Where requests are logged, if they are.
@@ -74,6 +77,7 @@ impl Gateway {
             origin_policy: OriginPolicy::default(),
             mqtt_sockets,
             xmpp_sockets: None,
+            bosh: None,
             subscriptions,
             access_log,
             audit_log,
@@ -89,6 +93,11 @@ impl Gateway {
     /// Sends WebSockets with the subprotocol `xmpp` to `sockets`.
     pub fn handing_xmpp(self, xmpp_sockets: Option<mpsc::Sender<SubprotocolSocket>>) -> Self {
         Self { xmpp_sockets, ..self }
+    }
+
+    /// Serves BOSH requests.
+    pub fn with_bosh(self, bosh: Option<Arc<dyn BoshService>>) -> Self {
+        Self { bosh, ..self }
     }
 
     /// Serves subscriptions.

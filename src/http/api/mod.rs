@@ -7,6 +7,7 @@ pub(super) mod answer;
 mod audit;
 mod authority;
 mod authorization;
+pub mod bosh;
 mod cookies;
 pub(super) mod credentials;
 mod devices;

@@ -9,6 +9,7 @@ use tokio::time::Instant;
 use tracing::Span;
 
 use super::audit::AuditNote;
+use super::bosh::BoshRequest;
 use super::cookies::CookieRequest;
 use super::credentials::ticket_of;
 use super::devices::DeviceRequest;
@@ -69,6 +70,7 @@ impl GatewayRequest {
             Operation::OnStream(_, OnStream::Create(put, _)) => put.principal = put.principal.or(principal),
             Operation::WebSocket(socket) => socket.handshake.forwarded = Some(address),
             Operation::Subprotocol(_, handshake) => handshake.forwarded = Some(address),
+            Operation::Bosh(request) => request.forwarded = Some(address),
             Operation::OnStream(_, OnStream::Head { .. } | OnStream::Delete) => {}
             Operation::Device(DeviceRequest::Put(spec)) => spec.principal = spec.principal.or(principal),
             Operation::Read(_) | Operation::Options(_) | Operation::GetFile(_) => {}
@@ -87,6 +89,8 @@ pub(in crate::http) enum Operation {
     GetFile(GetFile),
     /// A WebSocket for another front.
     Subprotocol(Subprotocol, Box<Handshake>),
+    /// A BOSH request.
+    Bosh(Box<BoshRequest>),
     /// The exchange of a token for a ticket.
     Ticket(Box<TicketRequest>),
     Device(DeviceRequest),
@@ -126,6 +130,7 @@ impl Operation {
             Self::Options(_)
             | Self::GetFile(_)
             | Self::Subprotocol(..)
+            | Self::Bosh(_)
             | Self::Ticket(_)
             | Self::Cookie(_)
             | Self::Device(_)
@@ -140,6 +145,7 @@ impl Operation {
             Self::OnStream(..) | Self::WebSocket(_) | Self::Options(_) => None,
             Self::GetFile(_)
             | Self::Subprotocol(..)
+            | Self::Bosh(_)
             | Self::Ticket(_)
             | Self::Cookie(_)
             | Self::Device(_)
@@ -155,6 +161,7 @@ impl Operation {
             Self::GetFile(_) => Some(Form::File),
             Self::Subprotocol(Subprotocol::Mqtt, _) => Some(Form::Mqtt),
             Self::Subprotocol(Subprotocol::Xmpp, _) => Some(Form::Xmpp),
+            Self::Bosh(_) => Some(Form::Bosh),
             Self::Ticket(_) | Self::Cookie(_) | Self::Device(_) | Self::Subscription(_) => Some(Form::Other),
             Self::OnStream(..) | Self::Options(_) => None,
         }

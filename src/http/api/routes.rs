@@ -1,5 +1,7 @@
 //! Routes: parses method, target and header fields of a request into a typed operation.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use hyper::body::{Body as _, Incoming};
 use hyper::ext::Protocol;
@@ -8,6 +10,7 @@ use hyper::http::request::Parts;
 use hyper::http::uri::PathAndQuery;
 use hyper::{Method, Request, Version};
 
+use super::bosh::{BOSH_METHODS, BOSH_PATH, BoshRequest, BoshService};
 use super::cookies::{COOKIE_METHODS, COOKIE_PATH, CookieRequest};
 use super::credentials::Rights;
 use super::devices::{DevicePath, DeviceRequest};
@@ -15,7 +18,7 @@ use super::error::Error;
 use super::files::{FILE_METHODS, File, GetFile};
 use super::form::Form;
 use super::gateway::{Gateway, HoldPolicy};
-use super::handlers::{Put, STREAM_METHODS, post};
+use super::handlers::{Put, STREAM_METHODS, post, refuse_content_encoding};
 use super::handshake::{Handshake, Subprotocol};
 use super::operation::{GatewayRequest, OnStream, Operation};
 use super::options::Options;
@@ -72,6 +75,8 @@ enum BodyOperation {
     /// The registration of a device.
     Device(ClientId),
     Subscription(Box<SubscriptionRequest>),
+    /// A BOSH request.
+    Bosh(Arc<dyn BoshService>),
 }
 
 impl ParsedHead {
@@ -85,7 +90,7 @@ impl ParsedHead {
             Self::NeedsBody(BodyOperation::Append(name, _)) => rights.check_named(Action::Append, name)?,
             Self::NeedsBody(BodyOperation::Read(_)) => {}
             Self::NeedsBody(BodyOperation::Ticket | BodyOperation::Device(_)) => rights.check_subject()?,
-            Self::NeedsBody(BodyOperation::Subscription(_)) => {}
+            Self::NeedsBody(BodyOperation::Subscription(_) | BodyOperation::Bosh(_)) => {}
         }
         match self {
             Self::Complete(operation) => rights.admit(operation).map(Self::Complete),
@@ -111,7 +116,8 @@ impl BodyOperation {
             | Self::Read(_)
             | Self::Ticket
             | Self::Device(_)
-            | Self::Subscription(_) => Ok(()),
+            | Self::Subscription(_)
+            | Self::Bosh(_) => Ok(()),
         }
     }
 
@@ -126,6 +132,7 @@ impl BodyOperation {
             Self::Device(id) => Operation::Device(DeviceRequest::put(id, &body)?),
             Self::Subscription(request) => Operation::Subscription(Box::new(request.with_body(body))),
             Self::Ticket => Operation::Ticket(Box::new(TicketRequest::parse(&body, limits)?)),
+            Self::Bosh(service) => Operation::Bosh(Box::new(BoshRequest { service, body, forwarded: None })),
         })
     }
 }
@@ -187,6 +194,7 @@ impl Gateway {
                     | BodyOperation::Ticket
                     | BodyOperation::Device(_)
                     | BodyOperation::Subscription(_)
+                    | BodyOperation::Bosh(_)
             ))
         );
         let form = if is_other { Form::Other } else { form };
@@ -233,6 +241,9 @@ impl Gateway {
         }
         if let Some(subprotocol) = self.subprotocol_at(head.uri.path()) {
             return parse_subprotocol(subprotocol, form, &head).map(ParsedHead::Complete);
+        }
+        if let Some(service) = self.bosh.as_ref().filter(|_| head.uri.path() == BOSH_PATH) {
+            return parse_bosh(service, form, &head);
         }
         let options = |methods| Operation::Options(Box::new(Options::parse(methods, &head)));
         let operation = match head.uri.path() {
@@ -311,7 +322,7 @@ impl Gateway {
                     ReadOrSocket::parse(Some(name), head, &self.limits, self.holds)?.into(),
                 ));
             }
-            Form::Mqtt | Form::Xmpp | Form::File | Form::Other => {
+            Form::Mqtt | Form::Xmpp | Form::Bosh | Form::File | Form::Other => {
                 return Err(Error::MethodNotAllowed { allowed: STREAM_METHODS });
             }
         };
@@ -349,6 +360,19 @@ fn parse_device(path: DevicePath, form: Form, head: &Parts) -> Result<ParsedHead
             Ok(ParsedHead::NeedsBody(BodyOperation::Device(id)))
         }
         (None, path) => Err(Error::MethodNotAllowed { allowed: path.methods() }),
+    }
+}
+
+fn parse_bosh(service: &Arc<dyn BoshService>, form: Form, head: &Parts) -> Result<ParsedHead, Error> {
+    match form {
+        Form::Append => {
+            refuse_content_encoding(&head.headers)?;
+            Ok(ParsedHead::NeedsBody(BodyOperation::Bosh(service.clone())))
+        }
+        Form::Preflight => {
+            Ok(ParsedHead::Complete(Operation::Options(Box::new(Options::parse(BOSH_METHODS, head)))))
+        }
+        _ => Err(Error::MethodNotAllowed { allowed: BOSH_METHODS }),
     }
 }
 

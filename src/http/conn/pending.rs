@@ -10,6 +10,7 @@ use super::io::LeavesBy;
 use super::response_bytes::ResponseBytes;
 use super::state::ConnectionState;
 use crate::clock::ReusableSleep;
+use crate::http::api::bosh::{BoshExchange, answer_of};
 use crate::http::api::error::Error;
 use crate::http::api::gateway::Gateway;
 use crate::http::api::operation::RequestLog;
@@ -24,7 +25,17 @@ pub(super) struct PendingResponse<'a>(PendingState<'a>);
 enum PendingState<'a> {
     Ready(Option<ResponseBytes>),
     PendingAnswer(PendingAnswer<'a>),
-    Reading { gateway: &'a Gateway, log: RequestLog, stage: ReadStage<'a> },
+    Reading {
+        gateway: &'a Gateway,
+        log: RequestLog,
+        stage: ReadStage<'a>,
+    },
+    /// A BOSH request, which waits like a held poll.
+    Bosh {
+        gateway: &'a Gateway,
+        log: RequestLog,
+        exchange: Box<dyn BoshExchange>,
+    },
 }
 
 type PendingAnswer<'a> = Pin<Box<dyn Future<Output = Reply<ResponseBytes>> + Send + 'a>>;
@@ -51,6 +62,9 @@ impl<'a> PendingResponse<'a> {
                 let stage = ReadStage::Starting(gateway.begin_read(read, state, log.origin));
                 Self(PendingState::Reading { gateway, log, stage })
             }
+            Ok(Operation::Bosh(request)) => {
+                Self(PendingState::Bosh { gateway, log, exchange: request.begin(state) })
+            }
             // A future for appends alone is smaller than one for all operations.
             Ok(Operation::OnStream(name, OnStream::Append(mut append))) if log.span().is_none() => {
                 append.principal = append.principal.or(state.principal());
@@ -76,16 +90,20 @@ impl<'a> PendingResponse<'a> {
     pub(super) fn leaves_by(&self) -> LeavesBy {
         match &self.0 {
             PendingState::Reading { stage: ReadStage::Held(held), .. } if !held.has_ended() => LeavesBy::Fin,
-            PendingState::Reading { .. } | PendingState::PendingAnswer(_) | PendingState::Ready(_) => {
-                LeavesBy::Reset
-            }
+            PendingState::Bosh { exchange, .. } if !exchange.has_ended() => LeavesBy::Fin,
+            PendingState::Reading { .. }
+            | PendingState::Bosh { .. }
+            | PendingState::PendingAnswer(_)
+            | PendingState::Ready(_) => LeavesBy::Reset,
         }
     }
 
     /// Ends a held poll early: its client will send no more, and might be gone.
     pub(super) fn end(&mut self) {
-        if let PendingState::Reading { stage: ReadStage::Held(held), .. } = &mut self.0 {
-            held.end();
+        match &mut self.0 {
+            PendingState::Reading { stage: ReadStage::Held(held), .. } => held.end(),
+            PendingState::Bosh { exchange, .. } => exchange.end(),
+            _ => {}
         }
     }
 
@@ -105,6 +123,10 @@ impl<'a> PendingResponse<'a> {
                 let outcome = ready!(stage.poll(timer, cx));
                 drop(entered);
                 Poll::Ready(Reply::http(gateway.finish(log, outcome)))
+            }
+            PendingState::Bosh { gateway, log, exchange } => {
+                let body = ready!(exchange.poll_response(timer, cx));
+                Poll::Ready(Reply::http(gateway.finish(log, Ok(answer_of(body)))))
             }
         }
     }

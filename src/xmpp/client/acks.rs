@@ -63,7 +63,7 @@ pub(in crate::xmpp) struct HandledCountTooHigh {
 
 /// A request to resume a stream.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct ResumeRequest {
+pub(in crate::xmpp) struct ResumeRequest {
     pub(super) id: String,
     /// Stanzas of the gateway that the client has handled.
     pub(super) handled: u32,

@@ -47,6 +47,8 @@ pub(super) struct Login {
     domain: Jid,
     /// Those who have passwords.
     users: Option<Arc<Users>>,
+    /// Whether the stream can be managed and resumed (XEP-0198), and the client may say that it is inactive (XEP-0352).
+    is_managed: bool,
     state: State,
     attempts_left: usize,
 }
@@ -71,8 +73,8 @@ enum State {
 
 impl Login {
     /// A stream with `domain`. `users` are those who have passwords.
-    pub(super) fn new(domain: Jid, users: Option<Arc<Users>>) -> Self {
-        Self { domain, users, state: State::Unauthenticated, attempts_left: ATTEMPTS_MAX }
+    pub(super) fn new(domain: Jid, users: Option<Arc<Users>>, is_managed: bool) -> Self {
+        Self { domain, users, is_managed, state: State::Unauthenticated, attempts_left: ATTEMPTS_MAX }
     }
 
     /// What the client can do now. It is told this whenever it opens the stream.
@@ -81,9 +83,11 @@ impl Login {
         match self.state {
             State::Authenticated(_) => {
                 let session = element("session", SESSION).append(element("optional", SESSION).build());
-                let further = [("bind", BIND), ("sm", STREAM_MANAGEMENT), ("csi", CLIENT_STATE)];
-                let further = further.map(|(name, namespace)| element(name, namespace).build());
-                features.append_all(further).append(session.build()).build()
+                let managed = [("sm", STREAM_MANAGEMENT), ("csi", CLIENT_STATE)];
+                let managed = managed.map(|(name, namespace)| element(name, namespace).build());
+                let managed = managed.into_iter().filter(|_| self.is_managed);
+                let features = features.append(element("bind", BIND).build()).append_all(managed);
+                features.append(session.build()).build()
             }
             _ => features.append(Mechanism::offered(self.users.as_deref())).build(),
         }
@@ -95,7 +99,9 @@ impl Login {
             return self.handle_sasl(&received);
         }
         match &self.state {
-            State::Authenticated(_) if received.has_ns(STREAM_MANAGEMENT) => resume(&received),
+            State::Authenticated(_) if self.is_managed && received.has_ns(STREAM_MANAGEMENT) => {
+                resume(&received)
+            }
             State::Authenticated(user) => bind(user, received),
             _ if received.ns() == STREAMS => LoginStep::End(None, StreamError("unsupported-stanza-type")),
             _ => LoginStep::End(None, StreamError("not-authorized")),
@@ -238,7 +244,7 @@ mod tests {
     use crate::xmpp::xml::{CLIENT, parse_document, to_bytes};
 
     fn login() -> Login {
-        Login::new(Jid::parse("b.example").unwrap(), None)
+        Login::new(Jid::parse("b.example").unwrap(), None, true)
     }
 
     fn auth(mechanism: &str, message: &str) -> Element {

@@ -26,14 +26,16 @@ pub(in crate::xmpp) enum NegotiationStep {
     Answer(Element),
     /// The client is answered, and has logged in.
     Bound(Element, Box<ClientSession>),
+    /// The client wants to resume a stream, see [`Negotiation::resume`].
+    Resume(ResumeRequest),
     /// The client is answered, if there is an answer, and the stream ends.
     End(Option<Element>, StreamError),
 }
 
 impl Negotiation {
-    /// Begins with a client at the network address of this principal.
-    pub(in crate::xmpp) fn new(front: Arc<ClientFront>, address: Principal) -> Self {
-        let login = Login::new(front.domain.clone(), front.auth.users().cloned());
+    /// Begins with a client at the network address of this principal. `is_managed`: the stream can be managed and resumed.
+    pub(in crate::xmpp) fn new(front: Arc<ClientFront>, address: Principal, is_managed: bool) -> Self {
+        let login = Login::new(front.domain.clone(), front.auth.users().cloned(), is_managed);
         Self { front, address, login, admission: None }
     }
 
@@ -43,7 +45,7 @@ impl Negotiation {
     }
 
     /// Handles an element of the client.
-    pub(in crate::xmpp) async fn handle(&mut self, received: Element) -> NegotiationStep {
+    pub(in crate::xmpp) fn handle(&mut self, received: Element) -> NegotiationStep {
         let step = match self.login.handle(received) {
             LoginStep::Verify(credentials) => {
                 let outcome = self.front.admit(&credentials, self.address);
@@ -60,14 +62,15 @@ impl Negotiation {
                 }
                 None => NegotiationStep::End(None, StreamError("internal-server-error")),
             },
-            LoginStep::Resume(request) => self.resume(&request).await,
+            LoginStep::Resume(request) => NegotiationStep::Resume(request),
             LoginStep::End(answer, error) => NegotiationStep::End(answer, error),
             // It is what `verified` answers to.
             LoginStep::Verify(_) => NegotiationStep::End(None, StreamError("internal-server-error")),
         }
     }
 
-    async fn resume(&mut self, request: &ResumeRequest) -> NegotiationStep {
+    /// Resumes a stream.
+    pub(super) async fn resume(&mut self, request: &ResumeRequest) -> NegotiationStep {
         match ClientSession::resume(&self.front, request, &mut self.admission, self.address).await {
             Ok((session, answer)) => NegotiationStep::Bound(answer, session),
             Err(error) => NegotiationStep::Answer(refusal(&error)),

@@ -4,6 +4,7 @@
 
 use std::future::pending;
 use std::sync::Arc;
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use futures_util::FutureExt;
@@ -16,6 +17,7 @@ use super::resumption::StreamPlace;
 use super::{AdmittedClient, ClientFront};
 use crate::auth::Grants;
 use crate::budget::{Charge, OpenCharge};
+use crate::hub::Waiter;
 use crate::stream::Principal;
 use crate::xmpp::jid::Jid;
 use crate::xmpp::service::{DISCO_INFO, PING};
@@ -117,16 +119,8 @@ impl ClientSession {
         }
         let is_stanza = received.has_ns(CLIENT) && matches!(received.name(), "iq" | "message" | "presence");
         self.is_busy = true;
-        let stanzas = match received.attr("to").map(Jid::parse) {
-            // What has no address is for the account (RFC 6120, section 10.3.3), as are requests to the bare address.
-            None => self.handle_for_account(received),
-            Some(Ok(to)) if to == self.service.name => self.handle_for_service(received).await,
-            Some(Ok(to)) if to == self.who.jid.bare() => self.handle_for_account(received),
-            Some(_) => self.refuse(&received, &StanzaError::service_unavailable()),
-        };
+        let encoded = self.handle_stanza(received).await;
         self.is_busy = false;
-        let encoded = stanzas.into_iter().map(|stanza| self.service.encode(stanza, CLIENT));
-        let encoded: Vec<_> = encoded.filter(|bytes| !bytes.is_empty()).collect();
         if let Some(acks) = &mut self.acks {
             encoded.iter().for_each(|_| acks.sent());
             if is_stanza {
@@ -134,6 +128,19 @@ impl ClientSession {
             }
         }
         Ok(encoded)
+    }
+
+    /// Handles a stanza of a client without stream management. Returns the bytes of the stanzas that answer it.
+    pub(in crate::xmpp) async fn handle_stanza(&self, stanza: Element) -> Vec<Vec<u8>> {
+        let stanzas = match stanza.attr("to").map(Jid::parse) {
+            // What has no address is for the account (RFC 6120, section 10.3.3), as are requests to the bare address.
+            None => self.handle_for_account(stanza),
+            Some(Ok(to)) if to == self.service.name => self.handle_for_service(stanza).await,
+            Some(Ok(to)) if to == self.who.jid.bare() => self.handle_for_account(stanza),
+            Some(_) => self.refuse(&stanza, &StanzaError::service_unavailable()),
+        };
+        let encoded = stanzas.into_iter().map(|stanza| self.service.encode(stanza, CLIENT));
+        encoded.filter(|bytes| !bytes.is_empty()).collect()
     }
 
     /// Takes what the client says about itself (XEP-0352, section 4.2). What has waited until it is active is sent before it is answered
@@ -195,12 +202,30 @@ impl ClientSession {
         returned(stanza, &self.who.jid, error).into_iter().collect()
     }
 
+    /// Whether there may be messages for the client.
+    pub(in crate::xmpp) fn has_messages(&self) -> bool {
+        self.service.subscriptions.with(|table| table.has_due())
+    }
+
+    /// Poll form of [`changed`](Self::changed), for state machines that are not futures. `waiter` must be dropped together with the session.
+    pub(in crate::xmpp) fn poll_changed(&self, waiter: &mut Waiter, cx: &mut Context<'_>) -> Poll<()> {
+        while !self.has_messages() {
+            ready!(self.service.subscriptions.poll_changed(waiter, cx, CHANGED_MAX));
+        }
+        Poll::Ready(())
+    }
+
+    /// When streams that could not be read are read again, for callers of [`poll_changed`](Self::poll_changed). `None`: there are none.
+    pub(in crate::xmpp) fn retry_at(&self) -> Option<Instant> {
+        self.service.subscriptions.retry_at()
+    }
+
     /// Waits until there may be messages to send to the client. Cancel safe.
     pub(in crate::xmpp) async fn changed(&self) {
         if !self.has_room() {
             return pending().await;
         }
-        while !self.service.subscriptions.with(|table| table.has_due()) {
+        while !self.has_messages() {
             self.service.subscriptions.changed(CHANGED_MAX).await;
         }
         if let ClientActivity::Inactive { next_batch } = self.activity {
@@ -215,6 +240,23 @@ impl ClientSession {
 
     fn has_room(&self) -> bool {
         self.acks.as_ref().is_none_or(StreamAcks::has_room)
+    }
+
+    /// The same as [`next_messages`](Self::next_messages) for a client without stream management.
+    pub(in crate::xmpp) async fn next_stanzas(&self) -> Vec<Vec<u8>> {
+        let Some(due) = self.service.subscriptions.with(|table| table.take_due()) else { return Vec::new() };
+        let notifications = self.service.deliver(&due).await;
+        self.confirm_sent();
+        let encoded = notifications.into_iter().map(|one| self.service.encode(one.stanza, CLIENT));
+        encoded.filter(|bytes| !bytes.is_empty()).collect()
+    }
+
+    /// What was sent counts as received: nobody sends it again over another connection.
+    fn confirm_sent(&self) {
+        self.service.subscriptions.with(|table| {
+            let sent = table.unconfirmed();
+            table.confirm(sent);
+        });
     }
 
     /// Returns the bytes of stanzas with the next messages of one subscription, which count as sent.
@@ -241,11 +283,7 @@ impl ClientSession {
             self.charge_unacknowledged();
             sent.extend(self.acks.as_mut().and_then(StreamAcks::ask).as_ref().map(to_bytes));
         } else {
-            // Nobody sends them again over another connection.
-            self.service.subscriptions.with(|table| {
-                let sent = table.unconfirmed();
-                table.confirm(sent);
-            });
+            self.confirm_sent();
         }
         if matches!(self.activity, ClientActivity::Inactive { .. })
             && !self.service.subscriptions.with(|table| table.has_due())

@@ -115,7 +115,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> XmppSocket<S> {
 
     /// Negotiates the stream until the client has an address. Returns the session, and an answer that is still to be sent.
     async fn log_in(&mut self, address: Principal) -> Result<(Box<ClientSession>, Vec<u8>), End> {
-        let mut negotiation = Negotiation::new(self.front.clone(), address);
+        let mut negotiation = Negotiation::new(self.front.clone(), address, true);
         loop {
             let ClientFrame::Element(received) = self.receive().await? else { continue };
             if received.is("open", FRAMING) {
@@ -126,7 +126,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> XmppSocket<S> {
             if !self.is_open || received.ns() == FRAMING {
                 return Err(end_of(&received));
             }
-            match negotiation.handle(received).await {
+            let step = match negotiation.handle(received) {
+                NegotiationStep::Resume(request) => negotiation.resume(&request).await,
+                step => step,
+            };
+            match step {
                 NegotiationStep::Answer(answer) => self.send([to_bytes(&answer)]).await?,
                 NegotiationStep::Bound(answer, session) => {
                     self.frame_bytes_max = self.front.limits.xmpp_stanza_bytes_max;
@@ -138,6 +142,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> XmppSocket<S> {
                     self.send(answer.as_ref().map(to_bytes)).await?;
                     return Err(End::Error(error));
                 }
+                // It is what `resume` answers to.
+                NegotiationStep::Resume(_) => return Err(End::Error(StreamError("internal-server-error"))),
             }
         }
     }

@@ -1,0 +1,141 @@
+//! [`SessionState`]: what a BOSH session has of its client's requests, and for them. Without IO.
+
+use std::collections::VecDeque;
+use std::task::Waker;
+use std::time::Duration;
+
+use bytes::Bytes;
+use minidom::Element;
+use tokio::time::Instant;
+
+use super::body::{RequestBody, ResponseBody};
+use super::window::RidWindow;
+use crate::budget::Charge;
+use crate::hub::Waiter;
+use crate::xmpp::client::Negotiation;
+
+/// Estimated memory of a session without a connection, in bytes.
+pub(super) const SESSION_BYTES: u64 = 1536;
+
+/// An element takes more memory than its XML.
+const ELEMENT_FACTOR: usize = 4;
+
+/// Size of stanzas for the client from which on no more are made until it has taken them.
+pub(super) const OUT_BYTES_MAX: usize = 64 * 1024;
+
+/// The state of a session.
+pub(super) struct SessionState {
+    pub(super) window: RidWindow,
+    /// `None`: the client has logged in.
+    pub(super) login: Option<Box<PendingLogin>>,
+    /// What the client has sent and is not handled yet.
+    pub(super) inbox: VecDeque<Unhandled>,
+    /// Size of the bodies that it came in.
+    pub(super) inbox_bytes: usize,
+    /// Stanzas for the client.
+    pub(super) out: Vec<u8>,
+    /// The request that waits for its response, unless its connection is lost.
+    pub(super) parked: Option<ParkedConnection>,
+    pub(super) early: Option<Box<EarlyRequest>>,
+    /// Waits for messages for the client.
+    pub(super) waiter: Waiter,
+    /// The task of the session runs.
+    pub(super) is_working: bool,
+    /// When the session ends if no request waits until then.
+    pub(super) idle_until: Instant,
+    /// When the last request was taken.
+    pub(super) last_arrival: Instant,
+    /// The last request only asked for news, and there were none.
+    pub(super) has_asked_in_vain: bool,
+    /// How long a request waits.
+    pub(super) wait: Duration,
+    /// Requests may wait.
+    pub(super) holds: bool,
+    /// The client wants to be told which requests have arrived.
+    pub(super) acks: bool,
+    /// Distinguishes connections that wait for the response to one request.
+    pub(super) next_connection: u32,
+    /// The response to all requests once the session has ended.
+    pub(super) end: Option<Box<Bytes>>,
+    pub(super) charge: Charge,
+}
+
+/// A client that has not logged in.
+pub(super) struct PendingLogin {
+    pub(super) negotiation: Negotiation,
+    pub(super) until: Instant,
+}
+
+/// A connection that waits for the response to a request.
+pub(super) struct ParkedConnection {
+    pub(super) connection: u32,
+    pub(super) waker: Option<Waker>,
+    pub(super) deadline: Instant,
+    /// For how long its client then sends nothing.
+    pub(super) pause: Option<Duration>,
+    /// It is answered even if there is nothing to send.
+    pub(super) is_released: bool,
+}
+
+/// A request that has overtaken the one before it.
+pub(super) struct EarlyRequest {
+    pub(super) body: RequestBody,
+    pub(super) parked: ParkedConnection,
+}
+
+/// Something that the client has sent.
+pub(super) enum Unhandled {
+    Element(Element),
+    Restart,
+    Terminate,
+}
+
+impl SessionState {
+    pub(super) fn new_parked(&mut self) -> ParkedConnection {
+        self.next_connection = self.next_connection.wrapping_add(1);
+        let deadline = Instant::now() + self.wait;
+        ParkedConnection {
+            connection: self.next_connection,
+            waker: None,
+            deadline,
+            pause: None,
+            is_released: false,
+        }
+    }
+
+    /// No request waits any more. The client has to come back within its pause or, if it has announced none, within `inactivity`.
+    pub(super) fn leave(&mut self, now: Instant, inactivity: Duration) {
+        let pause = self.parked.take().and_then(|parked| parked.pause);
+        self.idle_until = now + pause.unwrap_or(inactivity);
+    }
+
+    /// The response to the last request that was taken, while `newest` is the last one that has arrived in order.
+    pub(super) fn response(&mut self, payload: &[u8], newest: u64) -> Bytes {
+        self.has_asked_in_vain &= payload.is_empty();
+        if self.acks && newest > self.window.taken() {
+            return ResponseBody::new().with("ack", newest).with_payload(payload);
+        }
+        if payload.is_empty() { ResponseBody::empty() } else { ResponseBody::new().with_payload(payload) }
+    }
+
+    pub(super) fn update_charge(&mut self) {
+        let early = self.early.as_ref().map_or(0, |early| early.body.bytes);
+        let elements = ELEMENT_FACTOR * (self.inbox_bytes + early);
+        self.charge.set(SESSION_BYTES + (elements + self.out.len() + self.window.bytes()) as u64);
+    }
+}
+
+impl ParkedConnection {
+    pub(super) fn wake(&mut self) {
+        if let Some(waker) = self.waker.take() {
+            waker.wake();
+        }
+    }
+}
+
+/// Wakes the connection of a request that no longer waits.
+pub(super) fn wake(parked: Option<ParkedConnection>) {
+    if let Some(mut parked) = parked {
+        parked.wake();
+    }
+}

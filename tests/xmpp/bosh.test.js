@@ -1,0 +1,265 @@
+// Clients that talk in HTTP requests (BOSH, XEP-0124): strophe.js in a browser and stanza, and requests that are lost, repeated and late.
+import assert from "node:assert/strict"
+import { execFileSync } from "node:child_process"
+import { once } from "node:events"
+import { mkdtemp, readFile, rm } from "node:fs/promises"
+import { createRequire } from "node:module"
+import { connect } from "node:net"
+import { tmpdir } from "node:os"
+import { join } from "node:path"
+import { test } from "node:test"
+import mqtt from "mqtt"
+import { chromium } from "playwright-core"
+import { startBrowser } from "../browser/chromium.js"
+import { start } from "../conformance/gateway.js"
+import { Bosh, DOMAIN, itemsOf } from "./bosh.js"
+
+const require = createRequire(import.meta.url)
+const stanza = require("stanza")
+
+// What hangs has failed.
+const options = { timeout: 60_000 }
+
+async function gatewayOf(context, further = [], mqttAddress = undefined) {
+  const gateway = await start("127.0.0.1:0", ["--xmpp-domain", DOMAIN, ...further], mqttAddress)
+  context.after(() => gateway.stop())
+  gateway.bosh = `${gateway.url}/v1/bosh`
+  gateway.stream = (name) => `${gateway.url}/v1/stream/${name}`
+  gateway.append = async (name, body) => {
+    const answer = await fetch(`${gateway.stream(name)}?create=1`, { method: "POST", body, headers: { "content-type": "application/json" } })
+    assert(answer.ok, `answered ${answer.status}`)
+  }
+  gateway.read = async (name) => (await fetch(gateway.stream(name))).json()
+  gateway.metric = async (name) => {
+    const text = await (await fetch(`${gateway.admin}/metrics`)).text()
+    return Number(text.match(new RegExp(`^pollgate_${name} (.*)$`, "m"))[1])
+  }
+  return gateway
+}
+
+async function until(condition) {
+  while (!(await condition())) await new Promise((wait) => setTimeout(wait, 20))
+}
+
+const numbers = (count) => Array.from({ length: count }, (_, n) => n)
+
+test("strophe.js in a page of another origin publishes and is notified, in order and once", options, async (context) => {
+  const { browser, origin, close } = await startBrowser(chromium)
+  context.after(close)
+  const gateway = await gatewayOf(context, ["--origin", origin], "127.0.0.1:0")
+  const page = await browser.newPage()
+  await page.goto(origin)
+  const strophe = join(require.resolve("strophe.js"), "../strophe.umd.cjs")
+  await page.addScriptTag({ content: await readFile(strophe, "utf8") })
+  const heard = []
+  await page.exposeFunction("heard", (content) => heard.push(content))
+  const listener = await mqtt.connectAsync(`mqtt://${gateway.mqtt}`)
+  context.after(() => listener.end(true))
+  const over_mqtt = []
+  listener.on("message", (_, payload) => over_mqtt.push(Number(payload)))
+  await gateway.append("a", "0")
+  await listener.subscribeAsync("a", { qos: 1 })
+  await page.evaluate(async ({ url, domain }) => {
+    const { Strophe, $iq } = globalThis.strophe ?? globalThis
+    const connection = (globalThis.connection = new Strophe.Connection(url))
+    connection.addHandler((message) => {
+      for (const json of message.getElementsByTagName("json")) globalThis.heard(Number(json.textContent))
+      return true
+    }, null, "message")
+    await new Promise((resolve, reject) => {
+      connection.connect(`alice@${domain}`, "any", (status, why) => {
+        if (status === Strophe.Status.CONNECTED) resolve()
+        if ([Strophe.Status.CONNFAIL, Strophe.Status.AUTHFAIL, Strophe.Status.ERROR].includes(status)) reject(new Error(`${status} ${why}`))
+      })
+    })
+    globalThis.ask = (child) => {
+      const iq = $iq({ type: "set", to: domain }).c("pubsub", { xmlns: "http://jabber.org/protocol/pubsub" })
+      child(iq)
+      return new Promise((resolve, reject) => connection.sendIQ(iq, resolve, (error) => reject(new Error(error.outerHTML))))
+    }
+    await globalThis.ask((iq) => iq.c("subscribe", { node: "a", jid: connection.jid }))
+  }, { url: gateway.bosh, domain: DOMAIN })
+  for (const n of numbers(10)) {
+    if (n % 3 === 0) await gateway.append("a", String(n + 1))
+    if (n % 3 === 1) await listener.publishAsync("a", String(n + 1), { qos: 1 })
+    if (n % 3 === 2) {
+      await page.evaluate((content) => globalThis.ask((iq) => iq.c("publish", { node: "a" }).c("item").c("json", { xmlns: "urn:xmpp:json:0" }).t(content)), String(n + 1))
+    }
+  }
+  const expected = numbers(10).map((n) => n + 1)
+  await until(() => heard.length >= 10 && over_mqtt.length >= 10)
+  assert.deepEqual(heard, expected)
+  assert.deepEqual(over_mqtt.filter((n) => n > 0), expected)
+  assert.deepEqual(await gateway.read("a"), [0, ...expected])
+  await page.evaluate(() => globalThis.connection.disconnect())
+  await until(async () => (await gateway.metric("xmpp_bosh_sessions")) === 0)
+})
+
+test("stanza logs in, publishes and is notified", options, async (context) => {
+  const gateway = await gatewayOf(context)
+  const client = stanza.createClient({
+    jid: `carol@${DOMAIN}`, password: "any", server: DOMAIN, autoReconnect: false, transports: { bosh: gateway.bosh, websocket: false },
+  })
+  client.connect()
+  await once(client, "session:started")
+  await client.publish(DOMAIN, "a", { itemType: "urn:xmpp:json:0", json: { n: 0 } })
+  await client.subscribeToNode(DOMAIN, "a")
+  for (const n of [1, 2]) {
+    const notified = once(client, "pubsub:published")
+    await gateway.append("a", `{"n":${n}}`)
+    const [{ pubsub }] = await notified
+    assert.equal(pubsub.items.node, "a")
+  }
+  assert.deepEqual(await gateway.read("a"), [{ n: 0 }, { n: 1 }, { n: 2 }])
+  const ended = once(client, "disconnected")
+  client.disconnect()
+  await ended
+})
+
+test("a repeated request is performed once and answered with the same bytes", options, async (context) => {
+  const gateway = await gatewayOf(context)
+  const client = await Bosh.loggedIn(context, gateway.bosh, "alice")
+  const publication = client.publication("a", "1")
+  const answered = await client.next("", publication)
+  assert.match(answered, /type=["']result/)
+  for (const _ of numbers(3)) assert.equal(await client.send(client.rid, "", publication), answered)
+  assert.deepEqual(await gateway.read("a"), [1])
+})
+
+test("of two requests that wait the older one is released, and late ones come in order", options, async (context) => {
+  const gateway = await gatewayOf(context)
+  const client = await Bosh.loggedIn(context, gateway.bosh, "alice")
+  const waiting = client.next()
+  const publications = [1, 2, 3].map((n) => client.publication("a", String(n)))
+  const newer = client.next("", publications[0])
+  assert.doesNotMatch(await waiting, /<iq/)
+  assert.match(await newer, /<iq/)
+  const { rid } = client
+  const early = client.send(rid + 2, "", publications[2])
+  const late = client.send(rid + 1, "", publications[1])
+  await Promise.all([early, late])
+  assert.deepEqual(await gateway.read("a"), [1, 2, 3])
+})
+
+test("a client whose connections break again and again loses nothing and reads nothing twice", options, async (context) => {
+  const gateway = await gatewayOf(context)
+  await gateway.append("a", "0")
+  const client = await Bosh.loggedIn(context, gateway.bosh, "alice")
+  await client.subscribe("a")
+  const count = 60
+  const heard = []
+  const reading = (async () => {
+    for (client.rid++; heard.length < count; client.rid++) {
+      for (;;) {
+        // Some connections break before the response comes, and some while it comes.
+        const broken = new AbortController()
+        const breaking = Math.random() < 0.5 ? setTimeout(() => broken.abort(), Math.random() * 15) : undefined
+        const body = await client.send(client.rid, "", "", broken.signal).catch(() => undefined)
+        clearTimeout(breaking)
+        if (body === undefined) continue
+        assert.doesNotMatch(body, /terminate/)
+        heard.push(...itemsOf(body).map(({ content }) => Number(content)))
+        break
+      }
+    }
+  })()
+  for (const n of numbers(count)) await gateway.append("a", String(n + 1))
+  await reading
+  assert.deepEqual(heard, numbers(count).map((n) => n + 1))
+})
+
+test("a connection that is half open does not keep what is sent", options, async (context) => {
+  const gateway = await gatewayOf(context)
+  await gateway.append("a", "0")
+  const client = await Bosh.loggedIn(context, gateway.bosh, "alice")
+  await client.subscribe("a")
+  // The client has gone to another network: nothing tells the gateway.
+  const [host, port] = gateway.address.split(":")
+  const gone = connect(Number(port), host)
+  context.after(() => gone.destroy())
+  const body = `<body xmlns='http://jabber.org/protocol/httpbind' rid='${++client.rid}' sid='${client.sid}'/>`
+  gone.write(`POST /v1/bosh HTTP/1.1\r\nhost: ${gateway.address}\r\ncontent-length: ${body.length}\r\n\r\n${body}`)
+  await new Promise((sent) => gone.write("", sent))
+  const again = client.send(client.rid)
+  await until(async () => (await gateway.metric("xmpp_bosh_requests_repeated_total")) === 1)
+  await gateway.append("a", "1")
+  assert.deepEqual(itemsOf(await again).map(({ content }) => content), ["1"])
+})
+
+test("a client that has slept too long goes on from the archive", options, async (context) => {
+  const gateway = await gatewayOf(context, ["--limit", "bosh_inactivity=1s"])
+  await gateway.append("a", "0")
+  const client = await Bosh.loggedIn(context, gateway.bosh, "alice")
+  await client.subscribe("a")
+  const notified = client.next()
+  await gateway.append("a", "1")
+  const [{ id }] = itemsOf(await notified)
+  await until(async () => (await gateway.metric("xmpp_bosh_sessions")) === 0)
+  await gateway.append("a", "[2,3]")
+  assert.match(await client.next(), /type='terminate' condition='item-not-found'/)
+  const again = await Bosh.loggedIn(context, gateway.bosh, "alice")
+  await again.subscribe("a")
+  assert.deepEqual((await again.archive("a", id)).map(({ content }) => content), ["2", "3"])
+})
+
+test("after a kill of the gateway a client loses nothing and reads nothing twice", options, async (context) => {
+  const folder = await mkdtemp(join(tmpdir(), "pollgate-"))
+  context.after(() => rm(folder, { recursive: true }))
+  const further = ["--store", join(folder, "data")]
+  const gateway = await gatewayOf(context, further)
+  await gateway.append("a", "0")
+  const client = await Bosh.loggedIn(context, gateway.bosh, "alice")
+  await client.subscribe("a")
+  const waiting = client.next()
+  await gateway.append("a", "1")
+  const heard = itemsOf(await waiting)
+  const lost = client.next().catch((error) => error)
+  await gateway.append("a", "2")
+  await gateway.stop()
+  const body = await lost
+  if (typeof body === "string") heard.push(...itemsOf(body))
+  const next = await gatewayOf(context, further)
+  await next.append("a", "3")
+  client.url = next.bosh
+  assert.match(await client.next(), /condition='item-not-found'/)
+  const again = await Bosh.loggedIn(context, next.bosh, "alice")
+  heard.push(...(await again.archive("a", heard.at(-1).id)))
+  assert.deepEqual(heard.map(({ content }) => content), ["1", "2", "3"])
+})
+
+test("a token gives its rights, and the session ends when it is revoked", options, async (context) => {
+  const folder = await mkdtemp(join(tmpdir(), "pollgate-"))
+  context.after(() => rm(folder, { recursive: true }))
+  const command = (...words) => execFileSync(process.env.GATEWAY_BINARY, words, { encoding: "utf8" }).trim()
+  command("keygen", join(folder, "key"))
+  const token = command("token", "--key-file", join(folder, "key"), "--subject", "anna", "--read", "open/#", "--append", "open/#", "--create", "open/#")
+  const gateway = await gatewayOf(context, ["--auth", join(folder, "key")])
+  const client = await Bosh.loggedIn(context, gateway.bosh, "alice", token)
+  assert.match(await client.next("", client.publication("open/a", "1")), /type=["']result/)
+  assert.match(await client.next("", client.publication("closed", "1")), /<forbidden/)
+  const other = await Bosh.opened(context, gateway.bosh)
+  const wrong = `<auth xmlns='urn:ietf:params:xml:ns:xmpp-sasl' mechanism='PLAIN'>${btoa("\0alice\0wrong")}</auth>`
+  assert.match(await other.next("", wrong), /<not-authorized/)
+  const waiting = client.next()
+  const revoked = await fetch(`${gateway.admin}/revocations`, { method: "POST", body: '{"sub":"anna"}' })
+  assert(revoked.ok, `answered ${revoked.status}`)
+  assert.match(await waiting, /type='terminate' condition='remote-stream-error'.*<not-authorized/)
+})
+
+test("clients are told to come back while their gateway drains", options, async (context) => {
+  const gateway = await gatewayOf(context, ["--limit", "drain_spread=100ms"])
+  const client = await Bosh.loggedIn(context, gateway.bosh, "alice")
+  const waiting = client.next()
+  const drained = gateway.drain()
+  assert.match(await waiting, /type='terminate' condition='system-shutdown'/)
+  assert.equal(await drained, 0)
+})
+
+test("pages of other origins and other methods are refused", options, async (context) => {
+  const gateway = await gatewayOf(context)
+  const ask = async (method, headers = {}) => (await fetch(gateway.bosh, { method, headers })).status
+  assert.equal(await ask("GET"), 405)
+  assert.equal(await ask("POST", { origin: "https://evil.example" }), 403)
+  assert.equal(await ask("OPTIONS", { origin: "https://evil.example", "access-control-request-method": "POST" }), 403)
+  assert.equal(await ask("POST"), 200)
+})
