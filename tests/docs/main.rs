@@ -53,6 +53,7 @@ documents! {
     security: "docs/security.md", IsStarted;
     wake_ups: "docs/wake-ups.md", IsStarted;
     subscriptions: "docs/subscriptions.md", Runs;
+    xmpp: "docs/xmpp.md", IsStarted;
 }
 
 /// Folders with documents, relative to the repository.

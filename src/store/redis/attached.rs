@@ -115,7 +115,7 @@ impl AttachedStreams {
     }
 
     /// Keeps the metadata that a read has found, unless there were news since it began.
-    pub(super) fn keep(&self, name: &StreamName, seen: NewsSeen, head: &StreamHead) {
+    pub(super) fn store_head(&self, name: &StreamName, seen: NewsSeen, head: &StreamHead) {
         let mut streams = self.streams.lock();
         if let Some(readers) = streams.get_mut(name)
             && seen

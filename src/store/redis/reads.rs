@@ -112,7 +112,7 @@ impl SharedStore {
         let mut reply = self.ask(name, &call).await?;
         let head = reply.head().ok_or(Failure::Unreadable)?;
         if let Some(seen) = seen {
-            self.attached.keep(name, seen, &head);
+            self.attached.store_head(name, seen, &head);
         }
         let from = head.locate(start)?;
         let records = reply.take(1).and_then(items).ok_or(Failure::Unreadable)?;

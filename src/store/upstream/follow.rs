@@ -81,8 +81,8 @@ pub(super) async fn follow(shared: Arc<UpstreamShared>, client: Client, listener
     }
 }
 
-/// What a subscription tells.
-enum Heard {
+/// What happens to a subscription.
+enum SubscriptionEvent {
     /// It has a position in each of its streams.
     Positioned,
     Item(Item),
@@ -108,8 +108,8 @@ async fn subscribe(
         let mut awaits_position = streams.iter().any(|name| !positioned.contains(name));
         let mut subscription = client.subscribe(streams.iter().map(StreamName::as_str), start);
         loop {
-            let heard = tokio::select! {
-                heard = hear(&mut subscription, awaits_position.then_some(token.as_ref())) => heard,
+            let event = tokio::select! {
+                event = next_event(&mut subscription, awaits_position.then_some(token.as_ref())) => event,
                 changed = names.changed() => {
                     if changed.is_err() {
                         return;
@@ -125,18 +125,18 @@ async fn subscribe(
                 }
             };
             while tails.try_join_next().is_some() {}
-            match heard {
-                Heard::Positioned => {
+            match event {
+                SubscriptionEvent::Positioned => {
                     (awaits_position, failures) = (false, 0);
                     positioned.clone_from(&streams);
                     tails.spawn(follower.clone().begin_all(streams.clone()));
                 }
-                Heard::Item(item) => {
+                SubscriptionEvent::Item(item) => {
                     if let Some(name) = follower.take(item) {
                         tails.spawn(follower.clone().begin_all([name].into()));
                     }
                 }
-                Heard::End => {
+                SubscriptionEvent::End => {
                     failures += 1;
                     (token, positioned) = (None, HashSet::new());
                     streams
@@ -151,21 +151,24 @@ async fn subscribe(
     }
 }
 
-/// Waits for the next thing that a subscription tells. With `before`, the resume token at its beginning, also until that changes.
-async fn hear(subscription: &mut Subscription, before: Option<Option<&ResumeToken>>) -> Heard {
+/// Waits for the next event of a subscription. With `before`, the resume token at its beginning, also until that changes.
+async fn next_event(
+    subscription: &mut Subscription,
+    before: Option<Option<&ResumeToken>>,
+) -> SubscriptionEvent {
     std::future::poll_fn(|context| match Pin::new(&mut *subscription).poll_next(context) {
         Poll::Ready(Some(Item::Refused(refusal))) => {
             tracing::warn!(%refusal, "the upstream gateway refuses to be followed; trying again");
-            Poll::Ready(Heard::End)
+            Poll::Ready(SubscriptionEvent::End)
         }
         Poll::Ready(Some(Item::Untrusted(error))) => {
             tracing::warn!(%error, "the upstream gateway is not trusted; trying again");
-            Poll::Ready(Heard::End)
+            Poll::Ready(SubscriptionEvent::End)
         }
-        Poll::Ready(Some(item)) => Poll::Ready(Heard::Item(item)),
-        Poll::Ready(None) => Poll::Ready(Heard::End),
+        Poll::Ready(Some(item)) => Poll::Ready(SubscriptionEvent::Item(item)),
+        Poll::Ready(None) => Poll::Ready(SubscriptionEvent::End),
         Poll::Pending if before.is_some_and(|before| before != subscription.resume_token()) => {
-            Poll::Ready(Heard::Positioned)
+            Poll::Ready(SubscriptionEvent::Positioned)
         }
         Poll::Pending => Poll::Pending,
     })

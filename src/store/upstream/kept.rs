@@ -56,7 +56,7 @@ impl KeptMessages {
 
     /// Keeps messages in place of those that they contain, and of merged ones that they overlap. Messages that overlap
     /// others are not kept. The oldest ones make room.
-    pub(super) fn keep(&mut self, start: Position, payload: Payload, is_merged: bool, at: SystemTime) {
+    pub(super) fn insert(&mut self, start: Position, payload: Payload, is_merged: bool, at: SystemTime) {
         let record = Record { start, ..Record::of(payload, None, at) };
         let (end, bytes) = (record.end(), record.bytes());
         let before = self.records.range(..start).next_back();

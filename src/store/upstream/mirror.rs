@@ -211,7 +211,7 @@ impl Mirror {
         // A message without bytes takes a position of which the message behind it does not know.
         if state.following == Following::Live && (before == Some(start) || state.kept.ends_at(start)) {
             let is_merged = state.encoding() == Some(Encoding::Text);
-            state.keep(start, payload, is_merged, at);
+            state.insert(start, payload, is_merged, at);
         }
         state.news()
     }
@@ -229,7 +229,7 @@ impl Mirror {
             state.encoding() != Some(Encoding::Text) || std::str::from_utf8(payload.bytes()).is_ok();
         state.move_tail(next, closed);
         if is_same_epoch && is_whole {
-            state.keep(start, payload.clone(), false, at);
+            state.insert(start, payload.clone(), false, at);
         }
     }
 
@@ -281,7 +281,7 @@ impl Mirror {
         }
         let mut start = page.from;
         for part in &page.parts {
-            state.keep(start, part.clone(), false, at);
+            state.insert(start, part.clone(), false, at);
             start = start.after(part.positions());
         }
     }
@@ -423,8 +423,8 @@ impl MirrorState {
     }
 
     /// Keeps messages, and forgets those that the parent's retention by number has trimmed.
-    fn keep(&mut self, start: Position, payload: Payload, is_merged: bool, at: SystemTime) {
-        self.kept.keep(start, payload, is_merged, at);
+    fn insert(&mut self, start: Position, payload: Payload, is_merged: bool, at: SystemTime) {
+        self.kept.insert(start, payload, is_merged, at);
         let (Some(description), Some(tail)) = (&self.description, &self.tail) else { return };
         if let Some(max) = description.retention.messages_max
             && description.content_type.is_json()
