@@ -1,10 +1,15 @@
 //! [`Home`]: the present address of the gateway. Clients that lose the gateway wait here for the next one.
 
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use tokio::sync::watch;
+use tokio::time::timeout;
 
 use crate::world::{Connection, Gateway};
+
+/// Pause before another attempt to connect to the same address.
+const RECONNECT: Duration = Duration::from_millis(50);
 
 /// The gateway's address; `None` during an outage.
 #[derive(Debug, Clone, Default)]
@@ -21,6 +26,12 @@ impl Home {
         self.0.send_replace(None);
     }
 
+    /// Waits until the gateway has another address than this.
+    pub(crate) async fn has_moved(&self, from: SocketAddr) {
+        let has_moved = |place: &Option<SocketAddr>| place.is_some_and(|address| address != from);
+        self.0.subscribe().wait_for(has_moved).await.expect("self keeps it open");
+    }
+
     /// Connects to the gateway, or waits for the next one.
     pub(crate) async fn connect(&self) -> Connection {
         let mut place = self.0.subscribe();
@@ -29,7 +40,8 @@ impl Home {
             if let Ok(connection) = Connection::try_open(address.expect("it is some")).await {
                 return connection;
             }
-            place.changed().await.expect("self keeps it open");
+            // A connection to a gateway that runs may fail, too.
+            let _same_place = timeout(RECONNECT, place.changed()).await;
         }
     }
 }

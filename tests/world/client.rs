@@ -133,6 +133,11 @@ impl Connection {
         Self::of(TcpStream::connect(address).await?, address).await
     }
 
+    /// The address of the gateway.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
     /// Opens another connection to the same address.
     pub async fn again(&self) -> Self {
         Self::open(self.address).await
