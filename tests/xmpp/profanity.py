@@ -9,6 +9,7 @@ import os
 import pty
 import re
 import select
+import signal
 import struct
 import sys
 import termios
@@ -38,6 +39,16 @@ def main(host, port, jid, password, folder):
     if child == 0:
         places = {"HOME": folder, "XDG_CONFIG_HOME": folder, "XDG_DATA_HOME": folder, "TERM": "xterm", "LANG": "C.UTF-8"}
         os.execvpe("profanity", ["profanity", "--account", "user"], {**os.environ, **places})
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit())
+    try:
+        relay(terminal)
+    finally:
+        # It writes into its folder until it has ended.
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+
+
+def relay(terminal):
     fcntl.ioctl(terminal, termios.TIOCSWINSZ, struct.pack("HHHH", ROWS, COLUMNS, 0, 0))
     while True:
         readable, _, _ = select.select([terminal, sys.stdin], [], [])
@@ -53,8 +64,6 @@ def main(host, port, jid, password, folder):
             if not line:
                 break
             os.write(terminal, line.replace(b"\n", b"\r"))
-    os.close(terminal)
-    os.waitpid(child, 0)
 
 
 main(*sys.argv[1:])

@@ -42,12 +42,8 @@ test("profanity finds the service, subscribes from its XML console, and shows wh
   await world.create("a/b")
   const [host, port, jid, password] = world.server.login("alice")
   const command = [join(folder, "profanity.py"), host, port, jid, password, join(world.folder, "profanity")]
-  const profanity = spawn("python3", command, { stdio: ["pipe", "pipe", "inherit"] })
+  const profanity = spawn("python3", command, { stdio: ["pipe", "pipe", "inherit"], timeout: 50_000 })
   const exited = once(profanity, "exit")
-  context.after(async () => {
-    profanity.kill()
-    await exited
-  })
   let shown = ""
   profanity.stdout.on("data", (bytes) => (shown += bytes))
   const shows = async (wanted) => {
@@ -55,15 +51,21 @@ test("profanity finds the service, subscribes from its XML console, and shows wh
     shown = ""
   }
   const types = (line) => profanity.stdin.write(`${line}\n`)
-  await shows(/logged in successfully/)
-  types(`/disco items ${SERVICE}`)
-  await shows(/Service discovery items for streams\.localhost:[^]*streams\.localhost/)
-  types("/xmlconsole")
-  await shows(/XML Console/)
-  types(
-    `<iq id='1' type='set' to='${SERVICE}'><pubsub xmlns='http://jabber.org/protocol/pubsub'><subscribe node='a/b' jid='${jid}'/></pubsub></iq>`,
-  )
-  await shows(/RECV:[^]*subscription="subscribed"/)
-  const offset = await world.append("a/b", '{"n":1}')
-  await shows(new RegExp(`RECV:[^]*<item id="${offset}"><json xmlns="urn:xmpp:json:0">{&quot;n&quot;:1}</json>`))
+  try {
+    await shows(/logged in successfully/)
+    types(`/disco items ${SERVICE}`)
+    await shows(/Service discovery items for streams\.localhost:[^]*streams\.localhost/)
+    types("/xmlconsole")
+    await shows(/XML Console/)
+    types(
+      `<iq id='1' type='set' to='${SERVICE}'><pubsub xmlns='http://jabber.org/protocol/pubsub'><subscribe node='a/b' jid='${jid}'/></pubsub></iq>`,
+    )
+    await shows(/RECV:[^]*subscription="subscribed"/)
+    const offset = await world.append("a/b", '{"n":1}')
+    await shows(new RegExp(`RECV:[^]*<item id="${offset}"><json xmlns="urn:xmpp:json:0">{&quot;n&quot;:1}</json>`))
+  } finally {
+    // Before its folder is removed, in which it writes.
+    profanity.kill()
+    await exited
+  }
 })

@@ -75,17 +75,17 @@ impl StreamAcks {
         Self { counts, notified, is_asked: false, asked: None }
     }
 
-    /// StanzaCounts a stanza of the client as handled.
+    /// Counts a stanza of the client as handled.
     pub(super) fn handled(&mut self) {
         self.counts.handled = self.counts.handled.wrapping_add(1);
     }
 
-    /// StanzaCounts a stanza that is sent.
+    /// Counts a stanza that is sent.
     pub(super) fn sent(&mut self) {
         self.counts.sent = self.counts.sent.wrapping_add(1);
     }
 
-    /// StanzaCounts a notification that is sent.
+    /// Counts a notification that is sent.
     pub(super) fn notified(&mut self, key: &SubscriptionKey, next: Offset) {
         self.sent();
         self.notified.push_back(Notified { number: self.counts.sent, key: key.clone(), next });

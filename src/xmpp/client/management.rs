@@ -46,7 +46,7 @@ impl ClientSession {
 
     /// Enables stream management, and resumption if the client wants it and there is room.
     async fn enable(&mut self, received: &Element) -> Element {
-        self.acks = Some(StreamAcks::default());
+        self.acks = Some(Box::default());
         let enabled = element("enabled", STREAM_MANAGEMENT);
         let wanted = matches!(received.attr("resume"), Some("true" | "1"));
         let time_max = self.front.limits.xmpp_resume_time.get();
@@ -72,7 +72,7 @@ impl ClientSession {
         let owner = self.front.hub.budget().owner_in(self.who.grants.tenant().clone(), self.who.principal);
         self.service.subscriptions.store_in(record_name(place.id()));
         let (charge, saved_at) = (Charge::new(&owner, Account::Sessions, 0), Instant::now());
-        self.resumable = Some(Resumable { place, resume_time, charge, saved: 0, saved_at });
+        self.resumable = Some(Box::new(Resumable { place, resume_time, charge, saved: 0, saved_at }));
     }
 
     /// The answer to a request for an acknowledgement. What it acknowledges is stored, so that the client need not repeat it to a gateway
@@ -88,7 +88,7 @@ impl ClientSession {
 
     async fn save_some_time(&mut self) {
         let is_due = |resumable: &Resumable| resumable.saved_at.elapsed() >= SAVE_INTERVAL;
-        if self.resumable.as_ref().is_some_and(is_due)
+        if self.resumable.as_deref().is_some_and(is_due)
             && let Err(error) = self.save(None).await
         {
             tracing::error!(%error, "cannot store the offsets of an XMPP client; messages may be sent again");
@@ -201,7 +201,7 @@ impl ClientSession {
         };
         let admission = admission.take().ok_or_else(StanzaError::internal)?;
         let mut session = Self::new(front.clone(), jid, admission, address);
-        session.acks = Some(acks);
+        session.acks = Some(Box::new(acks));
         session.take_place(place, resume_time);
         let acknowledged: HashMap<_, _> = acknowledged.into_iter().collect();
         let confirmed = subscriptions.into_iter().map(|(key, offset, suspended)| {

@@ -36,15 +36,15 @@ pub(in crate::xmpp) struct ClientSession {
     pub(super) service: PubsubService,
     pub(super) who: Requester,
     /// `None`: the client has not enabled stream management.
-    pub(super) acks: Option<StreamAcks>,
+    pub(super) acks: Option<Box<StreamAcks>>,
     /// `None`: the stream cannot be resumed.
-    pub(super) resumable: Option<Resumable>,
+    pub(super) resumable: Option<Box<Resumable>>,
     /// A stanza is being handled. If it stays so, nobody knows what became of it.
     pub(super) is_busy: bool,
     activity: ClientActivity,
     /// Subscriptions to serve before the next stanza of the client.
     flushes: usize,
-    /// StanzaCounts the client for its tenant.
+    /// Counts the client for its tenant.
     _open: Option<OpenCharge>,
 }
 
@@ -239,7 +239,7 @@ impl ClientSession {
     }
 
     fn has_room(&self) -> bool {
-        self.acks.as_ref().is_none_or(StreamAcks::has_room)
+        self.acks.as_deref().is_none_or(StreamAcks::has_room)
     }
 
     /// The same as [`next_messages`](Self::next_messages) for a client without stream management.
@@ -281,7 +281,7 @@ impl ClientSession {
         }
         if self.resumable.is_some() {
             self.charge_unacknowledged();
-            sent.extend(self.acks.as_mut().and_then(StreamAcks::ask).as_ref().map(to_bytes));
+            sent.extend(self.acks.as_deref_mut().and_then(StreamAcks::ask).as_ref().map(to_bytes));
         } else {
             self.confirm_sent();
         }
