@@ -3,7 +3,7 @@
 #[cfg(test)]
 mod tests;
 
-use std::collections::{BTreeMap, BTreeSet, HashSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 
 use tokio::time::Instant;
@@ -54,7 +54,7 @@ pub(in crate::xmpp) type StoredState = Option<(Offset, bool)>;
 pub(in crate::xmpp) struct JidTable {
     subscriptions: BTreeMap<SubscriptionKey, JidSubscription>,
     /// By addresses without a resource.
-    holders: BTreeMap<Jid, Holder>,
+    holders: HashMap<Jid, Holder>,
     /// Subscriptions that may have messages to send, each once.
     due: VecDeque<SubscriptionKey>,
     /// Subscriptions that have sent what is not confirmed.
@@ -95,7 +95,7 @@ impl JidTable {
     pub(super) fn new(budget: Arc<Budget>, limits: &Limits, principal: Principal) -> Self {
         Self {
             subscriptions: BTreeMap::new(),
-            holders: BTreeMap::new(),
+            holders: HashMap::new(),
             due: VecDeque::new(),
             unconfirmed: BTreeSet::new(),
             unsaved: BTreeSet::new(),
