@@ -22,7 +22,7 @@ use crate::stream::Principal;
 /// Larger than any input.
 const BYTES_MAX: usize = 64 * 1024;
 
-/// Inputs that find the streams of those before them.
+/// Number of inputs that share one store, so that requests find streams that earlier inputs created.
 const INPUTS_OF_STORE: u32 = 500;
 
 /// Streams that are read for the subscriptions of a client after each of its stanzas.

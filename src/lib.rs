@@ -28,7 +28,7 @@
 //!
 //! * `stream`: what a stream is, and the contract of a store. Pure: no IO, no clock.
 //! * `store`: implementations of the contract: in memory, on disk, in an engine that gateways share, and as an edge of an upstream
-//!   gateway. Passive: a read returns what is there and never waits for a message.
+//!   gateway. Passive: a read returns stored messages and never waits for new ones.
 //! * `budget`: the memory budget of the gateway and of each client, and the accounts that count against it.
 //! * `hub`: appends, reads, waits and wake-ups. The only module that waits for messages.
 //! * `auth`: what a client may do, and the tokens that prove it. Every front asks it before it asks the hub.

@@ -67,7 +67,7 @@ impl Hub {
         })
     }
 
-    /// The entries of a session, whoever has it.
+    /// Returns the stored entries of a session, whichever gateway owns it.
     pub async fn stored_session(&self, session: &str) -> Result<Vec<(Bytes, Bytes)>, Failure> {
         match self.store.claims() {
             Some(claims) => claims.entries(session).await,

@@ -5,7 +5,8 @@
 //! this gateway alone, sessions and its own streams, is in a local store.
 //!
 //! ```text
-//! this file -> shared (reads) -> mirror (what is known) -> kept (messages), parent (requests) -> answer (responses as values)
+//! this file -> shared (reads) -> mirror (state of one stream) -> kept (its messages in memory)
+//!                             -> parent (requests) -> answer (parses responses)
 //!              follow (subscriptions to the parent) -> mirror
 //! ```
 

@@ -223,7 +223,7 @@ impl Admin {
             "/ready" if self.hub.store_is_damaged() => {
                 text(StatusCode::OK, "text/plain", "ready, but the store is damaged\n".into())
             }
-            // What is known is served on, and held polls stay held.
+            // Ready all the same: the edge still answers reads from the messages in its memory, and keeps polls held.
             "/ready" if !self.hub.store_is_reachable() => text(
                 StatusCode::OK,
                 "text/plain",

@@ -1,4 +1,4 @@
-//! What is known of devices that other gateways have: [`DeviceElsewhere`], and [`Moves`], the order in which they come and go.
+//! [`DeviceElsewhere`]: a device that another gateway owns. [`Moves`]: locks, so that one task at a time moves a device between gateways.
 
 use std::hash::{BuildHasher, RandomState};
 
@@ -7,15 +7,15 @@ use tokio::sync::{Mutex, MutexGuard};
 use crate::hub::ClientId;
 use crate::stream::{Start, StreamName};
 
-/// Devices that move at the same time, at most.
+/// Number of locks. Devices with the same lock move one after the other.
 const MOVES_MAX: usize = 64;
 
-/// A device that another gateway has.
+/// A device that another gateway owns.
 #[derive(Debug, Default)]
 pub(super) struct DeviceElsewhere {
-    /// Its connections to this gateway.
+    /// Number of its connections to this gateway.
     pub(super) connections: usize,
-    /// What its last poll here has read, and whether that is everything, while it is being taken over.
+    /// While this gateway takes the device over: the positions of its last poll here, and whether it reads all streams of its filters.
     pub(super) polled: Option<(Vec<(StreamName, Start)>, bool)>,
 }
 

@@ -1,4 +1,5 @@
-//! What a device reads, and what of that it has not read: [`Interest`] of one stream, [`FilterInterest`] of the streams of a filter.
+//! [`Interest`]: a stream that a device reads, and its offset. [`FilterInterest`]: a filter, and the time up to which the device has read the
+//! streams that match it. Both tell whether there are unread messages.
 
 use std::time::SystemTime;
 

@@ -200,8 +200,8 @@ impl Hub {
         self.devices.has_come(&id, self.clock.now());
     }
 
-    /// Learns which devices there are at other gateways, takes over those whose gateway has ended, and gives away those that others want.
-    /// Never returns.
+    /// Keeps the list of the devices of other gateways up to date, takes over devices whose gateway has stopped, and hands devices over to
+    /// gateways that ask for them. Never returns.
     pub async fn follow_device_claims(&self) {
         let mut news = self.follow_claims(SessionNames::Own(SESSIONS));
         if !self.shares_sessions() {
@@ -220,7 +220,7 @@ impl Hub {
         }
     }
 
-    /// Notes all stored devices that are not here.
+    /// Lists the stored devices that this gateway does not own.
     async fn find_devices(&self) {
         let walked = || async {
             let (mut walk, mut found) = (SessionWalk::over(SessionNames::Own(SESSIONS)), Vec::new());

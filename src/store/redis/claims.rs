@@ -2,7 +2,8 @@
 //! a gateway, and a number that no other claim of the partition has. A change carries the owner by which it is made, and the engine
 //! refuses it if there is another one.
 //!
-//! Each run of a gateway says once a second that it is alive. The gateway that sweeps tells itself the sessions of those that are not.
+//! Each run of a gateway stores the current time once a second. The gateway that sweeps looks for runs whose time is too old, and reports
+//! their sessions to its own listener, which claims them.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
