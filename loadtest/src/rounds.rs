@@ -12,7 +12,7 @@ use crate::cli::Rounds;
 use crate::figures::{ServerFigures, in_short};
 use crate::generator::stopped;
 use crate::loads::{Load, Scene, ThreadError, messages};
-use crate::servers::{Server, ServerError};
+use crate::servers::{Server, ServerError, Storage};
 use crate::strategies::Strategy;
 use crate::streams;
 use crate::tally::Tally;
@@ -72,6 +72,9 @@ pub async fn rounds<L: Load>(
     mut stop: watch::Receiver<bool>,
 ) -> Result<Outcome<L::Figures>, RoundError> {
     load.allows(wanted.seconds)?;
+    if wanted.gateways > 1 && !matches!(wanted.store, Storage::Engine(..)) {
+        return Err(ServerError::NothingShared.into());
+    }
     let storage = wanted.storage().ready()?;
     let mut entries = entries(wanted, load.strategy())?;
     for rival in &wanted.rival {

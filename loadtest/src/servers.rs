@@ -75,9 +75,12 @@ pub enum ServerError {
     /// The server does not support the strategy.
     #[error("{0} has no {1}: {2}")]
     Unsupported(String, Strategy, &'static str),
-    /// The server cannot keep messages on disk.
-    #[error("{0} keeps messages in memory only: remove it or --store")]
-    MemoryAlone(String),
+    /// The server cannot keep messages where it is asked to.
+    #[error("{0} cannot keep messages in --store: remove one of them")]
+    CannotKeep(String),
+    /// Several instances of a server have nothing in common.
+    #[error("--gateways needs --store with the URL of the Redis that they share")]
+    NothingShared,
     /// The folder is in memory, where a sync costs nothing.
     #[error("--store {0}: {1} is no disk, so syncing costs nothing there")]
     NoDisk(String, String),
@@ -175,7 +178,7 @@ impl Server {
             Storage::Disk(_) => matches!(self, Self::Gateway(..) | Self::DurableStreams(_)),
             Storage::Engine(..) => matches!(self, Self::Gateway(..) | Self::Nchan),
         };
-        is_able.then_some(()).ok_or_else(|| ServerError::MemoryAlone(self.name().into()))
+        is_able.then_some(()).ok_or_else(|| ServerError::CannotKeep(self.name().into()))
     }
 
     /// Returns the version of its program, if it reports one.
@@ -201,14 +204,7 @@ impl Server {
     async fn start_one(&self, strategy: Strategy, storage: &Storage) -> Result<Running, ServerError> {
         match self {
             Self::Gateway(program, listen) => gateway::start(program, *listen, strategy, storage).await,
-            Self::Target(target) => Ok(Running {
-                target: target.clone(),
-                admin: None,
-                process: None,
-                others: Vec::new(),
-                _scratch: None,
-                _providers: None,
-            }),
+            Self::Target(target) => Ok(Running::of(target.clone(), None)),
             Self::Nchan => nchan::start(strategy, storage).await,
             Self::Mosquitto => mosquitto::start().await,
             Self::DurableStreams(program) => durable_streams::start(program, strategy, storage).await,
@@ -234,6 +230,11 @@ pub fn gateway_program(own: &Path) -> Result<PathBuf, ServerError> {
 }
 
 impl Running {
+    /// One instance with its process, or none if this program did not start it.
+    fn of(target: Target, process: Option<Process>) -> Self {
+        Self { target, admin: None, process, others: Vec::new(), _scratch: None, _providers: None }
+    }
+
     /// Ends the server and waits until it is gone, so that neither its shutdown affects the next measurement nor its files
     /// remain.
     pub async fn end(self) {

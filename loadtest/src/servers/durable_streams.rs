@@ -21,9 +21,10 @@ pub(super) async fn start(
     storage: &Storage,
 ) -> Result<Running, ServerError> {
     let address = free_address()?;
-    let (scratch, durability) = match storage {
-        Storage::Memory | Storage::Engine(..) => (Scratch::new(NAME)?, "memory"),
-        Storage::Disk(folder) => (Scratch::within(folder, NAME)?, "wal"),
+    let (scratch, durability) = if let Storage::Disk(folder) = storage {
+        (Scratch::within(folder, NAME)?, "wal")
+    } else {
+        (Scratch::new(NAME)?, "memory")
     };
     let (port, data) = (address.port().to_string(), scratch.path().display().to_string());
     let mut arguments = vec!["--port", &port, "--data-dir", &data, "--durability", durability];
@@ -36,12 +37,5 @@ pub(super) async fn start(
     let mut process = Process::start(program, &arguments)?;
     process.listens(address).await?;
     let target = Target { address, mqtt: None, dialect: Dialect::DurableStreams, providers: None };
-    Ok(Running {
-        target,
-        admin: None,
-        process: Some(process),
-        others: Vec::new(),
-        _scratch: Some(scratch),
-        _providers: None,
-    })
+    Ok(Running { _scratch: Some(scratch), ..Running::of(target, Some(process)) })
 }

@@ -149,12 +149,5 @@ async fn launch(program: &Path, arguments: &[String]) -> Result<Running, ServerE
     }
     let address = address.ok_or_else(|| ServerError::Mute(NAME.into()))?;
     let target = Target { address, mqtt, dialect: Dialect::DurableStreams, providers: None };
-    Ok(Running {
-        target,
-        admin,
-        process: Some(process),
-        others: Vec::new(),
-        _scratch: None,
-        _providers: None,
-    })
+    Ok(Running { admin, ..Running::of(target, Some(process)) })
 }

@@ -39,12 +39,5 @@ pub(super) async fn start() -> Result<Running, ServerError> {
     let mut process = Process::start(Path::new(PROGRAM), &["-c".to_owned(), file])?;
     process.listens(address).await?;
     let target = Target { address, mqtt: Some(address), dialect: Dialect::Mqtt, providers: None };
-    Ok(Running {
-        target,
-        admin: None,
-        process: Some(process),
-        others: Vec::new(),
-        _scratch: Some(scratch),
-        _providers: None,
-    })
+    Ok(Running { _scratch: Some(scratch), ..Running::of(target, Some(process)) })
 }

@@ -41,21 +41,15 @@ pub(super) async fn start(strategy: Strategy, storage: &Storage) -> Result<Runni
     let mut process = Process::start(Path::new(PROGRAM), &arguments)?;
     process.listens(address).await?;
     let target = Target { address, mqtt: None, dialect: Dialect::Nchan, providers: None };
-    Ok(Running {
-        target,
-        admin: None,
-        process: Some(process),
-        others: Vec::new(),
-        _scratch: Some(scratch),
-        _providers: None,
-    })
+    Ok(Running { _scratch: Some(scratch), ..Running::of(target, Some(process)) })
 }
 
 /// Fills the configuration with the locations that `dialects::nchan` uses.
 fn settings(address: SocketAddr, hold: u64, folder: &str, storage: &Storage) -> String {
-    let redis = match storage {
-        Storage::Engine(url, _) => format!("nchan_redis_url \"{url}\"; nchan_use_redis on;"),
-        Storage::Memory | Storage::Disk(_) => String::new(),
+    let redis = if let Storage::Engine(url, _) = storage {
+        format!("nchan_redis_url \"{url}\"; nchan_use_redis on;")
+    } else {
+        String::new()
     };
     let values = [("MODULE", MODULE), ("FOLDER", folder), ("REDIS", &redis)];
     let filled = values.iter().fold(TEMPLATE.to_owned(), |text, (word, value)| text.replace(word, value));

@@ -27,7 +27,7 @@ impl FromStr for Storage {
     fn from_str(text: &str) -> Result<Self, Infallible> {
         Ok(match text {
             "memory" => Self::Memory,
-            url if url.starts_with("redis") && url.contains("://") => Self::Engine(url.to_owned(), 1),
+            url if url.contains("://") => Self::Engine(url.to_owned(), 1),
             folder => Self::Disk(folder.into()),
         })
     }

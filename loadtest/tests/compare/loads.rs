@@ -52,7 +52,12 @@ async fn unfair_comparisons_are_refused() {
     let _turn = alone().await;
     let here = env!("CARGO_TARGET_TMPDIR");
     for (arguments, why) in [
-        (&["--rival", "nchan", "--store", here][..], "nchan keeps messages in memory only"),
+        (&["--rival", "nchan", "--store", here][..], "nchan cannot keep messages in --store"),
+        (
+            &["--rival", "mosquitto", "--store", "valkey://localhost"],
+            "mosquitto cannot keep messages in --store",
+        ),
+        (&["--gateways", "2"], "--gateways needs --store"),
         (&["--store", "/dev/shm"], "tmpfs is no disk"),
         (&["--rival", "mosquitto"], "mosquitto has no long-poll"),
         (&["--generator", "wrk", "--streams", "2"], "remove --streams 2 or --generator wrk"),

@@ -10,7 +10,8 @@ use tokio::time::Instant;
 use super::Stage;
 use crate::wire::{WireError, accepted};
 
-/// Publishes all messages, at another instance of the server than that of the polls if there are several. It blocks its thread in between, so the thread must run nothing else.
+/// Publishes all messages, at another instance of the server than that of the polls if there are several. It blocks its thread in
+/// between, so the thread must run nothing else.
 pub(super) async fn publish(stage: Arc<Stage>) -> Result<(), WireError> {
     wake_up_in_time();
     let scene = &stage.scene;
