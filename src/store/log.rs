@@ -16,7 +16,7 @@ use crate::budget::{Charges, Owner};
 use crate::stream::{MessageLimit, Position, Principal, Retention, Shortage};
 
 pub(super) use part::Part;
-pub(super) use record::{Content, Extent, LogSlice, Placed, Record, Sealed};
+pub(super) use record::{Content, Extent, LogSlice, Placed, Record, Sealed, messages_of, messages_within};
 
 /// A run is sealed when it has this many appends or bytes. Trimming frees whole runs, so at most one run more than the
 /// retention allows stays in memory.
@@ -28,9 +28,6 @@ const RUN_BYTES: u64 = 160;
 
 /// Trimmed appends that are not sealed yet are freed when there are at least this many and more than half of the open ones.
 const TRIMMED_MIN: usize = 8;
-
-/// The maximum length of a character in UTF-8 (RFC 3629, section 3).
-const CHARACTER_BYTES_MAX: usize = 4;
 
 fn bytes_of<C: Content>(records: &[Record<C>]) -> u64 {
     records.iter().map(Record::bytes).sum()
@@ -163,40 +160,22 @@ impl<C: Content> Log<C> {
     /// byte. Returns at least one append and at least as many as the bytes of one character, so that a reader of whole
     /// characters makes progress.
     pub(super) fn read(&self, from: Position, bytes_max: usize) -> LogSlice<C::Piece> {
-        let mut slice = LogSlice { pieces: Vec::new(), messages: 0, next: from };
-        let mut bytes = 0;
-        for record in self.records_from(from) {
-            let skipped = from.since(record.start);
-            let range = record.shape.since(skipped);
-            let size = range.len().max(1);
-            let is_full = bytes >= CHARACTER_BYTES_MAX && bytes + size > bytes_max;
-            if is_full || self.is_after_hole(&record, slice.next) {
-                break;
-            }
-            bytes += size;
-            slice.pieces.push(record.content.piece(range));
-            slice.messages += record.shape.messages().saturating_sub(skipped).max(1);
-            slice.next = record.end();
-        }
-        slice
+        LogSlice::of(self.records_to_hole(from), from, bytes_max)
+    }
+
+    /// The appends from `from` on, up to a hole.
+    fn records_to_hole(&self, from: Position) -> impl Iterator<Item = Cow<'_, Record<C>>> {
+        let mut end = from;
+        self.records_from(from).take_while(move |record| {
+            let follows = !self.is_after_hole(record, end);
+            end = record.end();
+            follows
+        })
     }
 
     /// The messages from `from` on, one by one, up to a hole.
     pub(super) fn messages(&self, from: Position) -> impl Iterator<Item = Placed<C::Piece>> {
-        let mut end = from;
-        let up_to_hole = self.records_from(from).take_while(move |record| {
-            let follows = !self.is_after_hole(record, end);
-            end = record.end();
-            follows
-        });
-        up_to_hole.flat_map(move |record| {
-            let mut next = from.max(record.start);
-            std::iter::from_fn(move || {
-                let placed = record.message_at(next.since(record.start))?;
-                next = placed.next;
-                Some(placed)
-            })
-        })
+        messages_of(self.records_to_hole(from), from)
     }
 
     /// The messages from `from` on that fit into `limit`, but at least one, and the position after the last of them.
@@ -205,19 +184,7 @@ impl<C: Content> Log<C> {
         from: Position,
         limit: MessageLimit,
     ) -> (Vec<Placed<C::Piece>>, Position) {
-        let (mut messages, mut next, mut bytes) = (Vec::new(), from, 0);
-        for placed in self.messages(from) {
-            if placed.start > next {
-                break;
-            }
-            bytes += placed.length.max(1);
-            if !messages.is_empty() && (bytes > limit.bytes_max || messages.len() >= limit.count_max) {
-                break;
-            }
-            next = placed.next;
-            messages.push(placed);
-        }
-        (messages, next)
+        messages_within(self.messages(from), from, limit)
     }
 
     /// The newest append; `None` if there is none since the last run was sealed.

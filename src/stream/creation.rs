@@ -188,6 +188,17 @@ pub enum Lifetime {
     Until(SystemTime),
 }
 
+impl Lifetime {
+    /// How long a stream exists at least that is read when the time of day is `wall`. `None`: until it is deleted.
+    pub fn left(self, wall: SystemTime) -> Option<Duration> {
+        match self {
+            Self::Unlimited => None,
+            Self::Idle(idle) => Some(idle),
+            Self::Until(end) => Some(end.duration_since(wall).unwrap_or_default()),
+        }
+    }
+}
+
 /// Which messages of a stream are kept; `None` is no limit. The oldest messages are trimmed until all limits hold.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Retention {

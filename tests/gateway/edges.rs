@@ -250,17 +250,45 @@ async fn deletion_and_recreation_reach_held_polls_of_the_edge() {
 #[tokio::test]
 async fn a_gap_is_told_as_at_the_parent() {
     let [parent, edge] = pair().await;
-    let create = put("/v1/stream/s").json("[0]").header("stream-max-messages", 2);
-    parent.send(create).await.expect(201);
-    let start = edge.send(get("/v1/stream/s")).await.expect(200).next_offset();
-    parent.send(post("/v1/stream/s").json("[1,2,3,4,5]")).await.expect(204);
-    let ask = || get(format!("/v1/stream/s?offset={start}"));
-    let direct = parent.send(ask()).await.expect(410);
-    until("the edge has trimmed too", async || edge.send(ask()).await.status == 410).await;
-    let through = edge.send(ask()).await;
-    for name in ["stream-gap", "stream-earliest-offset"] {
-        assert_eq!(through.header(name), direct.header(name));
+    let retentions = [
+        (Kind::Json, "stream-max-messages", 2),
+        (Kind::Json, "stream-max-bytes", 2),
+        (Kind::Text, "stream-max-messages", 2),
+        (Kind::Text, "stream-max-bytes", 2),
+    ];
+    for (number, (kind, limit, max)) in retentions.into_iter().enumerate() {
+        let path = format!("/v1/stream/{number}");
+        let of_kind = |request: Request| request.header("content-type", kind.content_type());
+        parent.send(of_kind(put(&path)).header(limit, max).body("0")).await.expect(201);
+        let start = edge.send(get(&path)).await.expect(200).next_offset();
+        let mut next = start.clone();
+        // The edge gets each message when it is appended.
+        for value in ["1", "2", "3", "4", "5"] {
+            parent.send(of_kind(post(&path)).body(value)).await.expect(204);
+            let poll = get(format!("{path}?offset={next}&live=long-poll"));
+            next = edge.send(poll).await.expect(200).next_offset();
+        }
+        let ask = || get(format!("{path}?offset={start}"));
+        let direct = parent.send(ask()).await.expect(410);
+        until("the edge tells the gap", async || edge.send(ask()).await.status == 410).await;
+        let through = edge.send(ask()).await;
+        for name in ["stream-gap", "stream-earliest-offset"] {
+            assert_eq!(through.header(name), direct.header(name), "{kind:?} {limit}");
+        }
     }
+}
+
+#[tokio::test]
+async fn names_that_a_client_makes_up_take_no_room_of_streams_that_exist() {
+    let parent = Gateway::start(&[]).await;
+    let upstream = format!("http://{}", parent.address);
+    let edge = Gateway::start(&["--upstream", &upstream, "--limit", "upstream_streams_max=2"]).await;
+    parent.send(put("/v1/stream/s").json("[1]")).await.expect(201);
+    for number in 0..5 {
+        edge.send(get(format!("/v1/stream/none/{number}"))).await.expect(404);
+        edge.send(get(format!("/v1/stream/none/{number}?offset=-1&live=long-poll"))).await.expect(404);
+    }
+    edge.send(get("/v1/stream/s")).await.expect(200);
 }
 
 /// A parent on disk, on one port over its lives.

@@ -5,9 +5,7 @@ use std::time::SystemTime;
 use super::{Entry, Moment};
 use crate::store::log::{Content, Placed, Record};
 use crate::store::view::{MessagesView, View};
-use crate::stream::{
-    EpochHistory, Gap, GapReason, Lifetime, MessageLimit, Position, ReadError, ReadLimit, Start,
-};
+use crate::stream::{EpochHistory, Gap, GapReason, MessageLimit, Position, ReadError, ReadLimit, Start};
 
 impl<C: Content> Entry<C> {
     /// The position of `start`. Fails if a reader cannot continue from there: the messages are trimmed or damaged, the epoch is
@@ -58,11 +56,7 @@ impl<C: Content> Entry<C> {
             slice: self.log.read(from, limit.bytes_max),
             tail: self.log.tail(),
             closed: self.closed,
-            lives_for: match self.lifetime {
-                Lifetime::Unlimited => None,
-                Lifetime::Idle(idle) => Some(idle),
-                Lifetime::Until(end) => Some(end.duration_since(at.wall).unwrap_or_default()),
-            },
+            lives_for: self.lifetime.left(at.wall),
         })
     }
 

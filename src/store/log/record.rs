@@ -2,14 +2,14 @@
 
 use std::borrow::Cow;
 use std::fmt::Debug;
-use std::ops::Range;
+use std::ops::{Deref, Range};
 use std::sync::Arc;
 use std::time::SystemTime;
 
 use bytes::Bytes;
 
 use crate::budget::allocated_bytes;
-use crate::stream::{Annotation, Position, Shape};
+use crate::stream::{Annotation, MessageLimit, Position, Shape};
 
 /// The content of an append, or its location in a file.
 pub(in crate::store) trait Content: Clone + Send + Sync + 'static {
@@ -85,6 +85,72 @@ pub(in crate::store) struct LogSlice<P> {
     pub(in crate::store) pieces: Vec<P>,
     pub(in crate::store) messages: u64,
     pub(in crate::store) next: Position,
+}
+
+/// The maximum length of a character in UTF-8 (RFC 3629, section 3).
+const CHARACTER_BYTES_MAX: usize = 4;
+
+impl<P> LogSlice<P> {
+    /// What a read from `from` on returns of consecutive appends, of which the first contains `from`, within `bytes_max`, where each
+    /// append counts at least one byte. At least one append, and at least as many as the bytes of one character, so that a reader of
+    /// whole characters makes progress.
+    pub(in crate::store) fn of<C: Content<Piece = P>>(
+        records: impl Iterator<Item: Deref<Target = Record<C>>>,
+        from: Position,
+        bytes_max: usize,
+    ) -> Self {
+        let mut slice = Self { pieces: Vec::new(), messages: 0, next: from };
+        let mut bytes = 0;
+        for record in records {
+            let skipped = from.since(record.start);
+            let range = record.shape.since(skipped);
+            let size = range.len().max(1);
+            if bytes >= CHARACTER_BYTES_MAX && bytes + size > bytes_max {
+                break;
+            }
+            bytes += size;
+            slice.pieces.push(record.content.piece(range));
+            slice.messages += record.shape.messages().saturating_sub(skipped).max(1);
+            slice.next = record.end();
+        }
+        slice
+    }
+}
+
+/// The messages of consecutive appends from `from` on, one by one.
+pub(in crate::store) fn messages_of<C: Content>(
+    records: impl Iterator<Item: Deref<Target = Record<C>>>,
+    from: Position,
+) -> impl Iterator<Item = Placed<C::Piece>> {
+    records.flat_map(move |record| {
+        let mut next = from.max(record.start);
+        std::iter::from_fn(move || {
+            let placed = record.message_at(next.since(record.start))?;
+            next = placed.next;
+            Some(placed)
+        })
+    })
+}
+
+/// The messages that fit into `limit`, but at least one, up to a hole, and the position after the last of them.
+pub(in crate::store) fn messages_within<P>(
+    all: impl Iterator<Item = Placed<P>>,
+    from: Position,
+    limit: MessageLimit,
+) -> (Vec<Placed<P>>, Position) {
+    let (mut messages, mut next, mut bytes) = (Vec::new(), from, 0);
+    for placed in all {
+        if placed.start > next {
+            break;
+        }
+        bytes += placed.length.max(1);
+        if !messages.is_empty() && (bytes > limit.bytes_max || messages.len() >= limit.count_max) {
+            break;
+        }
+        next = placed.next;
+        messages.push(placed);
+    }
+    (messages, next)
 }
 
 impl<C> Record<C> {

@@ -7,10 +7,13 @@ use hyper::header::{CONTENT_TYPE, RETRY_AFTER};
 use hyper::{HeaderMap, Response, StatusCode};
 use serde::Deserialize;
 
+use crate::store::log::{LogSlice, Record, messages_of, messages_within};
+use crate::store::view::{MessagesView, View};
 use crate::stream::{
     Append, AppendError, AppendRefusal, Appended, Batch, ChangeError, ContentType, CreateError, Created,
-    Description, Failure, Gap, GapReason, InvalidMessages, Lifetime, Message, Messages, Missing, Offset,
-    Payload, Position, ProducerRefusal, ReadError, Retention, Shortage, Start, split,
+    Description, EpochHistory, Failure, Gap, GapReason, InvalidMessages, Lifetime, MessageLimit, Messages,
+    Missing, Offset, Payload, Position, ProducerRefusal, ReadError, ReadLimit, Retention, Shortage, Start,
+    split,
 };
 
 /// What the types of the parent's problem documents begin with.
@@ -30,7 +33,7 @@ const APPENDS_MAX: usize = 1 << 20;
 pub(super) struct ParentPage {
     pub(super) content_type: ContentType,
     /// JSON values in parts of about [`PART_BYTES`], or else single appends.
-    pub(super) parts: Vec<Payload>,
+    pub(super) records: Vec<Record<Bytes>>,
     /// The position before the first message.
     pub(super) from: Position,
     /// The offset after the last message.
@@ -45,8 +48,8 @@ struct ProblemType {
     kind: String,
 }
 
-/// The page in a response to a read from `start`. `None`: it is not one of a gateway.
-pub(super) fn page(response: &Response<Bytes>, start: Start) -> Option<ParentPage> {
+/// The page in a response to a read from `start`, with `at` as the time of its messages. `None`: it is not one of a gateway.
+pub(super) fn page(response: &Response<Bytes>, start: Start, at: SystemTime) -> Option<ParentPage> {
     let fields = response.headers();
     let content_type = ContentType::parse(text(fields, CONTENT_TYPE.as_str())?).ok()?;
     let next = next_offset(fields)?;
@@ -62,8 +65,20 @@ pub(super) fn page(response: &Response<Bytes>, start: Start) -> Option<ParentPag
         Start::At(offset) => offset.position,
         Start::Earliest | Start::Tail => Position(next.position.0.checked_sub(positions)?),
     };
-    let up_to_date = is_true(fields, "stream-up-to-date");
-    Some(ParentPage { content_type, parts, from, next, up_to_date, closed: is_true(fields, "stream-closed") })
+    let mut end = from;
+    let place = |part| {
+        let record = Record { start: end, ..Record::of(part, None, at) };
+        end = record.end();
+        record
+    };
+    Some(ParentPage {
+        content_type,
+        records: parts.into_iter().map(place).collect(),
+        from,
+        next,
+        up_to_date: is_true(fields, "stream-up-to-date"),
+        closed: is_true(fields, "stream-closed"),
+    })
 }
 
 fn json_parts(payload: &Payload) -> Vec<Payload> {
@@ -105,9 +120,14 @@ fn whole(body: &Bytes) -> Vec<Payload> {
 }
 
 impl ParentPage {
+    /// The position after the last record.
+    fn end(&self) -> Position {
+        self.records.last().map_or(self.from, Record::end)
+    }
+
     /// Whether each position of the page is that of a byte or value in it.
     pub(super) fn is_exact(&self) -> bool {
-        self.from.after(self.parts.iter().map(Payload::positions).sum()) == self.next.position
+        self.end() == self.next.position
     }
 
     /// A position of the tail that is right, or at least beyond the page.
@@ -115,50 +135,40 @@ impl ParentPage {
         if self.up_to_date { self.next.position } else { self.next.position.after(1) }
     }
 
-    /// The page as the result of a read. `lives_for`: see [`Batch::lives_for`].
-    pub(super) fn batch(&self, lives_for: Option<Duration>) -> Batch {
-        Batch {
-            content_type: self.content_type.clone(),
-            pieces: self.parts.iter().map(|part| part.bytes().clone()).collect(),
-            messages: self.parts.iter().map(Payload::messages).sum(),
-            start: Offset { epoch: self.next.epoch, position: self.from },
-            next: self.next,
-            tail: self.tail(),
-            up_to_date: self.up_to_date,
-            closed: self.closed,
-            epoch: self.next.epoch,
-            lives_for,
-        }
+    /// The position after what was taken of the page up to `taken`.
+    fn next(&self, taken: Position) -> Position {
+        if taken == self.end() { self.next.position } else { taken }
     }
 
-    /// The page as single messages: values of a JSON stream, else appends.
-    pub(super) fn messages(&self, at: SystemTime) -> Messages {
-        let epoch = self.next.epoch;
-        let (mut messages, mut start) = (Vec::new(), self.from);
-        for part in &self.parts {
-            let shape = part.shape();
-            let (count, positions) =
-                if shape.is_json() { (shape.positions(), 1) } else { (1, shape.positions()) };
-            for index in 0..count {
-                let next = start.after(positions);
-                messages.push(Message {
-                    start: Offset { epoch, position: start },
-                    next: Offset { epoch, position: next },
-                    bytes: part.bytes().slice(shape.message_at(index)),
-                    at,
-                    annotation: None,
-                });
-                start = next;
-            }
-        }
-        Messages {
+    /// The beginning of the page as the result of a read. `lives_for`: see [`Batch::lives_for`].
+    pub(super) fn batch(&self, limit: ReadLimit, lives_for: Option<Duration>) -> Batch {
+        let mut slice = LogSlice::of(self.records.iter(), self.from, limit.bytes_max);
+        slice.next = self.next(slice.next);
+        let view = View {
             content_type: self.content_type.clone(),
-            messages,
-            next: self.next,
+            epoch_history: EpochHistory::new(self.next.epoch),
+            from: self.from,
+            slice,
             tail: self.tail(),
-            up_to_date: self.up_to_date,
             closed: self.closed,
-        }
+            lives_for,
+        };
+        view.into_batch()
+    }
+
+    /// The first messages of the page, each a value of a JSON stream, else an append.
+    pub(super) fn messages(&self, limit: MessageLimit) -> Messages {
+        let all = messages_of(self.records.iter(), self.from);
+        let (messages, taken) = messages_within(all, self.from, limit);
+        let view = MessagesView {
+            content_type: self.content_type.clone(),
+            epoch_history: EpochHistory::new(self.next.epoch),
+            messages,
+            next: self.next(taken),
+            tail: self.tail(),
+            closed: self.closed,
+        };
+        view.into_messages()
     }
 }
 

@@ -3,13 +3,17 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::SystemTime;
+use std::time::Duration;
 
 use bytes::Bytes;
+use tokio::time::Instant;
 
 use crate::budget::{Account, Charge, Owner};
 use crate::store::log::Record;
-use crate::stream::{Payload, Position};
+use crate::stream::Position;
+
+/// How long it counts that the parent has told a message, or which one is its earliest. Meanwhile it may trim more.
+pub(super) const FRESH: Duration = Duration::from_secs(2);
 
 /// What all mirrors together may keep.
 #[derive(Debug)]
@@ -46,6 +50,15 @@ pub(super) struct KeptMessages {
 pub(super) struct KeptRecord {
     pub(super) record: Record<Bytes>,
     pub(super) is_merged: bool,
+    /// When the parent told it.
+    told: Instant,
+}
+
+impl KeptRecord {
+    /// Whether the parent has told it lately, so that it counts although the parent may have trimmed it since.
+    pub(super) fn is_fresh(&self) -> bool {
+        self.told.elapsed() < FRESH
+    }
 }
 
 impl KeptMessages {
@@ -54,18 +67,17 @@ impl KeptMessages {
         Self { records: BTreeMap::new(), bytes: 0, charge: Charge::new(owner, Account::Messages, 0), room }
     }
 
-    /// Keeps messages in place of those that they contain, and of merged ones that they overlap. Messages that overlap
+    /// Keeps messages in place of those that they contain, and of merged or older ones that they overlap. Messages that overlap
     /// others are not kept. The oldest ones make room.
-    pub(super) fn insert(&mut self, start: Position, payload: Payload, is_merged: bool, at: SystemTime) {
-        let record = Record { start, ..Record::of(payload, None, at) };
-        let (end, bytes) = (record.end(), record.bytes());
+    pub(super) fn insert(&mut self, record: Record<Bytes>, is_merged: bool) {
+        let (start, end, bytes) = (record.start, record.end(), record.bytes());
         let before = self.records.range(..start).next_back();
         let overlapped = before.into_iter().chain(self.records.range(start..end));
         let overlapped = overlapped.filter(|(_, kept)| kept.record.end() > start);
         let (mut replaced, mut is_kept) = (Vec::new(), false);
         for (other, kept) in overlapped {
             let is_contained = *other >= start && kept.record.end() <= end;
-            is_kept |= !is_contained && !kept.is_merged;
+            is_kept |= !is_contained && !kept.is_merged && kept.is_fresh();
             replaced.push(*other);
         }
         if is_kept || record.shape.is_empty() {
@@ -79,7 +91,7 @@ impl KeptMessages {
             self.remove(*oldest);
         }
         self.count(bytes.cast_signed());
-        self.records.insert(start, KeptRecord { record, is_merged });
+        self.records.insert(start, KeptRecord { record, is_merged, told: Instant::now() });
     }
 
     /// The record that contains `position`, and those that follow it without a hole.

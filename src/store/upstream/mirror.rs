@@ -7,7 +7,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 
 use bytes::Bytes;
 use parking_lot::Mutex;
@@ -15,18 +15,15 @@ use tokio::sync::Mutex as AsyncMutex;
 use tokio::time::Instant;
 
 use super::answer::ParentPage;
-use super::kept::{KeptMessages, KeptRecord, MirrorRoom};
+use super::kept::{FRESH, KeptMessages, KeptRecord, MirrorRoom};
 use crate::budget::Owner;
 use crate::store::entry::Moment;
-use crate::store::log::{LogSlice, Placed};
+use crate::store::log::{LogSlice, Record, messages_of, messages_within};
 use crate::store::view::{MessagesView, View};
 use crate::stream::{
-    Description, Encoding, Epoch, EpochHistory, Lifetime, MessageLimit, Offset, Payload, Position, ReadError,
-    ReadLimit, Retention, Start,
+    Description, Encoding, Epoch, EpochHistory, MessageLimit, Offset, Payload, Position, ReadError,
+    ReadLimit, Start,
 };
-
-/// How long the earliest position that the parent has told counts. Meanwhile the parent may trim more.
-const EARLIEST_FRESH: Duration = Duration::from_secs(2);
 
 /// The mirror of one stream.
 #[derive(Debug)]
@@ -43,7 +40,8 @@ pub(super) struct Mirror {
 pub(super) struct FetchedPage {
     pub(super) start: Start,
     pub(super) answer: Result<Arc<ParentPage>, ReadError>,
-    pub(super) at: Instant,
+    /// Readers that have asked by then may be given the answer.
+    pub(super) for_asked: Instant,
 }
 
 /// Counts a reader until it is dropped.
@@ -103,13 +101,13 @@ pub(super) struct TailNews {
 
 impl Mirror {
     /// A mirror that knows nothing. Its messages are charged to `owner`.
-    pub(super) fn new(owner: &Arc<Owner>, room: Arc<MirrorRoom>, used: SystemTime) -> Self {
+    pub(super) fn new(owner: &Arc<Owner>, room: Arc<MirrorRoom>) -> Self {
         let state = MirrorState {
             following: Following::Pending,
             generation: 0,
             asked: None,
             readers: 0,
-            used,
+            used: SystemTime::UNIX_EPOCH,
             tail: None,
             earliest: None,
             description: None,
@@ -130,6 +128,14 @@ impl Mirror {
     pub(super) fn note_use(&self, now: SystemTime) {
         let mut state = self.state.lock();
         state.used = state.used.max(now);
+    }
+
+    /// Notes that the parent does not have the stream, unless it is followed: then the subscription tells it in time.
+    pub(super) fn note_missing(&self) {
+        let mut state = self.state.lock();
+        if state.following == Following::Pending {
+            state.following = Following::Not;
+        }
     }
 
     /// Whether anybody has read the stream since `since`, or waits. A stream that does not exist is followed only for waiters.
@@ -211,7 +217,7 @@ impl Mirror {
         // A message without bytes takes a position of which the message behind it does not know.
         if state.following == Following::Live && (before == Some(start) || state.kept.ends_at(start)) {
             let is_merged = state.encoding() == Some(Encoding::Text);
-            state.insert(start, payload, is_merged, at);
+            state.insert(Record { start, ..Record::of(payload, None, at) }, is_merged);
         }
         state.news()
     }
@@ -229,7 +235,7 @@ impl Mirror {
             state.encoding() != Some(Encoding::Text) || std::str::from_utf8(payload.bytes()).is_ok();
         state.move_tail(next, closed);
         if is_same_epoch && is_whole {
-            state.insert(start, payload.clone(), false, at);
+            state.insert(Record { start, ..Record::of(payload.clone(), None, at) }, false);
         }
     }
 
@@ -268,7 +274,7 @@ impl Mirror {
     }
 
     /// Keeps messages that the parent was asked for by a read from `start`.
-    pub(super) fn keep_page(&self, start: Start, page: &ParentPage, at: SystemTime) {
+    pub(super) fn keep_page(&self, start: Start, page: &ParentPage) {
         let mut state = self.state.lock();
         let knows = |tail: &KnownTail| {
             tail.epochs.position_of(page.next).is_ok() && page.next.position <= tail.position
@@ -279,10 +285,8 @@ impl Mirror {
         if start == Start::Earliest {
             state.earliest = Some((page.from, Instant::now()));
         }
-        let mut start = page.from;
-        for part in &page.parts {
-            state.insert(start, part.clone(), false, at);
-            start = start.after(part.positions());
+        for record in &page.records {
+            state.insert(record.clone(), false);
         }
     }
 
@@ -297,34 +301,17 @@ impl Mirror {
     /// Reads from `start` on. `None`: the parent has to be asked.
     pub(super) fn read(&self, start: Start, limit: ReadLimit, at: Moment) -> Option<View<Bytes>> {
         let state = self.state.lock();
-        let from = state.locate(start, at.now)?;
+        let from = state.locate(start, at)?;
         let tail = state.tail.as_ref()?;
         let description = state.description.as_ref()?;
-        let mut slice = LogSlice { pieces: Vec::new(), messages: 0, next: from };
-        let mut bytes = 0;
-        for KeptRecord { record, .. } in state.kept.from(from) {
-            let skipped = slice.next.since(record.start);
-            let range = record.shape.since(skipped);
-            bytes += range.len().max(1);
-            if !slice.pieces.is_empty() && bytes > limit.bytes_max {
-                break;
-            }
-            slice.pieces.push(record.content.slice(range));
-            slice.messages += record.shape.messages().saturating_sub(skipped).max(1);
-            slice.next = record.end();
-        }
         Some(View {
             content_type: description.content_type.clone(),
             epoch_history: tail.epochs.clone(),
             from,
-            slice,
+            slice: LogSlice::of(state.kept.from(from).map(|kept| &kept.record), from, limit.bytes_max),
             tail: tail.position,
             closed: tail.closed,
-            lives_for: match description.lifetime {
-                Lifetime::Unlimited => None,
-                Lifetime::Idle(idle) => Some(idle),
-                Lifetime::Until(end) => Some(end.duration_since(at.wall).unwrap_or_default()),
-            },
+            lives_for: description.lifetime.left(at.wall),
         })
     }
 
@@ -333,30 +320,17 @@ impl Mirror {
         &self,
         start: Start,
         limit: MessageLimit,
-        now: SystemTime,
+        at: Moment,
     ) -> Option<MessagesView<Bytes>> {
         let state = self.state.lock();
-        let from = state.locate(start, now)?;
+        let from = state.locate(start, at)?;
         let tail = state.tail.as_ref()?;
-        let (mut messages, mut next, mut bytes) = (Vec::<Placed<Bytes>>::new(), from, 0);
-        'full: for KeptRecord { record, is_merged } in state.kept.from(from) {
-            if *is_merged {
-                // The parent knows where each append ends.
-                if messages.is_empty() {
-                    return None;
-                }
-                break;
-            }
-            while let Some(placed) = record.message_at(next.since(record.start)) {
-                bytes += placed.length.max(1);
-                let is_full = bytes > limit.bytes_max || messages.len() >= limit.count_max;
-                if is_full && !messages.is_empty() {
-                    break 'full;
-                }
-                next = placed.next;
-                messages.push(placed);
-            }
+        // The parent knows where each append of a merged record ends.
+        if state.kept.from(from).next().is_some_and(|kept| kept.is_merged) {
+            return None;
         }
+        let single = state.kept.from(from).take_while(|kept| !kept.is_merged).map(|kept| &kept.record);
+        let (messages, next) = messages_within(messages_of(single, from), from, limit);
         Some(MessagesView {
             content_type: state.description.as_ref()?.content_type.clone(),
             epoch_history: tail.epochs.clone(),
@@ -402,29 +376,27 @@ impl MirrorState {
         (self.tail, self.earliest, self.description) = (None, None, None);
     }
 
-    /// The position of `start`, if the mirror has everything from there on, or the next message.
-    fn locate(&self, start: Start, now: SystemTime) -> Option<Position> {
+    /// The position of `start`, if the mirror has the next message, or it is the tail.
+    fn locate(&self, start: Start, at: Moment) -> Option<Position> {
         let tail = self.tail.as_ref().filter(|_| self.following == Following::Live)?;
         let position = match start {
             Start::Tail => tail.position,
             Start::At(offset) => tail.epochs.position_of(offset).ok()?,
-            Start::Earliest => self.earliest.filter(|(_, told)| told.elapsed() < EARLIEST_FRESH)?.0,
+            Start::Earliest => self.earliest.filter(|(_, told)| told.elapsed() < FRESH)?.0,
         };
-        let Retention { messages_max, age_max, .. } = self.description.as_ref()?.retention;
-        let is_trimmed = self.encoding() == Some(Encoding::Json)
-            && messages_max.is_some_and(|max| tail.position.since(position) > max);
-        let is_too_old =
-            |at: SystemTime| age_max.is_some_and(|max| now.duration_since(at).is_ok_and(|age| age > max));
+        let description = self.description.as_ref()?;
+        let is_expired = description.lifetime.left(at.wall).is_some_and(|left| left.is_zero());
         let has_next = || {
             let next = self.kept.from(position).next();
-            !is_trimmed && next.is_some_and(|kept| !is_too_old(kept.record.at))
+            next.is_some_and(|next| !may_be_trimmed(next, position, tail.position, description, at.now))
         };
-        (position == tail.position || position < tail.position && has_next()).then_some(position)
+        let is_known = position == tail.position || position < tail.position && has_next();
+        (is_known && !is_expired).then_some(position)
     }
 
     /// Keeps messages, and forgets those that the parent's retention by number has trimmed.
-    fn insert(&mut self, start: Position, payload: Payload, is_merged: bool, at: SystemTime) {
-        self.kept.insert(start, payload, is_merged, at);
+    fn insert(&mut self, record: Record<Bytes>, is_merged: bool) {
+        self.kept.insert(record, is_merged);
         let (Some(description), Some(tail)) = (&self.description, &self.tail) else { return };
         if let Some(max) = description.retention.messages_max
             && description.content_type.is_json()
@@ -432,4 +404,27 @@ impl MirrorState {
             self.kept.trim(Position(tail.position.0.saturating_sub(max)));
         }
     }
+}
+
+/// Whether the parent's retention may have trimmed the messages at `position`, which are in `kept`. What cannot be computed, since
+/// messages in between are not kept or their boundaries or times are not known, has to be fresh.
+fn may_be_trimmed(
+    kept: &KeptRecord,
+    position: Position,
+    tail: Position,
+    stream: &Description,
+    now: SystemTime,
+) -> bool {
+    let exceeds = |count: u64, max: Option<u64>| max.is_some_and(|max| count > max);
+    let retention = &stream.retention;
+    let is_too_old = |max| now.duration_since(kept.record.at).is_ok_and(|age| age > max);
+    let (is_over, is_computed) = if stream.content_type.is_json() {
+        // Positions are values.
+        (exceeds(tail.since(position), retention.messages_max), retention.bytes_max.is_none())
+    } else {
+        // Positions are bytes. An append is trimmed as a whole.
+        (exceeds(tail.since(kept.record.start), retention.bytes_max), retention.messages_max.is_none())
+    };
+    let has_to_be_fresh = !is_computed || retention.age_max.is_some();
+    is_over || retention.age_max.is_some_and(is_too_old) || has_to_be_fresh && !kept.is_fresh()
 }

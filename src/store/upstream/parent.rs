@@ -4,7 +4,7 @@
 
 use std::fmt;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use bytes::{BufMut, Bytes, BytesMut};
 use hyper::header::{AUTHORIZATION, CONTENT_TYPE, HeaderName, HeaderValue};
@@ -94,12 +94,17 @@ impl Parent {
     }
 
     /// Reads from `start` on without waiting, with the boundaries of appends.
-    pub(super) async fn read(&self, name: &StreamName, start: Start) -> Result<ParentPage, ReadError> {
+    pub(super) async fn read(
+        &self,
+        name: &StreamName,
+        start: Start,
+        now: SystemTime,
+    ) -> Result<ParentPage, ReadError> {
         let target = format!("{}?offset={}&lengths=1", path_of(name), text_of(start));
         self.metrics.asked("read");
         let response = self.send(Method::GET, target, HeaderMap::new(), Bytes::new()).await?;
         match response.status() {
-            StatusCode::OK => Ok(page(&response, start).ok_or(Failure::Unreachable)?),
+            StatusCode::OK => Ok(page(&response, start, now).ok_or(Failure::Unreachable)?),
             _ => Err(read_error(&response)),
         }
     }

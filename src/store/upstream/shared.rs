@@ -17,8 +17,7 @@ use crate::budget::Budget;
 use crate::metrics::UpstreamMetrics;
 use crate::store::entry::{ClockDifference, Moment};
 use crate::stream::{
-    Batch, Failure, Lifetime, MessageLimit, Messages, Principal, ReadError, ReadLimit, Shortage, Start,
-    StreamName,
+    Batch, Failure, MessageLimit, Messages, Principal, ReadError, ReadLimit, Shortage, Start, StreamName,
 };
 
 /// How long a stream is followed after it was last read.
@@ -64,34 +63,52 @@ impl UpstreamShared {
         self.mirrors.get(name).map(|mirror| mirror.value().clone())
     }
 
-    /// The mirror of a stream, which is followed from now on. `None`: there are too many.
-    fn follow(&self, name: &StreamName, now: SystemTime) -> Option<Arc<Mirror>> {
-        if let Some(mirror) = self.mirror(name) {
-            mirror.note_use(now);
-            return Some(mirror);
+    /// The mirror of a stream, which is followed from now on. `None`: there are too many. `note` says in the mirror who uses it, under
+    /// the lock of the table, so that no sweep removes it in between.
+    fn follow(&self, name: &StreamName, note: impl Fn(&Mirror)) -> Option<Arc<Mirror>> {
+        if let Some(mirror) = self.mirrors.get(name) {
+            note(&mirror);
+            return Some(mirror.value().clone());
         }
         if self.mirrors.len() >= self.streams_max {
             return None;
         }
         let owner = self.budget.owner_in(name.tenant(), Principal::GATEWAY);
-        let new = || Arc::new(Mirror::new(&owner, self.room.clone(), now));
-        let mirror = self.mirrors.entry(name.clone()).or_insert_with(new).value().clone();
-        self.metrics.followed.set(self.mirrors.len() as u64);
-        self.changed.notify_one();
+        let new = || Arc::new(Mirror::new(&owner, self.room.clone()));
+        let mirror = {
+            let entry = self.mirrors.entry(name.clone()).or_insert_with(new);
+            note(&entry);
+            entry.value().clone()
+        };
+        self.note_change();
         Some(mirror)
     }
 
     /// Adds a reader that may wait. Returns whether the stream is followed.
     pub(super) fn attach(&self, name: &StreamName) -> bool {
-        let mirror = self.follow(name, SystemTime::UNIX_EPOCH);
-        mirror.inspect(|mirror| mirror.attach()).is_some()
+        self.follow(name, Mirror::attach).is_some()
     }
 
     /// Removes a reader.
     pub(super) fn detach(&self, name: &StreamName, now: SystemTime) {
-        if let Some(mirror) = self.mirror(name) {
+        if let Some(mirror) = self.mirrors.get(name) {
             mirror.detach(now);
         }
+        self.forget_missing(name);
+    }
+
+    /// Makes room at once for other streams than one that the parent does not have and nobody waits for.
+    fn forget_missing(&self, name: &StreamName) {
+        if self.mirrors.remove_if(name, |_, mirror| !mirror.is_used(SystemTime::UNIX_EPOCH)).is_some() {
+            self.note_change();
+        }
+    }
+
+    /// Called after streams have been added or removed.
+    fn note_change(&self) {
+        self.metrics.followed.set(self.mirrors.len() as u64);
+        self.metrics.kept.set(self.room.bytes());
+        self.changed.notify_one();
     }
 
     /// Stops to follow streams that nobody reads any more.
@@ -100,9 +117,7 @@ impl UpstreamShared {
         let since = now.checked_sub(FOLLOWED_FOR).unwrap_or(SystemTime::UNIX_EPOCH);
         self.mirrors.retain(|_, mirror| mirror.is_used(since));
         if self.mirrors.len() < before {
-            self.metrics.followed.set(self.mirrors.len() as u64);
-            self.metrics.kept.set(self.room.bytes());
-            self.changed.notify_one();
+            self.note_change();
         }
     }
 
@@ -117,18 +132,13 @@ impl UpstreamShared {
         limit: ReadLimit,
         now: SystemTime,
     ) -> Result<Batch, ReadError> {
-        let mirror = self.follow(name, now).ok_or(Failure::OverBudget(Shortage::Passing))?;
+        let mirror = self.follow_for_read(name, now)?;
         let known = || Some(mirror.read(start, limit, self.moment(now))?.into_batch());
         match self.known_or_fetched(name, &mirror, start, now, known).await? {
             AnsweredBy::Mirror(batch) => Ok(batch),
             AnsweredBy::Parent(page) => {
-                Ok(page.batch(mirror.description().and_then(|stream| match stream.lifetime {
-                    Lifetime::Idle(idle) => Some(idle),
-                    Lifetime::Until(end) => {
-                        Some(end.duration_since(self.moment(now).wall).unwrap_or_default())
-                    }
-                    Lifetime::Unlimited => None,
-                })))
+                let lifetime = mirror.description().map(|stream| stream.lifetime).unwrap_or_default();
+                Ok(page.batch(limit, lifetime.left(self.moment(now).wall)))
             }
         }
     }
@@ -140,12 +150,17 @@ impl UpstreamShared {
         limit: MessageLimit,
         now: SystemTime,
     ) -> Result<Messages, ReadError> {
-        let mirror = self.follow(name, now).ok_or(Failure::OverBudget(Shortage::Passing))?;
-        let known = || Some(mirror.messages(start, limit, now)?.into_messages());
+        let mirror = self.follow_for_read(name, now)?;
+        let known = || Some(mirror.messages(start, limit, self.moment(now))?.into_messages());
         match self.known_or_fetched(name, &mirror, start, now, known).await? {
             AnsweredBy::Mirror(messages) => Ok(messages),
-            AnsweredBy::Parent(page) => Ok(page.messages(now)),
+            AnsweredBy::Parent(page) => Ok(page.messages(limit)),
         }
+    }
+
+    fn follow_for_read(&self, name: &StreamName, now: SystemTime) -> Result<Arc<Mirror>, Failure> {
+        let mirror = self.follow(name, |mirror| mirror.note_use(now));
+        mirror.ok_or(Failure::OverBudget(Shortage::Passing))
     }
 
     /// What the mirror knows, or else what the parent answers.
@@ -170,14 +185,18 @@ impl UpstreamShared {
         if let Some(answer) = known() {
             return Ok(hit(answer));
         }
-        if let Some(FetchedPage { start: other, answer, at }) = &*last
-            && *at >= asked
+        if let Some(FetchedPage { start: other, answer, for_asked }) = &*last
+            && *for_asked >= asked
             && (*other == start || matches!(answer, Err(ReadError::Failed(_))))
         {
             return answer.clone().map(AnsweredBy::Parent);
         }
-        let own = mirror.epoch();
-        let answer = self.parent.read(name, start).await.map(Arc::new);
+        let (own, sent) = (mirror.epoch(), Instant::now());
+        let answer = self.parent.read(name, start, now).await.map(Arc::new);
+        if let Err(ReadError::Missing(_)) = &answer {
+            mirror.note_missing();
+            self.forget_missing(name);
+        }
         if let Ok(page) = &answer {
             if let Some(own) = own.filter(|_| !mirror.knows(page.next))
                 // The tail had this epoch before the read, and has it after: the page is of the same log.
@@ -185,12 +204,15 @@ impl UpstreamShared {
             {
                 mirror.learn(page.next, own);
             }
-            mirror.keep_page(start, page, now);
+            mirror.keep_page(start, page);
             self.metrics.kept.set(self.room.bytes());
         }
+        // Who asks after the request was sent may know of a message that the page lacks; a failure is one for all who wait.
+        let is_failure = matches!(answer, Err(ReadError::Failed(_)));
+        let for_asked = if is_failure { Instant::now() } else { sent };
         // The page is held only while others wait for it.
         let is_awaited = mirror.fetchers() > 1;
-        *last = is_awaited.then(|| FetchedPage { start, answer: answer.clone(), at: Instant::now() });
+        *last = is_awaited.then(|| FetchedPage { start, answer: answer.clone(), for_asked });
         answer.map(AnsweredBy::Parent)
     }
 }
