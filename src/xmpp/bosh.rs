@@ -19,6 +19,7 @@ use bytes::Bytes;
 use dashmap::DashMap;
 use parking_lot::Mutex;
 use ring::rand::{SecureRandom, SystemRandom};
+use tokio::task::consume_budget;
 use tokio::time::{Instant, interval, sleep};
 
 use super::client::{ClientFront, LOGIN_BYTES_MAX};
@@ -135,6 +136,7 @@ impl BoshFront {
             let (now, wall) = (Instant::now(), self.clients.clock.wall());
             let is_critical = self.clients.hub.budget().is_critical();
             for session in self.all() {
+                consume_budget().await;
                 if session.has_ended() {
                     self.forget(&session);
                     continue;

@@ -154,7 +154,12 @@ impl BoshSession {
                     if let Err(condition) = self.accept(&mut state, body, parked) {
                         return self.refuse(&mut state, condition);
                     }
-                    next = state.early.take().map(|early| (early.body, early.parked));
+                    next = state.early.take().map(|early| {
+                        let EarlyRequest { body, mut parked } = *early;
+                        // Its connection waits for its turn, and not yet for something to send.
+                        parked.wake();
+                        (body, parked)
+                    });
                 }
             }
             RidPlace::Outside => {

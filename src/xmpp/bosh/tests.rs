@@ -256,6 +256,25 @@ async fn requests_that_overtake_others_are_handled_in_order() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_request_that_came_too_early_is_answered_once_it_is_its_turn() {
+    let world = World::start();
+    for (attributes, is_answer) in [
+        (" pause='60'", Box::new(|said: &str| said == EMPTY) as Box<dyn Fn(&str) -> bool>),
+        (" pause='121'", Box::new(has_ended_with("policy-violation"))),
+    ] {
+        let client = world.log_in("hold='1'").await;
+        let early = client.send(client.rid + 2, attributes, "");
+        settle().await;
+        let begin = Instant::now();
+        let late = client.send(client.rid + 1, "", "");
+        for said in [response(late).await, response(early).await] {
+            assert!(said == EMPTY || is_answer(&said), "{said}");
+        }
+        assert!(begin.elapsed() < SECOND, "{attributes}: {:?}", begin.elapsed());
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_request_that_came_too_early_is_forgotten_with_its_connection() {
     let world = World::start();
     let mut client = world.log_in("hold='1'").await;
