@@ -3,7 +3,7 @@
 #[cfg(test)]
 mod tests;
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
 use tokio::time::Instant;
@@ -52,11 +52,14 @@ pub(in crate::xmpp) type StoredState = Option<(Offset, bool)>;
 
 /// All subscriptions.
 pub(in crate::xmpp) struct JidTable {
-    subscriptions: BTreeMap<SubscriptionKey, JidSubscription>,
+    /// Boxed, as are the holders: the table of a client has a few, and spare room for more.
+    subscriptions: BTreeMap<SubscriptionKey, Box<JidSubscription>>,
     /// By addresses without a resource.
-    holders: HashMap<Jid, Holder>,
-    /// Subscriptions that may have messages to send, each once.
-    due: VecDeque<SubscriptionKey>,
+    holders: HashMap<Jid, Box<Holder>>,
+    /// Subscriptions that may have messages to send, by [`JidSubscription::due_since`].
+    due: BTreeSet<(u64, SubscriptionKey)>,
+    /// How often a subscription has become due.
+    due_count: u64,
     /// Subscriptions that have sent what is not confirmed.
     unconfirmed: BTreeSet<SubscriptionKey>,
     /// Subscriptions whose stored state is outdated.
@@ -79,13 +82,15 @@ struct JidSubscription {
     confirmed: Offset,
     /// Nothing is sent until the address is available again.
     suspended: bool,
-    is_due: bool,
+    /// What [`JidTable::due_count`] was when it became due. `None`: it is not due.
+    due_since: Option<u64>,
 }
 
 /// An address with subscriptions.
 struct Holder {
     grants: Arc<Grants>,
-    subscriptions: BTreeSet<SubscriptionKey>,
+    /// Sorted.
+    subscriptions: Vec<SubscriptionKey>,
     charge: Charge,
     /// Addresses with resources that are known to be available.
     available: HashSet<Jid>,
@@ -96,7 +101,8 @@ impl JidTable {
         Self {
             subscriptions: BTreeMap::new(),
             holders: HashMap::new(),
-            due: VecDeque::new(),
+            due: BTreeSet::new(),
+            due_count: 0,
             unconfirmed: BTreeSet::new(),
             unsaved: BTreeSet::new(),
             failed: BTreeSet::new(),
@@ -121,7 +127,7 @@ impl JidTable {
         suspended: bool,
     ) -> bool {
         let is_first = !self.has_stream(&key.stream);
-        self.put(key, grants, JidSubscription { sent: offset, confirmed: offset, suspended, is_due: false });
+        self.put(key, grants, offset, suspended);
         is_first
     }
 
@@ -139,43 +145,43 @@ impl JidTable {
         let owner =
             self.budget.owner_in(grants.tenant().clone(), grants.principal().unwrap_or(self.principal));
         owner.admit(bytes_of(key)).map_err(|_| NoSubscriptionRoom::Memory)?;
-        self.put(
-            key,
-            grants,
-            JidSubscription { sent: offset, confirmed: offset, suspended: false, is_due: false },
-        );
+        self.put(key, grants, offset, false);
         Ok(())
     }
 
-    fn put(&mut self, key: &SubscriptionKey, grants: &Arc<Grants>, subscription: JidSubscription) {
+    fn put(&mut self, key: &SubscriptionKey, grants: &Arc<Grants>, offset: Offset, suspended: bool) {
         let (budget, principal) = (&self.budget, grants.principal().unwrap_or(self.principal));
         let holder = self.holders.entry(key.jid.bare()).or_insert_with(|| {
             let owner = budget.owner_in(grants.tenant().clone(), principal);
-            Holder {
+            Box::new(Holder {
                 grants: grants.clone(),
-                subscriptions: BTreeSet::new(),
+                subscriptions: Vec::new(),
                 charge: Charge::new(&owner, Account::Sessions, 0),
                 available: HashSet::new(),
-            }
+            })
         });
         // What counts is what the address may do by now.
         holder.grants = grants.clone();
-        if holder.subscriptions.insert(key.clone()) {
+        if let Err(place) = holder.subscriptions.binary_search(key) {
+            holder.subscriptions.reserve_exact(1);
+            holder.subscriptions.insert(place, key.clone());
             let bytes = holder.charge.bytes() + bytes_of(key);
             holder.charge.set(bytes);
         }
-        self.subscriptions.insert(key.clone(), subscription);
+        let subscription = JidSubscription { sent: offset, confirmed: offset, suspended, due_since: None };
+        self.subscriptions.insert(key.clone(), Box::new(subscription));
     }
 
     /// Removes a subscription. Returns whether it existed.
     pub(in crate::xmpp) fn remove(&mut self, key: &SubscriptionKey) -> bool {
         for marked in [&mut self.unconfirmed, &mut self.unsaved, &mut self.failed] {
-            marked.remove(key);
+            remove(marked, key);
         }
+        self.make_undue(key);
         let existed = self.subscriptions.remove(key).is_some();
         let jid = key.jid.bare();
         if let Some(holder) = self.holders.get_mut(&jid).filter(|_| existed) {
-            holder.subscriptions.remove(key);
+            holder.subscriptions.retain(|other| other != key);
             let bytes = holder.charge.bytes().saturating_sub(bytes_of(key));
             holder.charge.set(bytes);
             if holder.subscriptions.is_empty() {
@@ -187,7 +193,7 @@ impl JidTable {
 
     /// The subscriptions of an address without its resource.
     pub(in crate::xmpp) fn of(&self, jid: &Jid) -> Vec<SubscriptionKey> {
-        self.holders.get(jid).map(|holder| holder.subscriptions.iter().cloned().collect()).unwrap_or_default()
+        self.holders.get(jid).map(|holder| holder.subscriptions.clone()).unwrap_or_default()
     }
 
     /// Whether there is a subscription to a stream.
@@ -237,9 +243,18 @@ impl JidTable {
 
     pub(in crate::xmpp) fn make_due(&mut self, key: &SubscriptionKey) {
         let Some(subscription) = self.subscriptions.get_mut(key) else { return };
-        if !subscription.suspended && !subscription.is_due {
-            subscription.is_due = true;
-            self.due.push_back(key.clone());
+        if !subscription.suspended && subscription.due_since.is_none() {
+            self.due_count += 1;
+            subscription.due_since = Some(self.due_count);
+            self.due.insert((self.due_count, key.clone()));
+        }
+    }
+
+    fn make_undue(&mut self, key: &SubscriptionKey) {
+        let due_since =
+            self.subscriptions.get_mut(key).and_then(|subscription| subscription.due_since.take());
+        if let Some(since) = due_since {
+            remove(&mut self.due, &(since, key.clone()));
         }
     }
 
@@ -274,18 +289,11 @@ impl JidTable {
 
     /// Takes the subscription that has been due for the longest time.
     pub(in crate::xmpp) fn take_due(&mut self) -> Option<DueSubscription> {
-        while let Some(key) = self.due.pop_front() {
-            let Some(subscription) = self.subscriptions.get_mut(&key) else { continue };
-            subscription.is_due = false;
-            if let Some(holder) = self.holders.get(&key.jid.bare()).filter(|_| !subscription.suspended) {
-                return Some(DueSubscription {
-                    offset: subscription.sent,
-                    grants: holder.grants.clone(),
-                    key,
-                });
-            }
-        }
-        None
+        let (_, key) = self.due.first().cloned()?;
+        self.make_undue(&key);
+        let offset = self.subscriptions.get(&key)?.sent;
+        let grants = self.holders.get(&key.jid.bare())?.grants.clone();
+        Some(DueSubscription { key, offset, grants })
     }
 
     /// Notes that the messages of a subscription are sent up to `offset`, from where the last call of [`take_due`](Self::take_due)
@@ -325,7 +333,7 @@ impl JidTable {
                 self.unsaved.insert(key.clone());
             }
             if subscription.confirmed == subscription.sent {
-                self.unconfirmed.remove(&key);
+                remove(&mut self.unconfirmed, &key);
             }
         }
     }
@@ -340,6 +348,7 @@ impl JidTable {
         }
         subscription.sent = start;
         subscription.suspended = true;
+        self.make_undue(key);
         self.unsaved.insert(key.clone());
         true
     }
@@ -364,7 +373,7 @@ impl JidTable {
             holder.available.remove(jid);
         }
         let is_alone = holder.available.is_empty();
-        let keys: Vec<_> = holder.subscriptions.iter().cloned().collect();
+        let keys = holder.subscriptions.clone();
         for key in
             keys.iter().filter(|key| key.jid == *jid || (key.jid.is_bare() && (is_available || is_alone)))
         {
@@ -373,6 +382,7 @@ impl JidTable {
             } else if let Some(subscription) = self.subscriptions.get_mut(key)
                 && !std::mem::replace(&mut subscription.suspended, true)
             {
+                self.make_undue(key);
                 self.unsaved.insert(key.clone());
             }
         }
@@ -397,6 +407,13 @@ impl JidTable {
     /// Whether a stored state is outdated.
     pub(in crate::xmpp) fn has_unsaved(&self) -> bool {
         !self.unsaved.is_empty()
+    }
+}
+
+/// Removes an element. A set that is empty then takes no memory: those of a client are empty most of the time.
+fn remove<T: Ord>(set: &mut BTreeSet<T>, element: &T) {
+    if set.remove(element) && set.is_empty() {
+        *set = BTreeSet::new();
     }
 }
 

@@ -147,3 +147,19 @@ fn a_stream_that_cannot_be_read_is_due_again_at_the_time_of_the_first_failure() 
     assert_eq!((table.retry_at(), table.take_due().unwrap().key), (None, one));
     assert!(!table.has_due());
 }
+
+#[test]
+fn a_subscription_that_is_gone_is_not_due() {
+    let one = key("a", "x@y");
+    let mut table = table(&[&one]);
+    for _ in 0..3 {
+        table.stream_changed(&one.stream);
+        assert_eq!(table.due_len(), 1);
+        table.remove(&one);
+        assert_eq!(table.due_len(), 0);
+        table.insert(&one, &Arc::new(Grants::everything()), at(0)).unwrap();
+    }
+    table.stream_changed(&one.stream);
+    table.presence(&one.jid, false);
+    assert_eq!(table.due_len(), 0, "it is suspended");
+}
