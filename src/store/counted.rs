@@ -11,16 +11,27 @@ use crate::stream::{
     Snapshot, Start, Store, StreamName, StreamPage, Work,
 };
 
-/// A memory store that counts its operations, and whose reads can be made to fail.
+/// A memory store that counts its operations, which can be made to fail.
 #[derive(Default)]
 pub(crate) struct CountedMemory {
     memory: Memory,
     pub(crate) calls: AtomicUsize,
     /// Messages cannot be read, as if a disk or an engine failed.
     pub(crate) fails_to_read: AtomicBool,
+    /// Sessions are stored, as if the store outlived the process.
+    keeps_sessions: bool,
+    /// Changes of sessions that were asked for.
+    pub(crate) session_changes: AtomicUsize,
+    /// Changes of sessions fail.
+    pub(crate) fails_to_change_sessions: AtomicBool,
 }
 
 impl CountedMemory {
+    /// A store whose sessions count as stored, as if they outlived the process.
+    pub(crate) fn keeping_sessions() -> Self {
+        Self { keeps_sessions: true, ..Self::default() }
+    }
+
     fn counted(&self) -> &Memory {
         self.calls.fetch_add(1, Ordering::Relaxed);
         &self.memory
@@ -117,6 +128,10 @@ impl Store for CountedMemory {
     }
 
     fn change_session(&self, change: SessionChange) -> Work<'_, Result<(), Failure>> {
+        self.session_changes.fetch_add(1, Ordering::Relaxed);
+        if self.fails_to_change_sessions.load(Ordering::Relaxed) {
+            return Box::pin(ready(Err(Failure::Broken)));
+        }
         self.counted().change_session(change)
     }
 
@@ -129,7 +144,7 @@ impl Store for CountedMemory {
     }
 
     fn outlives_process(&self) -> bool {
-        self.memory.outlives_process()
+        self.keeps_sessions || self.memory.outlives_process()
     }
 
     fn attach(&self, name: &StreamName) -> Option<Epoch> {

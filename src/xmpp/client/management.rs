@@ -78,10 +78,11 @@ impl ClientSession {
     /// The answer to a request for an acknowledgement. What it acknowledges is stored, so that the client need not repeat it to a gateway
     /// that is started again.
     async fn acknowledge(&mut self) -> Element {
-        if let Err(error) = self.save(None).await {
+        let handled = self.acks.as_ref().map_or(0, |acks| acks.counts.handled);
+        let is_saved = self.resumable.as_ref().is_none_or(|resumable| resumable.saved == handled);
+        if !is_saved && let Err(error) = self.save(None).await {
             tracing::error!(%error, "cannot store the stream of an XMPP client; its stanzas stay unacknowledged");
         }
-        let handled = self.acks.as_ref().map_or(0, |acks| acks.counts.handled);
         let handled = self.resumable.as_ref().map_or(handled, |resumable| resumable.saved);
         element("a", STREAM_MANAGEMENT).with("h", handled.to_string()).build()
     }
@@ -199,8 +200,8 @@ impl ClientSession {
             front.forget_stream(place.id()).await;
             return Err(StanzaError::item_not_found());
         };
-        let admission = admission.take().ok_or_else(StanzaError::internal)?;
-        let mut session = Self::new(front.clone(), jid, admission, address);
+        let admitted = admission.take().ok_or_else(StanzaError::internal)?;
+        let mut session = Self::new(front.clone(), jid, admitted, address);
         session.acks = Some(Box::new(acks));
         session.take_place(place, resume_time);
         let acknowledged: HashMap<_, _> = acknowledged.into_iter().collect();
@@ -210,7 +211,12 @@ impl ClientSession {
         });
         session.service.subscriptions.adopt(confirmed, &session.who.grants);
         session.service.subscriptions.with(|table| table.all_are_unsaved());
-        session.save(None).await.map_err(failed)?;
+        if let Err(error) = session.save(None).await {
+            // The record is still the one from before, which would say the wrong thing about stanzas that are sent from now on.
+            *admission = Some(session.leave_admission());
+            session.suspend().await;
+            return Err(failed(error));
+        }
         front.metrics.resumed.inc();
         let answer = element("resumed", STREAM_MANAGEMENT)
             .with("previd", &*request.id)

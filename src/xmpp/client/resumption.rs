@@ -167,6 +167,8 @@ impl ResumableStreams {
             };
             other.is_wanted.notify_one();
             timeout(HANDOVER_TIMEOUT, other.is_left.notified()).await.ok()?;
+            // Others may wait for the same, and then for this connection.
+            other.is_left.notify_one();
         }
     }
 

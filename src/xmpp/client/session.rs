@@ -45,7 +45,7 @@ pub(in crate::xmpp) struct ClientSession {
     /// Subscriptions to serve before the next stanza of the client.
     flushes: usize,
     /// Counts the client for its tenant.
-    _open: Option<OpenCharge>,
+    open: Option<OpenCharge>,
 }
 
 /// What a session has whose stream can be resumed.
@@ -97,8 +97,13 @@ impl ClientSession {
             is_busy: false,
             activity: ClientActivity::Active,
             flushes: 0,
-            _open: open,
+            open,
         }
+    }
+
+    /// Returns the admission of the client, for another session. This one has to end.
+    pub(super) fn leave_admission(&mut self) -> AdmittedClient {
+        AdmittedClient { grants: self.who.grants.clone(), open: self.open.take() }
     }
 
     pub(in crate::xmpp) fn grants(&self) -> &Arc<Grants> {

@@ -14,7 +14,7 @@ use crate::auth::AuthSettings;
 use crate::auth::issue::{Patterns, generate_key, sign_at};
 use crate::clock::in_time;
 use crate::store::Memory;
-use crate::stream::{Append, ContentType, StreamName};
+use crate::stream::{Append, ContentType, Store, StreamName};
 
 const HOUR: Duration = Duration::from_secs(3600);
 const SECOND: Duration = Duration::from_secs(1);
@@ -32,6 +32,10 @@ impl World {
     }
 
     fn with(limits: Limits) -> Self {
+        Self::with_store(limits, Arc::new(Memory::default()))
+    }
+
+    fn with_store(limits: Limits, store: Arc<dyn Store>) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("auth.toml");
         std::fs::write(&path, "key_file = 'key'\n").unwrap();
@@ -39,7 +43,7 @@ impl World {
         let auth = Arc::new(Authenticator::new(&AuthSettings::read(&path).unwrap()).unwrap());
         let limits = Arc::new(limits);
         let (metrics, clock) = (Arc::new(Metrics::new()), Clock::start());
-        let hub = Arc::new(Hub::new(Arc::new(Memory::default()), limits.clone(), metrics.clone(), clock));
+        let hub = Arc::new(Hub::new(store, limits.clone(), metrics.clone(), clock));
         let front = ClientFront::new(hub, limits, &metrics, clock, auth, "b.example").unwrap();
         Self { folder, front: Arc::new(front) }
     }
@@ -147,9 +151,16 @@ impl Client {
     }
 
     async fn subscribe(&mut self, node: &str) {
-        let subscribe = format!("<subscribe node='{node}' jid='anna@b.example'/>");
-        self.request(&format!("<pubsub xmlns='http://jabber.org/protocol/pubsub'>{subscribe}</pubsub>"))
-            .await;
+        self.change_subscription("subscribe", node).await;
+    }
+
+    async fn unsubscribe(&mut self, node: &str) {
+        self.change_subscription("unsubscribe", node).await;
+    }
+
+    async fn change_subscription(&mut self, how: &str, node: &str) {
+        let change = format!("<{how} node='{node}' jid='anna@b.example'/>");
+        self.request(&format!("<pubsub xmlns='http://jabber.org/protocol/pubsub'>{change}</pubsub>")).await;
     }
 
     async fn publish(&mut self, node: &str, content: &str) {

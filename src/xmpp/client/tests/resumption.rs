@@ -1,6 +1,9 @@
 //! Stream management and client state (XEP-0198, XEP-0352).
 
+use std::sync::atomic::Ordering;
+
 use super::*;
+use crate::store::CountedMemory;
 
 const PING: &str =
     "<iq xmlns='jabber:client' type='get' id='pong' to='b.example'><ping xmlns='urn:xmpp:ping'/></iq>";
@@ -234,4 +237,86 @@ async fn a_stream_outlives_a_connection_that_is_lost_while_it_is_resumed() {
     let mut client = world.authenticated(&world.token()).await;
     client.resume(&id, 3).await;
     client.received(">1</json>").await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn connections_that_resume_one_stream_at_once_have_it_one_after_the_other() {
+    let world = World::start();
+    let mut first = world.connect();
+    first.log_in(&world.token()).await;
+    let id = first.enable().await;
+    let mut others = Vec::new();
+    for _ in 0..3 {
+        others.push(world.authenticated(&world.token()).await);
+    }
+    let begin = Instant::now();
+    for other in &mut others {
+        other.send(&format!("<resume xmlns='urn:xmpp:sm:3' previd='{id}' h='0'/>")).await;
+    }
+    for other in &mut others {
+        let said = other.received("urn:xmpp:sm:3").await;
+        assert!(said.contains("<resumed"), "{said}");
+    }
+    assert!(begin.elapsed() < SECOND);
+    assert_eq!(world.front.metrics.clients.get(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stream_that_cannot_be_stored_when_it_is_resumed_may_be_resumed_later() {
+    let store = Arc::new(CountedMemory::keeping_sessions());
+    let world = World::with_store(Limits::default(), store.clone());
+    let id = world.lost_client().await;
+    store.fails_to_change_sessions.store(true, Ordering::Relaxed);
+    let mut client = world.authenticated(&world.token()).await;
+    assert!(client.resume(&id, 3).await.contains("<failed"));
+    store.fails_to_change_sessions.store(false, Ordering::Relaxed);
+    // This client may begin anew, and another one of its subject go on.
+    client.bind().await;
+    let mut other = world.authenticated(&world.token()).await;
+    assert!(other.resume(&id, 3).await.contains("<resumed"));
+    other.received(">1</json>").await;
+    assert_eq!(world.front.metrics.resumed.get(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_client_that_asks_again_what_was_handled_makes_the_gateway_store_nothing() {
+    let store = Arc::new(CountedMemory::keeping_sessions());
+    let world = World::with_store(Limits::default(), store.clone());
+    let mut client = world.connect();
+    client.log_in(&world.token()).await;
+    client.enable().await;
+    client.send(PING).await;
+    client.received("id='pong'").await;
+    let mut changes = Vec::new();
+    for _ in 0..3 {
+        client.send("<r xmlns='urn:xmpp:sm:3'/>").await;
+        client.received("<a xmlns='urn:xmpp:sm:3' h='1'/>").await;
+        changes.push(store.session_changes.load(Ordering::Relaxed));
+    }
+    assert_eq!(changes, [2, 2, 2], "once for the stream, and once for the stanza");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_client_is_served_after_it_became_active_without_a_subscription_that_had_messages() {
+    let world = World::start();
+    let mut client = world.connect();
+    client.log_in(&world.token()).await;
+    for stream in ["a", "b"] {
+        client.publish(stream, "0").await;
+        client.subscribe(stream).await;
+    }
+    client.send("<inactive xmlns='urn:xmpp:csi:0'/>").await;
+    client.send(PING).await;
+    client.received("id='pong'").await;
+    for stream in ["a", "b"] {
+        world.append(stream, "1").await;
+    }
+    sleep(SECOND).await;
+    client.unsubscribe("a").await;
+    let begin = Instant::now();
+    client.send("<active xmlns='urn:xmpp:csi:0'/>").await;
+    client.send(PING).await;
+    client.received(">1</json>").await;
+    client.received("id='pong'").await;
+    assert!(begin.elapsed() < SECOND);
 }
