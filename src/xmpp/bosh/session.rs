@@ -16,7 +16,8 @@ use tokio::time::Instant;
 
 use super::body::{Condition, RequestBody, RequestKind, ResponseBody, Sid, Wishes};
 use super::state::{
-    EarlyRequest, OUT_BYTES_MAX, ParkedConnection, PendingLogin, SessionState, Unhandled, wake,
+    EarlyRequest, OUT_BYTES_MAX, ParkedConnection, PendingLogin, ReleasedRequest, SessionState, Unhandled,
+    wake,
 };
 use super::window::{RidPlace, RidWindow};
 use crate::auth::Unauthorized;
@@ -104,6 +105,7 @@ impl BoshSession {
             out: Vec::new(),
             parked: None,
             early: None,
+            released: None,
             waiter: Waiter::default(),
             is_working: false,
             idle_until: now + inactivity,
@@ -232,7 +234,11 @@ impl BoshSession {
         };
         let response = state.response(&payload, newest);
         state.window.answer(&response);
-        wake(parked);
+        if let Some(mut parked) = parked {
+            let connection = parked.connection;
+            state.released = Some(Box::new(ReleasedRequest { connection, response }));
+            parked.wake();
+        }
     }
 
     /// Ends the session because of a request, which is told why.
@@ -413,6 +419,9 @@ impl BoshSession {
         cx: &mut Context<'_>,
     ) -> Result<Bytes, Instant> {
         let mut state = self.state.lock();
+        if let Some(response) = state.take_released(connection) {
+            return Ok(response);
+        }
         if let Some(end) = &state.end {
             return Ok(Bytes::clone(end));
         }
@@ -476,5 +485,6 @@ impl BoshSession {
             state.early = None;
             state.update_charge();
         }
+        state.take_released(connection);
     }
 }

@@ -37,6 +37,8 @@ pub(super) struct SessionState {
     /// The request that waits for its response, unless its connection is lost.
     pub(super) parked: Option<ParkedConnection>,
     pub(super) early: Option<Box<EarlyRequest>>,
+    /// What a newer request has released. Its connection takes the response from here, since the window may drop large ones.
+    pub(super) released: Option<Box<ReleasedRequest>>,
     /// Waits for messages for the client.
     pub(super) waiter: Waiter,
     /// The task of the session runs.
@@ -83,6 +85,12 @@ pub(super) struct EarlyRequest {
     pub(super) parked: ParkedConnection,
 }
 
+/// A request that has its response, which its connection has not taken yet.
+pub(super) struct ReleasedRequest {
+    pub(super) connection: u32,
+    pub(super) response: Bytes,
+}
+
 /// Something that the client has sent.
 pub(super) enum Unhandled {
     Element(Element),
@@ -121,7 +129,16 @@ impl SessionState {
     pub(super) fn update_charge(&mut self) {
         let early = self.early.as_ref().map_or(0, |early| early.body.bytes);
         let elements = ELEMENT_FACTOR * (self.inbox_bytes + early);
-        self.charge.set(SESSION_BYTES + (elements + self.out.len() + self.window.bytes()) as u64);
+        let released = self.released.as_ref().map_or(0, |released| released.response.len());
+        let bytes = elements + self.out.len() + self.window.bytes() + released;
+        self.charge.set(SESSION_BYTES + bytes as u64);
+    }
+
+    /// Takes the response of a request that a newer one has released.
+    pub(super) fn take_released(&mut self, connection: u32) -> Option<Bytes> {
+        let released = self.released.take_if(|released| released.connection == connection)?;
+        self.update_charge();
+        Some(released.response)
     }
 }
 
