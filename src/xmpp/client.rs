@@ -2,14 +2,15 @@
 //! service of the domain. There are no other services: nobody is reached by address, and rosters are empty.
 //!
 //! `login` negotiates a stream up to the address of the client and `sasl` reads its credentials, both without IO; `negotiation` verifies
-//! the credentials. `session` is a client that has logged in; its subscriptions end with it. `websocket` drives both over a WebSocket
-//! (RFC 7395).
+//! the credentials. `session` is a client that has logged in; its subscriptions end with it, unless `managed` and `management` keep them for a
+//! stream that is resumed. `websocket` drives all of it over a WebSocket (RFC 7395).
 
 mod acks;
 #[cfg(test)]
 #[path = "../../fuzz/xmpp_stream.rs"]
 mod fuzz;
 mod login;
+mod managed;
 mod management;
 mod negotiation;
 mod resumption;

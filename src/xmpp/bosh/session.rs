@@ -329,12 +329,12 @@ impl BoshSession {
         while let Some(step) = self.next_step() {
             match (step, self.client.get()) {
                 (SessionStep::Handle(Unhandled::Element(stanza)), Some(client)) => {
-                    let answers = client.handle_stanza(stanza).await;
+                    let answers = client.handle(stanza).await;
                     self.send(answers);
                 }
                 // The messages count as sent once they are read: nothing may wait in between.
                 (SessionStep::Deliver, Some(client)) => {
-                    let messages = client.next_stanzas().await;
+                    let messages = client.next_messages().await;
                     self.send(messages);
                 }
                 (SessionStep::Handle(Unhandled::Element(element)), None) => self.log_in(element),

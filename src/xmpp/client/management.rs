@@ -9,10 +9,11 @@ use minidom::Element;
 use tokio::time::Instant;
 
 use super::acks::{HandledCountTooHigh, ResumeRequest, STREAM_MANAGEMENT, StreamAcks, handled_of, refusal};
+use super::managed::{ManagedSession, Resumable};
 use super::resumption::{
     ResumableRecord, StreamPlace, SuspendedRecord, SuspendedStream, owner_of, record_name,
 };
-use super::session::{ClientSession, Resumable};
+use super::session::ClientSession;
 use super::{AdmittedClient, ClientFront};
 use crate::budget::{Account, Charge};
 use crate::stream::{Failure, Principal};
@@ -22,7 +23,7 @@ use crate::xmpp::xml::{WithAttribute, element, to_bytes};
 /// Minimum time between two changes of the stored record because of acknowledgements.
 const SAVE_INTERVAL: Duration = Duration::from_secs(1);
 
-impl ClientSession {
+impl ManagedSession {
     /// Handles an element of stream management.
     pub(super) async fn manage(&mut self, received: &Element) -> Result<Vec<Vec<u8>>, HandledCountTooHigh> {
         let answer = match (received.name(), &mut self.acks) {
@@ -34,7 +35,7 @@ impl ClientSession {
                 };
                 let confirmed = acks.acknowledged(handled)?;
                 let request = acks.ask();
-                self.service.subscriptions.with(|table| table.confirm(confirmed));
+                self.session.service.subscriptions.with(|table| table.confirm(confirmed));
                 self.charge_unacknowledged();
                 self.save_some_time().await;
                 return Ok(request.as_ref().map(to_bytes).into_iter().collect());
@@ -49,17 +50,19 @@ impl ClientSession {
         self.acks = Some(Box::default());
         let enabled = element("enabled", STREAM_MANAGEMENT);
         let wanted = matches!(received.attr("resume"), Some("true" | "1"));
-        let time_max = self.front.limits.xmpp_resume_time.get();
+        let time_max = self.session.front.limits.xmpp_resume_time.get();
         let time = received.attr("max").and_then(|text| text.parse().ok()).map(Duration::from_secs);
         let resume_time = time.unwrap_or(time_max).min(time_max);
         if !wanted || resume_time.is_zero() {
             return enabled.build();
         }
-        let owner = owner_of(&self.who.grants);
-        let Some(place) = self.front.streams.begin(owner, self.who.principal) else { return enabled.build() };
+        let owner = owner_of(&self.session.who.grants);
+        let Some(place) = self.session.front.streams.begin(owner, self.session.who.principal) else {
+            return enabled.build();
+        };
         let id = place.id().clone();
         self.take_place(place, resume_time);
-        self.service.subscriptions.with(|table| table.all_are_unsaved());
+        self.session.service.subscriptions.with(|table| table.all_are_unsaved());
         if let Err(error) = self.save(None).await {
             tracing::error!(%error, "cannot store the stream of an XMPP client, which cannot be resumed");
             self.resumable = None;
@@ -69,8 +72,13 @@ impl ClientSession {
     }
 
     fn take_place(&mut self, place: StreamPlace, resume_time: Duration) {
-        let owner = self.front.hub.budget().owner_in(self.who.grants.tenant().clone(), self.who.principal);
-        self.service.subscriptions.store_in(record_name(place.id()));
+        let owner = self
+            .session
+            .front
+            .hub
+            .budget()
+            .owner_in(self.session.who.grants.tenant().clone(), self.session.who.principal);
+        self.session.service.subscriptions.store_in(record_name(place.id()));
         let (charge, saved_at) = (Charge::new(&owner, Account::Sessions, 0), Instant::now());
         self.resumable = Some(Box::new(Resumable { place, resume_time, charge, saved: 0, saved_at }));
     }
@@ -100,9 +108,9 @@ impl ClientSession {
     async fn save(&mut self, suspended: Option<SuspendedRecord>) -> Result<(), Failure> {
         let (Some(acks), Some(resumable)) = (&self.acks, &self.resumable) else { return Ok(()) };
         let counts = acks.counts;
-        if self.front.hub.keeps_sessions() {
+        if self.session.front.hub.keeps_sessions() {
             let entry = self.record(acks, resumable, suspended).to_entry().ok_or(Failure::Broken)?;
-            self.service.subscriptions.save_with(entry).await?;
+            self.session.service.subscriptions.save_with(entry).await?;
         }
         if let Some(resumable) = &mut self.resumable {
             (resumable.saved, resumable.saved_at) = (counts.handled, Instant::now());
@@ -116,12 +124,12 @@ impl ClientSession {
         resumable: &Resumable,
         suspended: Option<SuspendedRecord>,
     ) -> ResumableRecord {
-        let grants = &self.who.grants;
+        let grants = &self.session.who.grants;
         ResumableRecord {
-            jid: self.who.jid.to_string(),
+            jid: self.session.who.jid.to_string(),
             subject: grants.subject().map(str::to_owned),
             tenant: grants.tenant().as_str().to_owned(),
-            principal: self.who.principal.0,
+            principal: self.session.who.principal.0,
             credentials: grants.record().and_then(|record| record.to_bytes()),
             counts: acks.counts,
             resume_time: resumable.resume_time,
@@ -136,7 +144,7 @@ impl ClientSession {
     }
 
     /// Waits until the stream is resumed over another connection. Cancel safe.
-    pub(in crate::xmpp) async fn taken_over(&self) {
+    pub(super) async fn taken_over(&self) {
         match &self.resumable {
             Some(resumable) => resumable.place.is_wanted().await,
             None => pending().await,
@@ -144,12 +152,12 @@ impl ClientSession {
     }
 
     /// Leaves a stream whose connection is lost, so that the client may resume it. If it cannot be resumed, it ends.
-    pub(in crate::xmpp) async fn suspend(mut self) {
+    pub(super) async fn suspend(mut self) {
         if self.is_busy {
             return self.end().await;
         }
         let (Some(acks), Some(resumable)) = (&self.acks, &self.resumable) else { return };
-        let clock = self.front.clock;
+        let clock = self.session.front.clock;
         let until = clock.instant() + resumable.resume_time;
         let record = SuspendedRecord::new(clock.at(until), &acks.notified);
         if let Err(error) = self.save(Some(record)).await {
@@ -157,11 +165,11 @@ impl ClientSession {
         }
         let Some((acks, resumable)) = self.acks.take().zip(self.resumable.take()) else { return };
         let stream = SuspendedStream {
-            jid: self.who.jid.clone(),
+            jid: self.session.who.jid.clone(),
             counts: acks.counts,
             notified: Some(acks.notified),
-            subscriptions: self.service.subscriptions.with(|table| table.confirmed()),
-            credentials: self.who.grants.record().and_then(|record| record.to_bytes()),
+            subscriptions: self.session.service.subscriptions.with(|table| table.confirmed()),
+            credentials: self.session.who.grants.record().and_then(|record| record.to_bytes()),
             resume_time: resumable.resume_time,
             until,
         };
@@ -169,9 +177,9 @@ impl ClientSession {
     }
 
     /// Ends a stream that must not be resumed.
-    pub(in crate::xmpp) async fn end(self) {
+    pub(super) async fn end(self) {
         let Some(resumable) = &self.resumable else { return };
-        self.front.forget_stream(resumable.place.id()).await;
+        self.session.front.forget_stream(resumable.place.id()).await;
     }
 
     /// Resumes a stream of a client that has logged in. `address` is the principal of its network address. Returns the session, and the
@@ -201,7 +209,7 @@ impl ClientSession {
             return Err(StanzaError::item_not_found());
         };
         let admitted = admission.take().ok_or_else(StanzaError::internal)?;
-        let mut session = Self::new(front.clone(), jid, admitted, address);
+        let mut session = Self::new(ClientSession::new(front.clone(), jid, admitted, address));
         session.acks = Some(Box::new(acks));
         session.take_place(place, resume_time);
         let acknowledged: HashMap<_, _> = acknowledged.into_iter().collect();
@@ -209,11 +217,11 @@ impl ClientSession {
             let offset = acknowledged.get(&key).copied().unwrap_or(offset);
             (key, offset, suspended)
         });
-        session.service.subscriptions.adopt(confirmed, &session.who.grants);
-        session.service.subscriptions.with(|table| table.all_are_unsaved());
+        session.session.service.subscriptions.adopt(confirmed, &session.session.who.grants);
+        session.session.service.subscriptions.with(|table| table.all_are_unsaved());
         if let Err(error) = session.save(None).await {
             // The record is still the one from before, which would say the wrong thing about stanzas that are sent from now on.
-            *admission = Some(session.leave_admission());
+            *admission = Some(session.session.leave_admission());
             session.suspend().await;
             return Err(failed(error));
         }

@@ -7,6 +7,7 @@ use minidom::Element;
 
 use super::acks::{ResumeRequest, refusal};
 use super::login::{Login, LoginStep, StreamError};
+use super::managed::ManagedSession;
 use super::session::ClientSession;
 use super::{AdmittedClient, ClientFront};
 use crate::stream::Principal;
@@ -69,11 +70,12 @@ impl Negotiation {
         }
     }
 
-    /// Resumes a stream.
-    pub(super) async fn resume(&mut self, request: &ResumeRequest) -> NegotiationStep {
-        match ClientSession::resume(&self.front, request, &mut self.admission, self.address).await {
-            Ok((session, answer)) => NegotiationStep::Bound(answer, session),
-            Err(error) => NegotiationStep::Answer(refusal(&error)),
-        }
+    /// Resumes a stream. Returns its session, and the answer for the client. The error is the answer if it cannot be resumed.
+    pub(super) async fn resume(
+        &mut self,
+        request: &ResumeRequest,
+    ) -> Result<(Box<ManagedSession>, Element), Element> {
+        let resumed = ManagedSession::resume(&self.front, request, &mut self.admission, self.address).await;
+        resumed.map_err(|error| refusal(&error))
     }
 }

@@ -1,71 +1,37 @@
-//! [`ClientSession`]: a client that has logged in, however its stanzas come. Its stanzas are handled one after the other. Unless its stream
-//! can be resumed, its subscriptions end with it: what it misses while it is away, it reads from the archive, behind the id that it
-//! has seen last.
+//! [`ClientSession`]: a client that has logged in, however its stanzas come. Its stanzas are handled one after the other. Its subscriptions
+//! end with it: what it misses while it is away, it reads from the archive, behind the id that it has seen last.
 
-use std::future::pending;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
-use std::time::Duration;
 
-use futures_util::FutureExt;
 use minidom::Element;
-use tokio::time::{Instant, sleep_until};
+use tokio::time::Instant;
 
-use super::acks::{HandledCountTooHigh, STREAM_MANAGEMENT, StreamAcks};
-use super::login::{CLIENT_STATE, SESSION};
-use super::resumption::StreamPlace;
+use super::login::SESSION;
 use super::{AdmittedClient, ClientFront};
 use crate::auth::Grants;
-use crate::budget::{Charge, OpenCharge};
+use crate::budget::OpenCharge;
 use crate::hub::Waiter;
-use crate::stream::Principal;
+use crate::stream::{Offset, Principal};
 use crate::xmpp::jid::Jid;
 use crate::xmpp::service::{DISCO_INFO, PING};
 use crate::xmpp::stanza::{Request, Stanza, StanzaError, answer, returned, wants_answer};
-use crate::xmpp::xml::{CLIENT, WithAttribute, element, to_bytes};
+use crate::xmpp::subscriptions::DueSubscription;
+use crate::xmpp::xml::{CLIENT, WithAttribute, element};
 use crate::xmpp::{PubsubService, Requester};
 
 const ROSTER: &str = "jabber:iq:roster";
 
 /// Changed streams that are taken at once.
-const CHANGED_MAX: usize = 64;
+pub(super) const CHANGED_MAX: usize = 64;
 
 /// A client that has logged in.
 pub(in crate::xmpp) struct ClientSession {
     pub(super) front: Arc<ClientFront>,
     pub(super) service: PubsubService,
     pub(super) who: Requester,
-    /// `None`: the client has not enabled stream management.
-    pub(super) acks: Option<Box<StreamAcks>>,
-    /// `None`: the stream cannot be resumed.
-    pub(super) resumable: Option<Box<Resumable>>,
-    /// A stanza is being handled. If it stays so, nobody knows what became of it.
-    pub(super) is_busy: bool,
-    activity: ClientActivity,
-    /// Subscriptions to serve before the next stanza of the client.
-    flushes: usize,
     /// Counts the client for its tenant.
     open: Option<OpenCharge>,
-}
-
-/// What a session has whose stream can be resumed.
-pub(super) struct Resumable {
-    pub(super) place: StreamPlace,
-    pub(super) resume_time: Duration,
-    /// The charge of the notifications that are not acknowledged.
-    pub(super) charge: Charge,
-    /// Stanzas of the client that a gateway that is started again knows to be handled.
-    pub(super) saved: u32,
-    pub(super) saved_at: Instant,
-}
-
-/// Whether somebody looks at the client, as it says itself.
-enum ClientActivity {
-    Active,
-    Inactive {
-        /// Notifications wait until then.
-        next_batch: Instant,
-    },
 }
 
 impl ClientSession {
@@ -88,17 +54,7 @@ impl ClientSession {
         )
         .auditing(front.audit_log.clone());
         front.metrics.clients.inc();
-        Self {
-            front,
-            service,
-            who: Requester { jid, grants, principal },
-            acks: None,
-            resumable: None,
-            is_busy: false,
-            activity: ClientActivity::Active,
-            flushes: 0,
-            open,
-        }
+        Self { front, service, who: Requester { jid, grants, principal }, open }
     }
 
     /// Returns the admission of the client, for another session. This one has to end.
@@ -110,33 +66,8 @@ impl ClientSession {
         &self.who.grants
     }
 
-    /// Handles an element of the client. Returns the bytes of the elements that answer it. After an error the stream ends.
-    pub(in crate::xmpp) async fn handle(
-        &mut self,
-        received: Element,
-    ) -> Result<Vec<Vec<u8>>, HandledCountTooHigh> {
-        if received.has_ns(STREAM_MANAGEMENT) {
-            return self.manage(&received).await;
-        }
-        if received.has_ns(CLIENT_STATE) {
-            self.set_activity(received.name());
-            return Ok(Vec::new());
-        }
-        let is_stanza = received.has_ns(CLIENT) && matches!(received.name(), "iq" | "message" | "presence");
-        self.is_busy = true;
-        let encoded = self.handle_stanza(received).await;
-        self.is_busy = false;
-        if let Some(acks) = &mut self.acks {
-            encoded.iter().for_each(|_| acks.sent());
-            if is_stanza {
-                acks.handled();
-            }
-        }
-        Ok(encoded)
-    }
-
-    /// Handles a stanza of a client without stream management. Returns the bytes of the stanzas that answer it.
-    pub(in crate::xmpp) async fn handle_stanza(&self, stanza: Element) -> Vec<Vec<u8>> {
+    /// Handles a stanza of the client. Returns the bytes of the stanzas that answer it.
+    pub(in crate::xmpp) async fn handle(&self, stanza: Element) -> Vec<Vec<u8>> {
         let stanzas = match stanza.attr("to").map(Jid::parse) {
             // What has no address is for the account (RFC 6120, section 10.3.3), as are requests to the bare address.
             None => self.handle_for_account(stanza),
@@ -146,20 +77,6 @@ impl ClientSession {
         };
         let encoded = stanzas.into_iter().map(|stanza| self.service.encode(stanza, CLIENT));
         encoded.filter(|bytes| !bytes.is_empty()).collect()
-    }
-
-    /// Takes what the client says about itself (XEP-0352, section 4.2). What has waited until it is active is sent before it is answered
-    /// anything else (section 5.1).
-    fn set_activity(&mut self, state: &str) {
-        match (state, &self.activity) {
-            ("active", ClientActivity::Inactive { .. }) => {
-                self.activity = ClientActivity::Active;
-                while self.service.subscriptions.changed(CHANGED_MAX).now_or_never().is_some() {}
-                self.flushes = self.service.subscriptions.with(|table| table.due_len());
-            }
-            ("inactive", ClientActivity::Active) => self.activity = ClientActivity::inactive(&self.front),
-            _ => {}
-        }
     }
 
     async fn handle_for_service(&self, stanza: Element) -> Vec<Element> {
@@ -212,7 +129,7 @@ impl ClientSession {
         self.service.subscriptions.with(|table| table.has_due())
     }
 
-    /// Poll form of [`changed`](Self::changed), for state machines that are not futures. `waiter` must be dropped together with the session.
+    /// Polls for messages for the client, for state machines that are not futures. `waiter` must be dropped together with the session.
     pub(in crate::xmpp) fn poll_changed(&self, waiter: &mut Waiter, cx: &mut Context<'_>) -> Poll<()> {
         while !self.has_messages() {
             ready!(self.service.subscriptions.poll_changed(waiter, cx, CHANGED_MAX));
@@ -225,84 +142,31 @@ impl ClientSession {
         self.service.subscriptions.retry_at()
     }
 
-    /// Waits until there may be messages to send to the client. Cancel safe.
-    pub(in crate::xmpp) async fn changed(&self) {
-        if !self.has_room() {
-            return pending().await;
-        }
-        while !self.has_messages() {
-            self.service.subscriptions.changed(CHANGED_MAX).await;
-        }
-        if let ClientActivity::Inactive { next_batch } = self.activity {
-            sleep_until(next_batch).await;
-        }
-    }
-
-    /// Whether messages are to be sent before the next stanza of the client is handled.
-    pub(in crate::xmpp) fn is_flushing(&self) -> bool {
-        self.flushes > 0 && self.has_room()
-    }
-
-    fn has_room(&self) -> bool {
-        self.acks.as_deref().is_none_or(StreamAcks::has_room)
-    }
-
-    /// The same as [`next_messages`](Self::next_messages) for a client without stream management.
-    pub(in crate::xmpp) async fn next_stanzas(&self) -> Vec<Vec<u8>> {
-        let Some(due) = self.service.subscriptions.with(|table| table.take_due()) else { return Vec::new() };
-        let notifications = self.service.deliver(&due).await;
+    /// Returns the bytes of stanzas with the next messages of one subscription, which count as sent and as received.
+    pub(in crate::xmpp) async fn next_messages(&self) -> Vec<Vec<u8>> {
+        let Some(due) = self.take_due() else { return Vec::new() };
+        let notifications = self.deliver(&due).await;
         self.confirm_sent();
-        let encoded = notifications.into_iter().map(|one| self.service.encode(one.stanza, CLIENT));
-        encoded.filter(|bytes| !bytes.is_empty()).collect()
+        notifications.into_iter().map(|(bytes, _)| bytes).collect()
+    }
+
+    pub(super) fn take_due(&self) -> Option<DueSubscription> {
+        self.service.subscriptions.with(|table| table.take_due())
+    }
+
+    /// Returns the bytes of stanzas with the next messages of a subscription, which count as sent, each with the offset behind it.
+    pub(super) async fn deliver(&self, due: &DueSubscription) -> Vec<(Vec<u8>, Offset)> {
+        let notifications = self.service.deliver(due).await.into_iter();
+        let encoded = notifications.map(|one| (self.service.encode(one.stanza, CLIENT), one.next));
+        encoded.filter(|(bytes, _)| !bytes.is_empty()).collect()
     }
 
     /// What was sent counts as received: nobody sends it again over another connection.
-    fn confirm_sent(&self) {
+    pub(super) fn confirm_sent(&self) {
         self.service.subscriptions.with(|table| {
             let sent = table.unconfirmed();
             table.confirm(sent);
         });
-    }
-
-    /// Returns the bytes of stanzas with the next messages of one subscription, which count as sent.
-    pub(in crate::xmpp) async fn next_messages(&mut self) -> Vec<Vec<u8>> {
-        let Some(due) = self.service.subscriptions.with(|table| table.take_due()) else {
-            self.flushes = 0;
-            return Vec::new();
-        };
-        self.flushes = self.flushes.saturating_sub(1);
-        let mut sent = Vec::new();
-        for notification in self.service.deliver(&due).await {
-            let bytes = self.service.encode(notification.stanza, CLIENT);
-            if bytes.is_empty() {
-                continue;
-            }
-            sent.push(bytes);
-            match &mut self.acks {
-                Some(acks) if self.resumable.is_some() => acks.notified(&due.key, notification.next),
-                Some(acks) => acks.sent(),
-                None => {}
-            }
-        }
-        if self.resumable.is_some() {
-            self.charge_unacknowledged();
-            sent.extend(self.acks.as_deref_mut().and_then(StreamAcks::ask).as_ref().map(to_bytes));
-        } else {
-            self.confirm_sent();
-        }
-        if matches!(self.activity, ClientActivity::Inactive { .. })
-            && !self.service.subscriptions.with(|table| table.has_due())
-        {
-            self.activity = ClientActivity::inactive(&self.front);
-        }
-        sent
-    }
-}
-
-impl ClientActivity {
-    /// A client that becomes inactive, or has just been sent a batch.
-    fn inactive(front: &ClientFront) -> Self {
-        Self::Inactive { next_batch: Instant::now() + front.limits.xmpp_inactive_interval.get() }
     }
 }
 

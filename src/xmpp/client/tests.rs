@@ -227,6 +227,6 @@ async fn the_task_of_a_client_has_no_room_for_requests() {
     let (_client, server) = duplex(1);
     let task = size_of_val(&world.front.clone().serve_websocket(server, Principal(1)));
     assert!(task <= 2048, "{task} bytes");
-    let session = size_of::<session::ClientSession>();
+    let session = size_of::<managed::ManagedSession>();
     assert!(session <= 832, "{session} bytes");
 }

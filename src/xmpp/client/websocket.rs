@@ -13,8 +13,8 @@ use tokio_websockets::{CloseCode, Config, Error, Limits, Message, Payload, Serve
 
 use super::acks::HandledCountTooHigh;
 use super::login::StreamError;
+use super::managed::ManagedSession;
 use super::negotiation::{Negotiation, NegotiationStep};
-use super::session::ClientSession;
 use super::{ClientFront, LOGIN_BYTES_MAX, LOGIN_TIMEOUT};
 use crate::auth::RightsEnd;
 use crate::stream::Principal;
@@ -114,7 +114,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> XmppSocket<S> {
     }
 
     /// Negotiates the stream until the client has an address. Returns the session, and an answer that is still to be sent.
-    async fn log_in(&mut self, address: Principal) -> Result<(Box<ClientSession>, Vec<u8>), End> {
+    async fn log_in(&mut self, address: Principal) -> Result<(Box<ManagedSession>, Vec<u8>), End> {
         let mut negotiation = Negotiation::new(self.front.clone(), address, true);
         loop {
             let ClientFrame::Element(received) = self.receive().await? else { continue };
@@ -126,25 +126,27 @@ impl<S: AsyncRead + AsyncWrite + Unpin> XmppSocket<S> {
             if !self.is_open || received.ns() == FRAMING {
                 return Err(end_of(&received));
             }
-            let step = match negotiation.handle(received) {
-                NegotiationStep::Resume(request) => negotiation.resume(&request).await,
-                step => step,
-            };
-            match step {
-                NegotiationStep::Answer(answer) => self.send([to_bytes(&answer)]).await?,
-                NegotiationStep::Bound(answer, session) => {
-                    self.frame_bytes_max = self.front.limits.xmpp_stanza_bytes_max;
-                    let limits = Limits::default().max_payload_len(Some(self.frame_bytes_max));
-                    *self.socket.limits_mut() = limits;
-                    return Ok((session, to_bytes(&answer)));
+            let (session, answer) = match negotiation.handle(received) {
+                NegotiationStep::Bound(answer, session) => (Box::new(ManagedSession::new(*session)), answer),
+                NegotiationStep::Resume(request) => match negotiation.resume(&request).await {
+                    Ok(resumed) => resumed,
+                    Err(refusal) => {
+                        self.send([to_bytes(&refusal)]).await?;
+                        continue;
+                    }
+                },
+                NegotiationStep::Answer(answer) => {
+                    self.send([to_bytes(&answer)]).await?;
+                    continue;
                 }
                 NegotiationStep::End(answer, error) => {
                     self.send(answer.as_ref().map(to_bytes)).await?;
                     return Err(End::Error(error));
                 }
-                // It is what `resume` answers to.
-                NegotiationStep::Resume(_) => return Err(End::Error(StreamError("internal-server-error"))),
-            }
+            };
+            self.frame_bytes_max = self.front.limits.xmpp_stanza_bytes_max;
+            *self.socket.limits_mut() = Limits::default().max_payload_len(Some(self.frame_bytes_max));
+            return Ok((session, to_bytes(&answer)));
         }
     }
 
@@ -164,9 +166,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> XmppSocket<S> {
 
     /// Serves a client that has logged in until its rights end, or something else does.
     /// `answer` is sent first; if it cannot be, a stream that was just resumed is not lost.
-    async fn serve(&mut self, mut session: Box<ClientSession>, answer: Vec<u8>) -> End {
+    async fn serve(&mut self, mut session: Box<ManagedSession>, answer: Vec<u8>) -> End {
         let (auth, clock) = (self.front.auth.clone(), self.front.clock);
-        let rights_end = auth.rights_end(session.grants().clone(), clock);
+        let rights_end = auth.rights_end(session.session.grants().clone(), clock);
         let mut draining = self.front.hub.draining();
         let end = tokio::select! {
             end = self.exchange(&mut session, answer, &mut draining) => end.err().unwrap_or(End::Closed),
@@ -187,7 +189,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> XmppSocket<S> {
     /// Handles stanzas and sends messages. Returns the end as an error.
     async fn exchange(
         &mut self,
-        session: &mut ClientSession,
+        session: &mut ManagedSession,
         answer: Vec<u8>,
         draining: &mut watch::Receiver<bool>,
     ) -> Result<(), End> {
@@ -232,7 +234,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> XmppSocket<S> {
     async fn send_unless_taken_over(
         &mut self,
         stanzas: Vec<Vec<u8>>,
-        session: &ClientSession,
+        session: &ManagedSession,
     ) -> Result<(), End> {
         tokio::select! {
             sent = self.send(stanzas) => sent,
