@@ -233,8 +233,9 @@ export function scenarios(Server) {
     assert.equal(await (await fetch(`${world.stream("a/b")}?offset=${id}`)).text(), "[2,3]")
   })
 
-  // In one run beside others, what it had not sent to its client was gone.
-  const loses = Server.name === "Ejabberd" && "ejabberd may have answered a ping while messages before it wait in its own queues"
+  // The ping comes back from ejabberd's router while messages before it wait in the processes of its clients. Killed there, it lost one in 2 of
+  // 7 runs: the one behind the last that the client had read, while the gateway went on behind it.
+  const loses = Server.name === "Ejabberd" && "ejabberd answers a ping before it has sent its clients the messages before it"
   test("nothing is lost and nothing has two ids when the server is killed", { ...options, skip: loses }, async (context) => {
     const world = await World.start(Server, context)
     const bob = await world.client("bob")
