@@ -1,5 +1,6 @@
 //! [`Engine`]: calls of the function library, each on the server that has its keys.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::path::PathBuf;
@@ -10,7 +11,7 @@ use tokio::runtime::Handle;
 use tokio::time::{Instant, sleep};
 
 use super::address::{EngineAddress, EngineError, NodeAddress, Topology};
-use super::functions::EngineCall;
+use super::functions::{Dialect, EngineCall};
 use super::nodes::{AfterError, Nodes};
 use crate::metrics::EngineMetrics;
 use crate::stream::Failure;
@@ -111,7 +112,7 @@ impl Engine {
         };
         let mut pipeline: Pipeline = pipe();
         for (_, call) in part {
-            pipeline.add_command(call.command(connected.dialect));
+            pipeline.add_command(call.command(connected.dialect).into_owned());
         }
         let values = match connected.connection.send_packed_commands(&pipeline, 0, part.len()).await {
             Ok(values) => values,
@@ -136,15 +137,15 @@ impl Engine {
     /// Sends a command that is not a function of the library to the server that has `key`.
     pub(super) async fn command(&self, key: &str, command: &Cmd) -> Result<Value, Failure> {
         let started = Instant::now();
-        let answer = self.follow(key, |_| command.clone()).await;
+        let answer = self.follow(key, |_| Cow::Borrowed(command)).await;
         self.finished("other", started, answer)
     }
 
     /// Sends a command to the server that has `key`, wherever that moves to.
-    async fn follow(
+    async fn follow<'a>(
         &self,
         key: &str,
-        command: impl Fn(super::functions::Dialect) -> Cmd,
+        command: impl Fn(Dialect) -> Cow<'a, Cmd>,
     ) -> Result<Value, RedisError> {
         let until = Instant::now() + MOVE_TIMEOUT;
         let mut is_first = true;

@@ -1,5 +1,6 @@
 //! The function library: its name, how an engine gets it, and the same functions as scripts for an engine that allows no functions.
 
+use std::borrow::Cow;
 use std::collections::HashMap;
 use std::sync::LazyLock;
 
@@ -97,9 +98,9 @@ impl EngineCall {
     }
 
     /// The command that makes the call.
-    pub(super) fn command(&self, dialect: Dialect) -> Cmd {
+    pub(super) fn command(&self, dialect: Dialect) -> Cow<'_, Cmd> {
         if dialect == Dialect::Functions {
-            return self.cmd.clone();
+            return Cow::Borrowed(&self.cmd);
         }
         let mut command = cmd("EVALSHA");
         command.arg(SCRIPTS.get(self.function).map_or("", |script| &script.digest));
@@ -108,7 +109,7 @@ impl EngineCall {
                 command.arg(argument);
             }
         }
-        command
+        Cow::Owned(command)
     }
 }
 
