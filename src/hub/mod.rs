@@ -342,11 +342,11 @@ impl Hub {
         let mut interval = tokio::time::interval(SWEEP_INTERVAL);
         loop {
             interval.tick().await;
-            // A tick also follows soon after the machine resumes from suspend, which timers do not notice.
-            let now = self.clock.now();
-            self.store.follow_wall(now, self.clock.wall());
             self.answer_idle_polls_if_memory_is_critical();
             loop {
+                // A tick also follows soon after the machine resumes from suspend, which timers do not notice.
+                let now = self.clock.now();
+                self.store.follow_wall(now, self.clock.wall());
                 let ended = match self.store.sweep(now).await {
                     Ok(ended) if ended.is_empty() => break,
                     Ok(ended) => ended,

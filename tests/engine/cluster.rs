@@ -1,9 +1,11 @@
 //! A cluster: its nodes share the streams, and slots move while they are used.
 
+use mqtt_protocol_core::mqtt::packet::SessionExpiryInterval;
 use serde_json::json;
 
 use crate::deployment::Cluster;
 use crate::server::follows_news;
+use crate::world::mqtt::{Hello, Mqtt};
 use crate::world::{Gateway, get, post, put, until};
 
 fn stream(number: usize) -> String {
@@ -99,4 +101,32 @@ async fn a_replica_takes_over_for_a_primary_that_was_killed() {
     follows_news(&other).await;
     is_answered(&other, &one, &stream(0), "2").await;
     assert_eq!(other.send(get(stream(0))).await.expect(200).json(), json!([0, 1, 2]));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_session_expires_while_the_server_of_another_one_is_away() {
+    let mut cluster = Cluster::start(3, 0).await;
+    for node in &cluster.nodes {
+        let _done: String = node.ask("CONFIG SET cluster-require-full-coverage no");
+    }
+    let gateway = cluster.gateway("one").await;
+    let of_all = ["pollgate:runs", "pollgate:sweeper"].map(|key| cluster.owner(key).0);
+    let away = (0..3).find(|node| !of_all.contains(node)).expect("a third node");
+    let mut clients: [Vec<Mqtt>; 3] = std::array::from_fn(|_| Vec::new());
+    for number in 0.. {
+        let (id, expiry) = (format!("phone-{number}"), SessionExpiryInterval::new(1).unwrap());
+        let hello = Hello { clean: false, ..Hello::new(&id) }.with(expiry);
+        let client = Mqtt::connect(gateway.mqtt, &hello).await;
+        let key = format!("KEYS pollgate:*session:{id}");
+        let node = (0..3).find(|node| !cluster.nodes[*node].ask::<Vec<String>>(&key).is_empty());
+        clients[node.expect("the session is stored")].push(client);
+        if clients.iter().all(|clients| !clients.is_empty()) {
+            break;
+        }
+    }
+    cluster.nodes[away].kill();
+    drop(std::mem::take(&mut clients[away]));
+    drop(clients);
+    let is_over = |node: usize| cluster.nodes[node].ask::<Vec<String>>("KEYS pollgate:*session:*").is_empty();
+    until("the other sessions have expired", async || (0..3).all(|node| node == away || is_over(node))).await;
 }

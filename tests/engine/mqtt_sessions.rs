@@ -4,6 +4,7 @@ use std::collections::HashSet;
 use std::time::Duration;
 
 use mqtt_protocol_core::mqtt::packet::{SessionExpiryInterval, WillDelayInterval};
+use rustix::process::Signal;
 
 use crate::server::Engine;
 use crate::world::mqtt::{Hello, Mqtt, PUBACK, PUBCOMP, PUBREC, PUBREL, Packet, publish_bytes};
@@ -186,6 +187,27 @@ async fn a_session_without_a_connection_expires_whichever_gateway_it_was_at() {
     drop(one);
     until("the session has expired", async || !is_stored()).await;
     assert!(!Mqtt::connect(other.mqtt, &hello).await.connack.0);
+}
+
+/// The gateway has refused the client, and does not know whether the engine made it the owner of the session.
+#[tokio::test]
+async fn a_session_whose_claim_is_answered_too_late_expires() {
+    let engine = Engine::volatile().await;
+    let gateway = engine.gateway("one").await;
+    let hello = Hello { clean: false, ..Hello::new("phone") }.with(SessionExpiryInterval::new(3).unwrap());
+    let mut client = Mqtt::connect(gateway.mqtt, &hello).await;
+    client.subscribe("news", 1).await;
+    client.disconnect(0).await;
+    let is_released = || engine.command("KEYS pollgate:*owners") == "*0";
+    until("the session is released", async || is_released()).await;
+    engine.signal(Signal::STOP);
+    let mut again = Mqtt::open(gateway.mqtt, hello.version).await;
+    again.send(&hello.bytes()).await;
+    let refused = again.receive().await;
+    assert!(matches!(refused, Some(Packet::Connack { code: 0x97, .. })), "{refused:?}");
+    engine.signal(Signal::CONT);
+    let is_stored = || engine.command("KEYS pollgate:*session:phone") != "*0";
+    until("the session has expired", async || !is_stored() && is_released()).await;
 }
 
 #[tokio::test]

@@ -85,7 +85,12 @@ impl SharedStore {
         };
         let call = EngineCall::of("claim", &namespace_of(name, &self.gateway)).with(&**name).with(&*self.run);
         let call = ended.iter().fold(call.with(from), EngineCall::with);
-        let mut reply = EngineReply::of(self.engine.call(&call).await?).ok_or(Failure::Unreadable)?;
+        let answer = self.engine.call(&call).await;
+        match answer {
+            Err(Failure::Unreachable) => self.claims.note_unanswered(name),
+            _ => self.claims.note_answered(name),
+        }
+        let mut reply = EngineReply::of(answer?).ok_or(Failure::Unreadable)?;
         let owner = reply.text(0);
         if reply.verdict == "held" {
             return Ok(Err(owner));
@@ -128,19 +133,33 @@ impl SharedStore {
     }
 
     /// Repeats the releases that the engine was not told.
-    pub(super) async fn repeat_releases(&self) -> Result<(), Failure> {
+    pub(super) async fn repeat_releases(&self) {
         for part in self.claims.all(|claim| claim.released.is_some()).chunks(CALLS_MAX) {
             let call = |(name, claim): &(Arc<str>, OwnClaim)| {
                 self.release_call(name, &claim.owner, claim.released.flatten())
             };
-            self.engine.call_all(&part.iter().map(call).collect::<Vec<_>>()).await?;
-            part.iter().for_each(|(name, claim)| self.claims.forget(name, &claim.owner));
+            let answers = self.engine.call_each(&part.iter().map(call).collect::<Vec<_>>()).await;
+            for ((name, claim), _told) in part.iter().zip(answers).filter(|(_, answer)| answer.is_ok()) {
+                self.claims.forget(name, &claim.owner);
+            }
         }
-        Ok(())
     }
 
-    /// Tells of the sessions of some partitions that have another owner by now, in case that news was lost.
-    pub(super) async fn tell_lost_claims(&self, partitions: &BTreeSet<u64>, listener: &dyn NewsListener) {
+    /// Has the sessions looked at whose claim got no answer. A connection of their client, or whoever looks at them, claims them again.
+    pub(super) fn tell_unanswered(&self) {
+        if let Some(listener) = self.listener.get() {
+            self.claims.unanswered().iter().for_each(|session| listener.orphaned(session));
+        }
+    }
+
+    /// Tells of the sessions of some partitions that have another owner by now, in case that news was lost. Returns the partitions of
+    /// which the engine has told all owners.
+    pub(super) async fn tell_lost_claims(
+        &self,
+        partitions: &BTreeSet<u64>,
+        listener: &dyn NewsListener,
+    ) -> BTreeSet<u64> {
+        let mut told = partitions.clone();
         let mut claims = self.claims.all(|claim| claim.released.is_none());
         claims.retain(|(name, _)| partitions.contains(&session_partition(name)));
         for part in claims.chunks(CALLS_MAX) {
@@ -148,14 +167,18 @@ impl SharedStore {
                 EngineCall::of("owner", &namespace_of(name, &self.gateway)).with(&**name)
             };
             let calls: Vec<EngineCall> = part.iter().map(call).collect();
-            let Ok(owners) = self.engine.call_all(&calls).await else { return };
-            for ((name, claim), owner) in part.iter().zip(owners) {
+            for ((name, claim), owner) in part.iter().zip(self.engine.call_each(&calls).await) {
+                let Ok(owner) = owner else {
+                    told.remove(&session_partition(name));
+                    continue;
+                };
                 // A later claim of this run may have come meanwhile.
                 if text(owner).as_deref() != Some(&*claim.owner) && self.claims.owner(name) == claim.owner {
                     listener.wanted(name);
                 }
             }
         }
+        told
     }
 }
 

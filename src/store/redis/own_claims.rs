@@ -1,16 +1,21 @@
 //! [`OwnClaims`]: the sessions that this run of the gateway owns.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::SystemTime;
 
 use parking_lot::Mutex;
+
+/// Bound of the claims without an answer that are remembered. Others end with this run of the gateway.
+const UNANSWERED_MAX: usize = 10_000;
 
 /// The sessions that this run of the gateway owns, each with its owner as the engine knows it. A claim that was lost stays here until
 /// the session is released, so that it is not mistaken for none.
 #[derive(Debug, Default)]
 pub(super) struct OwnClaims {
     owners: Mutex<HashMap<Arc<str>, OwnClaim>>,
+    /// Sessions whose last claim got no answer. The engine may have made this run their owner.
+    unanswered: Mutex<HashSet<Arc<str>>>,
 }
 
 /// One claim.
@@ -30,6 +35,23 @@ impl OwnClaims {
 
     pub(super) fn add(&self, name: &Arc<str>, owner: String) {
         self.owners.lock().insert(name.clone(), OwnClaim { owner: owner.into(), released: None });
+    }
+
+    /// Notes that a claim got no answer.
+    pub(super) fn note_unanswered(&self, name: &Arc<str>) {
+        let mut unanswered = self.unanswered.lock();
+        if unanswered.len() < UNANSWERED_MAX {
+            unanswered.insert(name.clone());
+        }
+    }
+
+    /// Notes that the last claim of a session got an answer.
+    pub(super) fn note_answered(&self, name: &str) {
+        self.unanswered.lock().remove(name);
+    }
+
+    pub(super) fn unanswered(&self) -> Vec<Arc<str>> {
+        self.unanswered.lock().iter().cloned().collect()
     }
 
     /// Forgets a claim unless it was replaced by a later one.

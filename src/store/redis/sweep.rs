@@ -1,10 +1,12 @@
 //! The sweep, and the list of all streams. Both visit all partitions.
 
 use std::collections::BTreeMap;
+use std::convert::Infallible;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, SystemTime};
 
 use redis::{Value, cmd};
+use tokio::time::{Instant, sleep};
 
 use super::argument::{PARTITIONS, millis, partition};
 use super::functions::EngineCall;
@@ -18,6 +20,12 @@ const LISTED_AT_ONCE: u64 = 16;
 /// Only the gateway that holds this key sweeps; another one takes over soon after it was killed.
 const SWEEPER: &str = "pollgate:sweeper";
 const SWEEPER_FOR: Duration = Duration::from_millis(2500);
+
+/// How often a gateway says that it is alive while its sweep takes longer than that.
+const ALIVE_INTERVAL: Duration = Duration::from_secs(1);
+
+/// The time of the engine is not used if its answer took longer: the moment at which it was told is not known well enough.
+const CLOCK_ANSWER_MAX: Duration = Duration::from_millis(500);
 
 /// The streams of one partition, as far as they have been listed.
 #[derive(Default)]
@@ -34,19 +42,45 @@ impl SharedStore {
             self.compare_clocks(now).await?;
         }
         self.say_alive(now).await?;
-        self.tell_waiters(now).await?;
-        self.repeat_releases().await?;
-        let mut ended = Vec::new();
-        if self.is_sweeper().await? {
-            ended = self.sweep_all(now).await?;
-            self.find_orphans(now).await?;
+        tokio::select! {
+            swept = self.sweep_now(now) => swept?,
+            never = self.stay_alive(now) => match never {},
         }
-        ended.append(&mut self.ended.lock());
-        Ok(ended)
+        Ok(std::mem::take(&mut *self.ended.lock()))
     }
 
+    /// Says again and again that this run is alive, while a sweep waits for a server of the engine that does not answer.
+    async fn stay_alive(&self, now: SystemTime) -> Infallible {
+        let begun = Instant::now();
+        loop {
+            sleep(ALIVE_INTERVAL).await;
+            if let Err(error) = self.say_alive(now + begun.elapsed()).await {
+                tracing::debug!(%error, "cannot say that this gateway is alive");
+            }
+        }
+    }
+
+    /// A server that does not answer holds up nothing that concerns the others.
+    async fn sweep_now(&self, now: SystemTime) -> Result<(), Failure> {
+        if let Err(error) = self.tell_waiters(now).await {
+            tracing::debug!(%error, "cannot tell which streams have readers here");
+        }
+        self.repeat_releases().await;
+        self.tell_unanswered();
+        if self.is_sweeper().await? {
+            self.sweep_all(now).await?;
+            self.find_orphans(now).await?;
+        }
+        Ok(())
+    }
+
+    /// Compares the clock of the engine with the one that `now` is of, unless the answer comes too late to tell.
     async fn compare_clocks(&self, now: SystemTime) -> Result<(), Failure> {
+        let asked_at = Instant::now();
         let answer = items(self.engine.command(SWEEPER, &cmd("TIME")).await?).ok_or(Failure::Unreadable)?;
+        if asked_at.elapsed() > CLOCK_ANSWER_MAX {
+            return Ok(());
+        }
         let numbers: Option<Vec<u64>> = answer.into_iter().map(|number| text(number)?.parse().ok()).collect();
         let [seconds, micros] =
             numbers.and_then(|numbers| numbers.try_into().ok()).ok_or(Failure::Unreadable)?;
@@ -71,12 +105,12 @@ impl SharedStore {
         }
     }
 
-    async fn sweep_all(&self, now: SystemTime) -> Result<Vec<StreamName>, Failure> {
+    async fn sweep_all(&self, now: SystemTime) -> Result<(), Failure> {
         let (now, wall) = self.moment(now);
         let call =
             |number| EngineCall::of("sweep", &partition(number)).number(millis(now)).number(millis(wall));
         let calls: Vec<EngineCall> = (0..PARTITIONS).map(call).collect();
-        let (mut ended, mut streams) = (Vec::new(), 0);
+        let mut streams = 0;
         for answer in self.engine.call_each(&calls).await {
             // The other servers of a cluster are swept while one does not answer.
             let Ok(answer) = answer else { continue };
@@ -87,12 +121,12 @@ impl SharedStore {
             while let Some((name, source)) = names.next().zip(names.next()) {
                 let Ok(name) = StreamName::stored(&name) else { continue };
                 self.content_types.invalidate(&name);
-                self.release(name.clone(), source).await;
-                ended.push(name);
+                self.ended.lock().push(name.clone());
+                self.release(name, source).await;
             }
         }
         self.streams.store(streams, Ordering::Relaxed);
-        Ok(ended)
+        Ok(())
     }
 
     /// Finds the sessions that some gateway has to look at, and tells them to this one.
@@ -103,17 +137,21 @@ impl SharedStore {
             runs.iter().fold(call, EngineCall::with)
         };
         let calls: Vec<EngineCall> = (0..PARTITIONS).map(call).collect();
-        let mut are_owners = false;
-        for answer in self.engine.call_all(&calls).await? {
+        let mut may_be_owners = false;
+        for answer in self.engine.call_each(&calls).await {
+            let Ok(answer) = answer else {
+                may_be_owners = true;
+                continue;
+            };
             let [found, owned]: [Value; 2] =
                 items(answer).and_then(|parts| parts.try_into().ok()).ok_or(Failure::Unreadable)?;
-            are_owners |= text(owned).is_none_or(|count| count != "0");
+            may_be_owners |= text(owned).is_none_or(|count| count != "0");
             let found = items(found).ok_or(Failure::Unreadable)?.into_iter().filter_map(text);
             if let Some(listener) = self.listener.get() {
                 found.for_each(|session| listener.orphaned(&session));
             }
         }
-        if !runs.is_empty() && !are_owners { self.forget_runs(&runs).await } else { Ok(()) }
+        if !runs.is_empty() && !may_be_owners { self.forget_runs(&runs).await } else { Ok(()) }
     }
 
     /// Merges the names of all partitions, part by part, until a page is full.
