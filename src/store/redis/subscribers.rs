@@ -5,7 +5,7 @@
 //! server. A partition is *blind* from then on, until it is subscribed to again. After that the tails of its attached streams are read,
 //! and from time to time anyway, so a lost message only delays its readers.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
@@ -44,13 +44,13 @@ const LOST: &str = "the connection was lost";
 
 /// Follows the news until the store is dropped.
 pub(super) async fn follow(store: Weak<SharedStore>, listener: Arc<dyn NewsListener>) {
-    let Some((mut changes, blind)) = store.upgrade().map(|shared| {
-        let blind = Blind::all(store.clone(), shared.engine.metrics.clone());
-        (shared.engine.nodes.changes(), blind)
+    let Some((mut changes, heard)) = store.upgrade().map(|shared| {
+        let heard = HeardPartitions::none(store.clone(), shared.engine.metrics.clone());
+        (shared.engine.nodes.changes(), heard)
     }) else {
         return;
     };
-    let mut blind_now = blind.count.subscribe();
+    let mut heard_now = heard.connections.subscribe();
     let mut wanted: HashMap<NodeAddress, watch::Sender<BTreeSet<u64>>> = HashMap::new();
     // Dropped with this task, they end.
     let mut connections = JoinSet::new();
@@ -74,21 +74,21 @@ pub(super) async fn follow(store: Weak<SharedStore>, listener: Arc<dyn NewsListe
                     listener: listener.clone(),
                     node: node.clone(),
                     wanted: wanted_here,
-                    blind: blind.clone(),
+                    heard: heard.clone(),
                 };
                 connections.spawn(connection.run());
                 wanted.insert(node, sender);
             }
         }
         let refresh_after = match nodes.topology() {
-            Topology::Cluster if *blind_now.borrow_and_update() == 0 => CLUSTER_INTERVAL,
+            Topology::Cluster if blind_count(&heard_now.borrow_and_update()) == 0 => CLUSTER_INTERVAL,
             Topology::Cluster => HEAL_INTERVAL,
             Topology::Single | Topology::Sentinel { .. } => SENTINEL_INTERVAL,
         };
         drop(shared);
         tokio::select! {
             _ = changes.changed() => {}
-            _ = blind_now.changed() => sleep(HEAL_INTERVAL / 10).await,
+            _ = heard_now.changed() => sleep(HEAL_INTERVAL / 10).await,
             _ = connections.join_next(), if !connections.is_empty() => continue,
             () = sleep(refresh_after) => {}
         }
@@ -99,61 +99,78 @@ pub(super) async fn follow(store: Weak<SharedStore>, listener: Arc<dyn NewsListe
     }
 }
 
-/// Counts the partitions whose news nobody gets. While there is any, no tail is known without a call.
+/// The partitions whose news arrive, each with the number of connections that are subscribed to it: for a moment two, when the partition
+/// moves to another server. While any partition is blind, no tail is known without a call.
 #[derive(Clone)]
-struct Blind {
+struct HeardPartitions {
     store: Weak<SharedStore>,
-    count: Arc<watch::Sender<usize>>,
+    connections: Arc<watch::Sender<BTreeMap<u64, usize>>>,
     metrics: EngineMetrics,
 }
 
-impl Blind {
-    fn all(store: Weak<SharedStore>, metrics: EngineMetrics) -> Self {
+/// Number of partitions whose news nobody gets.
+fn blind_count(heard: &BTreeMap<u64, usize>) -> usize {
+    (PARTITIONS as usize).saturating_sub(heard.len())
+}
+
+impl HeardPartitions {
+    fn none(store: Weak<SharedStore>, metrics: EngineMetrics) -> Self {
         metrics.set_blind(PARTITIONS as usize);
-        Self { store, count: Arc::new(watch::Sender::new(PARTITIONS as usize)), metrics }
+        Self { store, connections: Arc::default(), metrics }
     }
 
-    fn change(&self, change: impl FnOnce(&mut usize)) {
+    fn change(&self, change: impl FnOnce(&mut BTreeMap<u64, usize>)) {
         let Some(shared) = self.store.upgrade() else { return };
-        self.count.send_modify(|count| {
-            let before = *count;
-            change(count);
-            match (before, *count) {
+        self.connections.send_modify(|heard| {
+            let before = blind_count(heard);
+            change(heard);
+            let blind = blind_count(heard);
+            match (before, blind) {
                 (1.., 0) => shared.attached.news_begin(),
                 (0, 1..) => shared.attached.news_end(),
                 _ => {}
             }
+            self.metrics.set_blind(blind);
         });
-        self.metrics.set_blind(*self.count.borrow());
     }
 }
 
-/// The partitions that one connection is subscribed to. They are blind when it is dropped.
+/// The partitions that one connection is subscribed to. When it is dropped, they are not heard over it any more.
 struct Subscribed {
     partitions: BTreeSet<u64>,
-    blind: Blind,
+    heard: HeardPartitions,
 }
 
 impl Subscribed {
     fn insert(&mut self, partition: u64) {
         if self.partitions.insert(partition) {
-            self.blind.change(|count| *count = count.saturating_sub(1));
+            self.heard.change(|heard| *heard.entry(partition).or_default() += 1);
         }
     }
 
-    fn remove(&mut self, partition: u64) {
-        if self.partitions.remove(&partition) {
-            self.blind.change(|count| *count += 1);
+    fn remove(&mut self, partitions: &BTreeSet<u64>) {
+        let (lost, kept) =
+            std::mem::take(&mut self.partitions).into_iter().partition(|one| partitions.contains(one));
+        self.partitions = kept;
+        self.forget(&lost);
+    }
+
+    fn forget(&self, lost: &BTreeSet<u64>) {
+        if lost.is_empty() {
+            return;
         }
+        self.heard.change(|heard| {
+            heard.retain(|partition, connections| {
+                *connections -= usize::from(lost.contains(partition));
+                *connections > 0
+            });
+        });
     }
 }
 
 impl Drop for Subscribed {
     fn drop(&mut self) {
-        let lost = self.partitions.len();
-        if lost > 0 {
-            self.blind.change(|count| *count += lost);
-        }
+        self.forget(&self.partitions);
     }
 }
 
@@ -164,7 +181,7 @@ struct NewsConnection {
     node: NodeAddress,
     /// The partitions that the server has, as far as is known. It closes when the server has none.
     wanted: watch::Receiver<BTreeSet<u64>>,
-    blind: Blind,
+    heard: HeardPartitions,
 }
 
 impl NewsConnection {
@@ -195,10 +212,10 @@ impl NewsConnection {
     /// Passes news on until the connection is lost, and returns how. `None`: the server has no partitions any more.
     async fn listen(
         &mut self,
-        mut connection: MultiplexedConnection,
+        connection: MultiplexedConnection,
         mut pushes: mpsc::UnboundedReceiver<PushInfo>,
     ) -> Option<&'static str> {
-        let mut subscribed = Subscribed { partitions: BTreeSet::new(), blind: self.blind.clone() };
+        let mut subscribed = Subscribed { partitions: BTreeSet::new(), heard: self.heard.clone() };
         let mut unread = BTreeSet::new();
         let mut cause = "connection";
         let mut pings = JoinSet::new();
@@ -222,16 +239,16 @@ impl NewsConnection {
                 }
                 if !unread.is_empty() {
                     let shared = self.store.upgrade()?;
-                    shared.tell_lost_claims(&unread, &*self.listener).await;
+                    let told = shared.tell_lost_claims(&unread, &*self.listener).await;
                     let read = shared.tell_attached(&unread, &*self.listener).await;
-                    unread.retain(|partition| !read.contains(partition));
+                    unread.retain(|partition| !(told.contains(partition) && read.contains(partition)));
                 }
             }
             let is_whole = unread.is_empty() && self.wanted.borrow().is_subset(&subscribed.partitions);
             tokio::select! {
                 push = pushes.recv() => match push {
                     Some(PushInfo { kind: PushKind::SMessage, data }) => {
-                        self.blind.metrics.heard();
+                        self.heard.metrics.heard();
                         if let Some(message) = data.into_iter().nth(1).and_then(text) {
                             self.store.upgrade()?.tell(&message, &*self.listener);
                         }
@@ -240,7 +257,7 @@ impl NewsConnection {
                     Some(PushInfo { kind: PushKind::SUnsubscribe, data }) => {
                         let channel = data.into_iter().next().and_then(text);
                         if let Some(partition) = channel.and_then(|channel| partition_of_channel(&channel)) {
-                            subscribed.remove(partition);
+                            subscribed.remove(&BTreeSet::from([partition]));
                         }
                     }
                     Some(PushInfo { kind: PushKind::Disconnection, .. }) | None => return Some(LOST),
@@ -250,7 +267,7 @@ impl NewsConnection {
                     if changed.is_err() {
                         return None;
                     }
-                    self.unsubscribe(&mut connection, &mut subscribed).await;
+                    self.unsubscribe(&connection, &mut subscribed).await;
                     heals = true;
                 }
                 _ = ping.tick(), if pings.is_empty() => {
@@ -261,7 +278,7 @@ impl NewsConnection {
                     });
                 }
                 Some(answer) = pings.join_next() => match answer {
-                    Ok(Ok(lag)) => self.blind.metrics.lagged(lag),
+                    Ok(Ok(lag)) => self.heard.metrics.lagged(lag),
                     Ok(Err(_)) | Err(_) => return Some("the engine does not answer on the connection"),
                 },
                 _ = check.tick() => {
@@ -287,16 +304,18 @@ impl NewsConnection {
             async move {
                 let command = cmd("SSUBSCRIBE").arg(news_channel(partition)).to_owned();
                 let answer = connection.send_packed_command(&command).await.and_then(Value::extract_error);
-                (partition, answer)
+                (partition, answer.map(|answer| confirmed(&answer) == Some(partition)))
             }
         };
         let mut new = BTreeSet::new();
         for (partition, answer) in join_all(missing.map(subscribe).collect::<Vec<_>>()).await {
             match answer {
-                Ok(_) => {
+                Ok(true) => {
                     subscribed.insert(partition);
                     new.insert(partition);
                 }
+                // The next attempt is not disturbed.
+                Ok(false) => {}
                 Err(error) if matches!(error.kind(), ErrorKind::Server(_) | ErrorKind::Extension) => {
                     tracing::debug!(node = %self.node, partition, %error, "cannot subscribe to a partition");
                 }
@@ -307,14 +326,82 @@ impl NewsConnection {
     }
 
     /// Ends the subscriptions to partitions that another server has now.
-    async fn unsubscribe(&mut self, connection: &mut MultiplexedConnection, subscribed: &mut Subscribed) {
-        let wanted = self.wanted.borrow().clone();
-        let moved: Vec<u64> = subscribed.partitions.difference(&wanted).copied().collect();
-        for partition in moved {
-            subscribed.remove(partition);
-            let command = cmd("SUNSUBSCRIBE").arg(news_channel(partition)).to_owned();
-            // A lost connection is noticed by its end.
-            let _answer = connection.send_packed_command(&command).await;
+    async fn unsubscribe(&mut self, connection: &MultiplexedConnection, subscribed: &mut Subscribed) {
+        let moved: BTreeSet<u64> = {
+            let wanted = self.wanted.borrow();
+            subscribed.partitions.difference(&wanted).copied().collect()
+        };
+        // At once, as the server may have stopped.
+        subscribed.remove(&moved);
+        let unsubscribe = |partition: u64| {
+            let mut connection = connection.clone();
+            async move {
+                let command = cmd("SUNSUBSCRIBE").arg(news_channel(partition)).to_owned();
+                // A lost connection is noticed by its end.
+                let _answer = connection.send_packed_command(&command).await;
+            }
+        };
+        join_all(moved.into_iter().map(unsubscribe)).await;
+    }
+}
+
+/// The partition that an answer to `SSUBSCRIBE` confirms. The crate takes the message that a partition has moved away, which the server
+/// sends unasked, for the answer to the oldest command.
+fn confirmed(answer: &Value) -> Option<u64> {
+    match answer {
+        Value::Push { kind: PushKind::SSubscribe, data } => {
+            data.first().cloned().and_then(text).and_then(|channel| partition_of_channel(&channel))
         }
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::runtime::Handle;
+
+    use super::super::engine::RedisOptions;
+    use super::*;
+    use crate::budget::Budget;
+    use crate::stream::StreamName;
+
+    fn store() -> Arc<SharedStore> {
+        let options = RedisOptions {
+            url: "redis://127.0.0.1:1".to_owned(),
+            ca_file: None,
+            password_file: None,
+            gateway: "one".to_owned(),
+            follows_engine_clock: false,
+            metrics: EngineMetrics::default(),
+        };
+        Arc::new(SharedStore::new(options, Budget::unlimited(), Handle::current()).unwrap())
+    }
+
+    #[tokio::test]
+    async fn a_partition_that_two_connections_hear_for_a_moment_hides_no_blind_one() {
+        let store = store();
+        let name = StreamName::parse("s").unwrap();
+        store.attached.attach(&name);
+        let heard = HeardPartitions::none(Arc::downgrade(&store), EngineMetrics::default());
+        let connection = || Subscribed { partitions: BTreeSet::new(), heard: heard.clone() };
+        let blind = || (blind_count(&heard.connections.borrow()), store.attached.news_seen(&name).is_none());
+        let (mut from, mut to) = (connection(), connection());
+        (1..PARTITIONS).for_each(|partition| from.insert(partition));
+        to.insert(1);
+        assert_eq!(blind(), (1, true), "nobody hears partition 0");
+        to.insert(0);
+        assert_eq!(blind(), (0, false));
+        from.remove(&BTreeSet::from([1]));
+        assert_eq!(blind(), (0, false), "the other connection hears it");
+        to.insert(2);
+        drop(from);
+        assert_eq!(blind(), (PARTITIONS as usize - 3, true));
+    }
+
+    #[test]
+    fn a_subscription_is_confirmed_by_its_own_channel() {
+        let push = |kind| Value::Push { kind, data: vec![Value::BulkString(news_channel(7).into_bytes())] };
+        assert_eq!(confirmed(&push(PushKind::SSubscribe)), Some(7));
+        assert_eq!(confirmed(&push(PushKind::SUnsubscribe)), None);
     }
 }
