@@ -63,6 +63,16 @@ pub(crate) async fn json_stream(gateway: &Gateway, target: &str) -> String {
     gateway.send(get(target)).await.expect(200).next_offset()
 }
 
+/// Returns its least memory within three seconds: the allocator returns what has been freed after one.
+pub(crate) async fn lowest_memory(gateway: &Gateway) -> u64 {
+    let (end, mut lowest) = (Instant::now() + Duration::from_secs(3), gateway.memory_bytes());
+    while Instant::now() < end {
+        sleep(Duration::from_millis(50)).await;
+        lowest = lowest.min(gateway.memory_bytes());
+    }
+    lowest
+}
+
 pub(crate) fn mib(bytes: u64) -> f64 {
     bytes as f64 / f64::from(1 << 20)
 }
