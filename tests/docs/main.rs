@@ -8,6 +8,9 @@
 #![allow(clippy::expect_used, clippy::indexing_slicing, clippy::panic, reason = "a test may panic")]
 
 mod blocks;
+#[allow(unreachable_pub, reason = "the other test binaries use it, too")]
+#[path = "../world/ports.rs"]
+mod ports;
 mod run;
 
 use std::path::Path;

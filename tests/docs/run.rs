@@ -1,12 +1,12 @@
 //! Executes the blocks of a document in one shell, with a gateway on separate ports.
 
-use std::net::TcpListener;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
 use tempfile::TempDir;
 
 use crate::blocks::{Block, Language};
+use crate::ports::reserved_port;
 
 /// Ports in the documents: HTTP, admin and MQTT by default, those of a second gateway, and those of SMPP, of an engine and of a proxy.
 const NAMED: [&str; 9] = ["4437", "4438", "1883", "5437", "5438", "2883", "2775", "6379", "8080"];
@@ -35,10 +35,7 @@ pub(crate) struct Run {
 impl Run {
     pub(crate) fn new() -> Self {
         let folder = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).expect("a folder");
-        // All ports are bound at the same time, so that they differ.
-        let free: [_; NAMED.len()] =
-            std::array::from_fn(|_| TcpListener::bind("127.0.0.1:0").expect("a port"));
-        let ports = free.map(|listener| listener.local_addr().expect("an address").port().to_string());
+        let ports = std::array::from_fn(|_| reserved_port().to_string());
         let link = |target: &Path, name: &str| {
             let path = folder.path().join(name);
             std::fs::create_dir_all(path.parent().expect("a folder")).expect("a folder");

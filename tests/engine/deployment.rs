@@ -1,28 +1,12 @@
 //! Engines of several servers: a primary and a replica that a sentinel watches, and clusters.
 
 use std::fmt::Write as _;
-use std::net::TcpListener;
 use std::process::{Child, Command, Stdio};
-use std::sync::atomic::{AtomicU16, Ordering};
 
 use tempfile::TempDir;
 
 use crate::server::{Engine, start_gateway};
-use crate::world::{Gateway, until};
-
-/// A port that no server uses, below those that the system gives to clients.
-pub fn free_port() -> u16 {
-    static NEXT: AtomicU16 = AtomicU16::new(0);
-    if NEXT.load(Ordering::Relaxed) == 0 {
-        NEXT.store(fastrand::u16(10_000..20_000), Ordering::Relaxed);
-    }
-    loop {
-        let port = NEXT.fetch_add(1, Ordering::Relaxed);
-        if TcpListener::bind(("127.0.0.1", port)).is_ok() {
-            return port;
-        }
-    }
-}
+use crate::world::{Gateway, reserved_port, until};
 
 /// Starts a server that listens on a port, too.
 async fn server(port: u16, arguments: &[&str]) -> Engine {
@@ -54,12 +38,12 @@ pub struct Watched {
 impl Watched {
     /// Starts the servers with additional arguments.
     pub async fn start(arguments: &[&str]) -> Self {
-        let ports = [free_port(), free_port()];
+        let ports = [reserved_port(), reserved_port()];
         let arguments = [&["--repl-diskless-sync-delay", "0", "--save", ""], arguments].concat();
         let primary = server(ports[0], &arguments).await;
         let of_primary = format!("127.0.0.1 {}", ports[0]);
         let replica = server(ports[1], &[&arguments[..], &["--replicaof", &of_primary]].concat()).await;
-        let sentinel_port = free_port();
+        let sentinel_port = reserved_port();
         let directory = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
         let mut settings = format!("port {sentinel_port}\nbind 127.0.0.1\n");
         writeln!(settings, "sentinel monitor main 127.0.0.1 {} 1", ports[0]).unwrap();
@@ -179,8 +163,8 @@ impl Cluster {
     pub async fn start(primaries: usize, replicas: usize) -> Self {
         let (mut nodes, mut ports) = (Vec::new(), Vec::new());
         for _ in 0..primaries + replicas {
-            let port = free_port();
-            let bus = free_port().to_string();
+            let port = reserved_port();
+            let bus = reserved_port().to_string();
             let arguments = [
                 ["--cluster-enabled", "yes"],
                 ["--cluster-port", &bus],

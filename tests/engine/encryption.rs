@@ -3,11 +3,10 @@
 use serde_json::json;
 use tempfile::TempDir;
 
-use crate::deployment::free_port;
 use crate::outages::refusal_of;
 use crate::server::{Engine, start_gateway};
 use crate::world::command::run;
-use crate::world::{get, post, put};
+use crate::world::{get, post, put, reserved_port};
 
 /// A server that speaks TLS, with a certificate of an authority of its own, and requires a password. Returns its URL with user and
 /// password, and the file of the authority, which is removed with the directory.
@@ -31,7 +30,7 @@ async fn encrypted() -> (Engine, String, String, TempDir) {
     let sign =
         ["x509", "-req", "-days", "2", "-CAcreateserial", "-in", &request, "-CA", &ca, "-CAkey", &ca_key];
     run("openssl", &[&sign[..], &["-extfile", &extensions, "-out", &certificate]].concat());
-    let port = free_port().to_string();
+    let port = reserved_port().to_string();
     let engine = Engine::redis(&[
         "--bind",
         "127.0.0.1",

@@ -6,7 +6,7 @@ use tempfile::TempDir;
 use crate::authorization::Protected;
 use crate::world::mqtt::{Hello, Mqtt};
 use crate::world::{
-    Answer, Form, Gateway, Kind, Place, Reader, Request, delete, get, head, post, put, until,
+    Answer, Form, Gateway, Kind, Place, Reader, Request, delete, get, head, post, put, reserved_port, until,
 };
 
 /// The open WebSockets of readers, which an edge uses unless something on the path breaks them.
@@ -300,8 +300,8 @@ async fn parent_on_disk(directory: &TempDir, listen: &str) -> Gateway {
 #[tokio::test]
 async fn held_polls_stay_held_while_the_parent_is_away_and_nothing_is_lost_or_doubled_when_it_is_back() {
     let directory = tempfile::tempdir().unwrap();
-    let mut parent = parent_on_disk(&directory, "127.0.0.1:0").await;
-    let listen = parent.address.to_string();
+    let listen = format!("127.0.0.1:{}", reserved_port());
+    let mut parent = parent_on_disk(&directory, &listen).await;
     let edge = edge_of(&parent).await;
     parent.send(put("/v1/stream/s").json("[0]")).await.expect(201);
     let mut offset = edge.send(get("/v1/stream/s")).await.expect(200).next_offset();
@@ -338,8 +338,8 @@ async fn held_polls_stay_held_while_the_parent_is_away_and_nothing_is_lost_or_do
 
 #[tokio::test]
 async fn readers_are_told_when_a_parent_has_lost_its_streams() {
-    let parent = Gateway::start(&[]).await;
-    let listen = parent.address.to_string();
+    let listen = format!("127.0.0.1:{}", reserved_port());
+    let parent = Gateway::start(&["--listen", &listen]).await;
     let edge = edge_of(&parent).await;
     parent.send(put("/v1/stream/s").json("[1,2,3]")).await.expect(201);
     let offset = edge.send(get("/v1/stream/s")).await.expect(200).next_offset();

@@ -1,12 +1,12 @@
 //! Memory per client of ten thousand idle MQTT clients, compared with mosquitto in the same run.
 
-use std::net::{SocketAddr, TcpListener};
+use std::net::SocketAddr;
 use std::process::{Child, Command, Stdio};
 
 use tokio::net::TcpStream;
 
 use crate::world::mqtt::{Hello, Mqtt};
-use crate::world::{Gateway, until};
+use crate::world::{Gateway, reserved_port, until};
 
 const CLIENTS: usize = 10_000;
 
@@ -55,7 +55,7 @@ struct Mosquitto {
 
 impl Mosquitto {
     async fn start() -> Self {
-        let free = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+        let free = SocketAddr::from(([127, 0, 0, 1], reserved_port()));
         let settings =
             std::path::Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("mosquitto-{}.conf", free.port()));
         let text = format!("listener {} 127.0.0.1\nallow_anonymous true\nmax_connections -1\n", free.port());

@@ -1,5 +1,6 @@
 //! [`Scratch`]: a folder for the files of a program, removed on drop. Also picks free ports.
 
+use std::io::ErrorKind;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 
@@ -45,9 +46,13 @@ impl Drop for Scratch {
     }
 }
 
-/// Returns an address that is free now, for programs that cannot choose one.
+/// Returns an address that is free now, for programs that cannot choose one. Its port is none of those that the system gives to clients
+/// (`net.ipv4.ip_local_port_range`), so that no connection takes it before the program listens.
 pub(super) fn free_address() -> Result<SocketAddr, ServerError> {
-    let any = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
-    let address = TcpListener::bind(any).and_then(|listener| listener.local_addr());
-    address.map_err(|error| ServerError::Files("a free port".into(), error))
+    let ports = 32_000..32_768;
+    let any = fastrand::u16(ports.clone());
+    let from_any = (any..ports.end).chain(ports.start..any);
+    let mut addresses = from_any.map(|port| SocketAddr::from((Ipv4Addr::LOCALHOST, port)));
+    let free = addresses.find(|&address| TcpListener::bind(address).is_ok());
+    free.ok_or_else(|| ServerError::Files("a free port".into(), ErrorKind::AddrInUse.into()))
 }
