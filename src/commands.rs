@@ -13,7 +13,8 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use pollgate::config::{
-    AccessLogPlace, EngineCommand, Settings, StoreCommand, StorePlace, SyncPolicy, TokenCommand, UserCommand,
+    AccessLogPlace, EngineCommand, PatternArgs, Settings, StoreCommand, StorePlace, SyncPolicy, TokenCommand,
+    UserCommand,
 };
 use pollgate::limits::{Limit, Limits};
 use pollgate::maintenance::{Checked, EngineAccess, MaintenanceError, OfflineStore, check, check_export};
@@ -158,36 +159,28 @@ pub(crate) fn keygen(file: &Path) -> Result<ExitCode, Box<dyn Error>> {
 }
 
 /// Prints a token.
-pub(crate) fn token(command: &TokenCommand) -> Result<ExitCode, Box<dyn Error>> {
-    let TokenCommand { key_file, read, append, create, manage, expires, subject, tenant } = command;
-    let patterns = Patterns {
-        read: read.clone(),
-        append: append.clone(),
-        create: create.clone(),
-        manage: manage.clone(),
-    };
-    println!("{}", sign(key_file, subject, tenant.as_deref(), &patterns, expires.get())?);
+pub(crate) fn token(command: TokenCommand) -> Result<ExitCode, Box<dyn Error>> {
+    let TokenCommand { key_file, streams, expires, subject, tenant } = command;
+    println!("{}", sign(&key_file, &subject, tenant.as_deref(), &patterns(streams), expires.get())?);
     Ok(ExitCode::SUCCESS)
 }
 
+fn patterns(PatternArgs { read, append, create, manage }: PatternArgs) -> Patterns {
+    Patterns { read, append, create, manage }
+}
+
 /// Prints the settings of a user, whose password is the first line of standard input.
-pub(crate) fn user(command: &UserCommand) -> Result<ExitCode, Box<dyn Error>> {
-    let UserCommand { name, read, append, create, manage, tenant, iterations, sha_1 } = command;
+pub(crate) fn user(command: UserCommand) -> Result<ExitCode, Box<dyn Error>> {
+    let UserCommand { name, streams, tenant, iterations, sha_1 } = command;
     let mut password = String::new();
     io::stdin().lock().read_line(&mut password)?;
-    let patterns = Patterns {
-        read: read.clone(),
-        append: append.clone(),
-        create: create.clone(),
-        manage: manage.clone(),
-    };
     let user = NewUser {
-        name,
+        name: &name,
         password: password.trim_end_matches(['\r', '\n']),
         tenant: tenant.as_deref(),
-        patterns,
-        iterations: *iterations,
-        has_sha_1: *sha_1,
+        patterns: patterns(streams),
+        iterations,
+        has_sha_1: sha_1,
     };
     print!("{}", user_settings(&user)?);
     Ok(ExitCode::SUCCESS)

@@ -21,7 +21,7 @@ use serde::{Deserialize, Serialize};
 
 pub use crate::stream::SyncPolicy;
 pub use command_line::{Cli, Task};
-pub use commands::{EngineArgs, EngineCommand, StoreCommand, TokenCommand, UserCommand};
+pub use commands::{EngineArgs, EngineCommand, PatternArgs, StoreCommand, TokenCommand, UserCommand};
 pub use places::{AccessLogPlace, EngineUrl, InvalidSync, MqttAddress, StorePlace};
 pub use size::{InvalidSize, MemorySize};
 pub use variables::InvalidVariable;

@@ -43,8 +43,8 @@ fn main() -> ExitCode {
             Task::Engine(command) => commands::engine(command).await,
             Task::Limits => Ok(commands::limits()),
             Task::Keygen(file) => Ok(commands::keygen(&file)?),
-            Task::Token(command) => Ok(commands::token(&command)?),
-            Task::User(command) => Ok(commands::user(&command)?),
+            Task::Token(command) => Ok(commands::token(command)?),
+            Task::User(command) => Ok(commands::user(command)?),
         }
     });
     runtime.shutdown_timeout(Duration::ZERO);

@@ -7,12 +7,9 @@ use clap::{Args, Subcommand};
 
 use crate::limits::Span;
 
-/// The options of `token`. A pattern is the name of a stream; `+` stands for one level, a last `#` for any number of levels.
+/// What a client may do. A pattern is the name of a stream; `+` stands for one level, a last `#` for any number of levels.
 #[derive(Debug, Args)]
-pub struct TokenCommand {
-    /// File that `pollgate keygen` made
-    #[arg(long, value_name = "FILE")]
-    pub key_file: PathBuf,
+pub struct PatternArgs {
     /// Streams that the client may read (repeatable)
     #[arg(long, value_name = "PATTERN")]
     pub read: Vec<String>,
@@ -25,6 +22,16 @@ pub struct TokenCommand {
     /// Streams that the client may delete (repeatable)
     #[arg(long, value_name = "PATTERN")]
     pub manage: Vec<String>,
+}
+
+/// The options of `token`.
+#[derive(Debug, Args)]
+pub struct TokenCommand {
+    /// File that `pollgate keygen` made
+    #[arg(long, value_name = "FILE")]
+    pub key_file: PathBuf,
+    #[command(flatten)]
+    pub streams: PatternArgs,
     /// How long the token is valid; at most 24 h
     #[arg(long, value_name = "DURATION", default_value = "1h")]
     pub expires: Span,
@@ -36,24 +43,14 @@ pub struct TokenCommand {
     pub tenant: Option<String>,
 }
 
-/// The options of `user`. A pattern is the name of a stream; `+` stands for one level, a last `#` for any number of levels.
+/// The options of `user`.
 #[derive(Debug, Args)]
 pub struct UserCommand {
     /// Name of the user, the part of the address before `@`
     #[arg(long, value_name = "NAME")]
     pub name: String,
-    /// Streams that the user may read (repeatable)
-    #[arg(long, value_name = "PATTERN")]
-    pub read: Vec<String>,
-    /// Streams that the user may append to (repeatable)
-    #[arg(long, value_name = "PATTERN")]
-    pub append: Vec<String>,
-    /// Streams that the user may create (repeatable)
-    #[arg(long, value_name = "PATTERN")]
-    pub create: Vec<String>,
-    /// Streams that the user may delete (repeatable)
-    #[arg(long, value_name = "PATTERN")]
-    pub manage: Vec<String>,
+    #[command(flatten)]
+    pub streams: PatternArgs,
     /// Tenant of the user, whose streams are apart from those of others [default: none]
     #[arg(long, value_name = "NAME")]
     pub tenant: Option<String>,
