@@ -3,7 +3,6 @@ import assert from "node:assert/strict"
 import { spawn } from "node:child_process"
 import { once } from "node:events"
 import { mkdtemp, rm, writeFile } from "node:fs/promises"
-import { createServer } from "node:net"
 import { tmpdir } from "node:os"
 import { join } from "node:path"
 import { test } from "node:test"
@@ -11,6 +10,7 @@ import compression from "compression"
 import express from "express"
 import { createProxyMiddleware } from "http-proxy-middleware"
 import { start } from "../conformance/gateway.js"
+import { reservedPort } from "../conformance/ports.js"
 import { append, until } from "./world.js"
 
 test("a proxy that compresses passes events and lines at once", async (context) => {
@@ -41,19 +41,10 @@ test("a proxy that compresses passes events and lines at once", async (context) 
   }
 })
 
-// A free port.
-async function freePort() {
-  const server = createServer().listen(0, "127.0.0.1")
-  await once(server, "listening")
-  const { port } = server.address()
-  server.close()
-  return port
-}
-
 test("a cache keeps full pages and nothing that ends at the tail", async (context) => {
   const gateway = await start("127.0.0.1:0", ["--limit", "read_bytes_max=1000"])
   const folder = await mkdtemp(join(tmpdir(), "nginx-"))
-  const port = await freePort()
+  const port = await reservedPort()
   const paths = ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"].map((name) => `${name}_temp_path ${folder}/${name};`)
   const location = (further) => `location / { proxy_pass http://${gateway.address}; proxy_http_version 1.1; proxy_cache z;
     add_header X-Cache $upstream_cache_status; ${further} }`

@@ -6,22 +6,15 @@ import { spawn } from "node:child_process"
 import { once } from "node:events"
 import { mkdtemp, rm } from "node:fs/promises"
 import { createServer, request } from "node:http"
-import { connect, createServer as createNetServer } from "node:net"
+import { connect } from "node:net"
 import { tmpdir } from "node:os"
 import { join } from "node:path"
 import { afterAll } from "vitest"
 import { start } from "./gateway.js"
+import { reservedPort } from "./ports.js"
 
 const directory = await mkdtemp(join(tmpdir(), "engine-"))
 const nodeCount = Number(process.env.ENGINE_NODES ?? 1)
-
-async function freePort() {
-  const server = createNetServer().listen(0, "127.0.0.1")
-  await once(server, "listening")
-  const { port } = server.address()
-  await new Promise((closed) => server.close(closed))
-  return port
-}
 
 // Sends a command to a server, and returns its answer.
 async function command(node, text) {
@@ -40,7 +33,7 @@ async function until(what, condition) {
 }
 
 async function startNode(index) {
-  const node = { socket: join(directory, `socket-${index}`), port: await freePort(), bus: await freePort() }
+  const node = { socket: join(directory, `socket-${index}`), port: await reservedPort(), bus: await reservedPort() }
   const cluster = ["--cluster-enabled", "yes", "--cluster-config-file", `nodes-${index}`, "--cluster-port", node.bus]
   node.process = spawn(process.env.ENGINE_BINARY ?? "redis-server",
     ["--bind", "127.0.0.1", "--port", node.port, "--unixsocket", node.socket, "--save", "", "--appendonly", "no", "--dir", directory,

@@ -1,30 +1,15 @@
 // A gateway process on ports of its own. GATEWAY_BINARY names the command.
 import { spawn } from "node:child_process"
 import { once } from "node:events"
-import { createServer } from "node:net"
 import { createInterface } from "node:readline"
 import { settings } from "./credentials.js"
+import { reservedPort } from "./ports.js"
 
 const binary = process.env.GATEWAY_BINARY
 if (!binary) throw new Error("GATEWAY_BINARY is not set")
 
-// The next port to try. It is below those that the kernel gives to clients' connections (from 32768 on), one of which could take
-// the port of a gateway that was killed before it starts again. Processes that test at the same time begin at different ports.
-const [FIRST_PORT, LAST_PORT] = [10_000, 32_000]
-let nextPort = FIRST_PORT + (process.pid % 220) * 100
-
-// An address at a free port, if none is asked for.
-async function own(address) {
-  while (address === "127.0.0.1:0") {
-    const port = nextPort
-    nextPort = port < LAST_PORT ? port + 1 : FIRST_PORT
-    const server = createServer().listen(port, "127.0.0.1")
-    const isFree = await once(server, "listening").then(() => true, () => false)
-    await new Promise((closed) => server.close(closed))
-    if (isFree) return `127.0.0.1:${port}`
-  }
-  return address
-}
+// An address of its own, if none is asked for: a gateway that was killed gets it again.
+const own = async (address) => (address === "127.0.0.1:0" ? `127.0.0.1:${await reservedPort()}` : address)
 
 // Starts it with further arguments and returns its addresses, its URL, `stop`, which kills it as a crash would, and
 // `drain`, which asks it to end and returns its exit code.

@@ -3,10 +3,11 @@ import assert from "node:assert/strict"
 import { spawn } from "node:child_process"
 import { once } from "node:events"
 import { mkdtemp, rm, writeFile } from "node:fs/promises"
-import { connect, createServer } from "node:net"
+import { connect } from "node:net"
 import { tmpdir } from "node:os"
 import { join } from "node:path"
 import { setTimeout as sleep } from "node:timers/promises"
+import { reservedPort } from "../conformance/ports.js"
 
 export const [HOST, SERVICE, SECRET] = ["localhost", "streams.localhost", "a secret"]
 // The publish-subscribe service of the server itself.
@@ -15,18 +16,6 @@ export const PASSWORD = "password"
 
 // Users that exist.
 export const USERS = ["alice", "bob", "eve"]
-
-// Ports below those that the kernel gives to clients' connections, see tests/conformance/gateway.js.
-let nextPort = 10_050 + (process.pid % 220) * 100
-
-async function freePort() {
-  for (;;) {
-    const server = createServer().listen(++nextPort, "127.0.0.1")
-    const isFree = await once(server, "listening").then(() => true, () => false)
-    await new Promise((closed) => server.close(closed))
-    if (isFree) return nextPort
-  }
-}
 
 // What a server has of its own is `configure`, which writes what it needs into its folder, and `command`, which starts it.
 export class Server {
@@ -39,8 +28,8 @@ export class Server {
     const server = new this()
     server.keepsMessages = keepsMessages
     server.folder = await mkdtemp(join(tmpdir(), "pollgate-xmpp-"))
-    server.clients = await freePort()
-    server.components = await freePort()
+    server.clients = await reservedPort()
+    server.components = await reservedPort()
     server.secretFile = join(server.folder, "secret")
     await writeFile(server.secretFile, `${SECRET}\n`)
     await server.configure()
