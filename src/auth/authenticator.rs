@@ -385,14 +385,6 @@ impl KeySource {
             Self::Url(url) => url.want(id),
         }
     }
-
-    /// Reads a file again if it has changed. Returns whether it has.
-    fn reload(&self) -> Result<bool, AuthError> {
-        match self {
-            Self::File(file) => file.reload(),
-            Self::Url(_) => Ok(false),
-        }
-    }
 }
 
 /// Rules for certificates with their tenants, each with at most one `*`.

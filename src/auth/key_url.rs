@@ -13,6 +13,7 @@ use tokio::time::{Instant, sleep_until};
 
 use super::fetch::{FetchedKeys, KeyLocation};
 use super::keys::{Key, KeySet};
+use super::standing::Standing;
 
 /// How soon the keys are fetched again at the earliest: after a failure, and for tokens that name an unknown key.
 const PAUSE: Duration = Duration::from_secs(30);
@@ -28,11 +29,13 @@ const UNKNOWN_MAX: usize = 1024;
 /// How long keys are used while their issuer cannot be reached.
 const STALE_MAX: Duration = Duration::from_secs(24 * 60 * 60);
 
+/// Keys, and the JSON that they come from.
+type ParsedKeys = (KeySet, Bytes);
+
 /// The keys at one URL.
 pub(super) struct KeyUrl {
     location: KeyLocation,
-    /// The keys, and the JSON that they come from.
-    keys: RwLock<(KeySet, Bytes)>,
+    keys: RwLock<ParsedKeys>,
     schedule: Mutex<Schedule>,
     /// The digests in the schedule are those of this process.
     digests: RandomState,
@@ -51,7 +54,7 @@ struct Schedule {
     is_pending: bool,
     /// Digests of the unknown ids that tokens have named since the last fetch, and of the ids that the next one removes.
     unknown: HashSet<u64>,
-    /// Digests of the ids that the last fetch did not bring.
+    /// Digests of the ids that the last fetch did not bring. One that failed tells nothing about any id.
     absent: HashSet<u64>,
 }
 
@@ -81,13 +84,17 @@ impl Schedule {
     /// Ends a fetch. Returns when the next one is due, unless it is wanted earlier.
     fn end(&mut self, outcome: Result<Option<Duration>, ()>, now: Instant) -> Instant {
         self.is_pending = false;
-        self.absent = std::mem::take(&mut self.unknown);
+        let named = std::mem::take(&mut self.unknown);
         match outcome {
             Ok(max_age) => {
+                self.absent = named;
                 self.succeeded = Some(now);
                 now + max_age.unwrap_or(REFRESH).clamp(REFRESH_MIN, REFRESH_MAX)
             }
-            Err(()) => now + PAUSE,
+            Err(()) => {
+                self.absent.clear();
+                now + PAUSE
+            }
         }
     }
 
@@ -123,33 +130,44 @@ impl KeyUrl {
         is_pending
     }
 
-    /// Keeps the keys fresh. Calls `changed` when they have changed, and `failed` with the reason after each failure. Never returns.
-    pub(super) async fn keep_fresh(&self, changed: impl Fn(), failed: impl Fn(&str)) {
+    /// Keeps the keys fresh. Calls `changed` with other keys, which passes them to [`replace`](Self::replace), and `failed` with the
+    /// reason after each failure. Never returns.
+    pub(super) async fn keep_fresh(&self, changed: impl Fn(ParsedKeys), failed: impl Fn(&str)) {
         loop {
             self.schedule.lock().begin(Instant::now());
-            let fetched = match self.location.fetch().await {
-                Ok(fetched) => self.replace(&fetched),
-                Err(error) => Err(error.to_string()),
-            };
+            let fetched = self.location.fetch().await.map_err(|error| error.to_string());
+            let fetched = fetched.and_then(|fetched| Ok((KeySet::parse(&fetched.json)?, fetched)));
             let now = Instant::now();
-            if let Ok((true, _)) = &fetched {
-                changed();
-            }
-            if let Err(why) = &fetched {
-                failed(why);
-                if self.schedule.lock().is_too_old(now) && self.with_keys(|keys| keys.iter().next().is_some())
-                {
-                    *self.keys.write() = Default::default();
-                    changed();
+            let outcome = match fetched {
+                Ok((keys, FetchedKeys { json, max_age })) => {
+                    let is_changed = self.keys.read().1 != json;
+                    if is_changed {
+                        let gone = self.ids_missing_in(&keys);
+                        self.schedule.lock().unknown.extend(gone);
+                        changed((keys, json));
+                    }
+                    Ok(max_age)
                 }
-            }
-            let outcome = fetched.map(|(_, max_age)| max_age).map_err(|_| ());
+                Err(why) => {
+                    failed(&why);
+                    let is_too_old = self.schedule.lock().is_too_old(now);
+                    if is_too_old && self.with_keys(|keys| keys.iter().next().is_some()) {
+                        changed(ParsedKeys::default());
+                    }
+                    Err(())
+                }
+            };
             let next = self.schedule.lock().end(outcome, now);
             tokio::select! {
                 () = sleep_until(next) => {}
                 () = self.until_wanted() => {}
             }
         }
+    }
+
+    /// Uses other keys from now on. The standing that will have them is locked meanwhile.
+    pub(super) fn replace(&self, keys: ParsedKeys, _standing: &mut Standing) {
+        *self.keys.write() = keys;
     }
 
     /// Waits until a fetch is wanted, and the last one is long enough ago.
@@ -161,18 +179,13 @@ impl KeyUrl {
         sleep_until(at).await;
     }
 
-    /// Takes over fetched keys. Returns whether they differ from those before, and for how long they may be used.
-    fn replace(&self, fetched: &FetchedKeys) -> Result<(bool, Option<Duration>), String> {
-        let keys = KeySet::parse(&fetched.json)?;
-        let is_changed = self.keys.read().1 != fetched.json;
-        if is_changed {
-            let (before, _) = std::mem::replace(&mut *self.keys.write(), (keys, fetched.json.clone()));
-            let is_gone = |id: &Option<&str>| !self.with_keys(|keys| keys.iter().any(|key| key.id() == *id));
-            let gone = before.iter().map(Key::id).filter(is_gone);
-            let gone: Vec<_> = gone.map(|id| self.digests.hash_one(id)).collect();
-            self.schedule.lock().unknown.extend(gone);
-        }
-        Ok((is_changed, fetched.max_age))
+    /// Digests of the ids that present keys have and others have not.
+    fn ids_missing_in(&self, others: &KeySet) -> Vec<u64> {
+        let is_missing = |id: &Option<&str>| others.iter().all(|key| key.id() != *id);
+        self.with_keys(|keys| {
+            let missing = keys.iter().map(Key::id).filter(is_missing);
+            missing.map(|id| self.digests.hash_one(id)).collect()
+        })
     }
 }
 
@@ -252,7 +265,14 @@ mod tests {
                 let count = |count: &AtomicUsize| {
                     count.fetch_add(1, Ordering::SeqCst);
                 };
-                keys.keep_fresh(|| count(&changes), |_| count(&failures)).await;
+                let changed = |other: ParsedKeys| {
+                    // Keys must not be used before the standing is locked: it would refuse their tokens.
+                    if keys.keys.read().1 != other.1 {
+                        count(&changes);
+                    }
+                    keys.replace(other, &mut Standing::default());
+                };
+                keys.keep_fresh(changed, |_| count(&failures)).await;
             });
             world
         }
@@ -326,6 +346,17 @@ mod tests {
         let waiting = (0..5000).filter(|number| world.keys.want(Some(&format!("made up {number}")))).count();
         assert_eq!(waiting, UNKNOWN_MAX);
         assert_eq!(world.after(PAUSE + MOMENT, 3).await, (3, 2, 0));
+    }
+
+    #[tokio::test]
+    async fn an_unknown_key_is_waited_for_while_the_issuer_fails() {
+        let world = World::start("HTTP/1.1 500 Oh\r\ncontent-length: 0\r\n\r\n".to_owned()).await;
+        assert!(world.keys.want(Some("a")));
+        assert_eq!(world.counts().await, (1, 0, 1));
+        assert!(world.keys.want(Some("a")), "the issuer may have it");
+        world.answers(with_keys(&["a"], ""));
+        assert_eq!(world.after(PAUSE + MOMENT, 2).await, (2, 1, 1));
+        assert!(world.has("a"));
     }
 
     #[tokio::test]

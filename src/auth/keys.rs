@@ -9,6 +9,7 @@ use jsonwebtoken::{Algorithm, DecodingKey, DecodingKeyKind};
 use parking_lot::RwLock;
 
 use super::settings::AuthError;
+use super::standing::Standing;
 
 /// The most keys of an issuer.
 const KEYS_MAX: usize = 32;
@@ -27,7 +28,7 @@ pub(super) struct KeyFile {
 }
 
 /// Tells whether a file has changed: modification time, size, and inode, which a replaced file does not keep.
-type Stamp = (Option<SystemTime>, u64, u64);
+pub(super) type Stamp = (Option<SystemTime>, u64, u64);
 
 impl KeyFile {
     pub(super) fn open(path: &Path) -> Result<Self, AuthError> {
@@ -35,15 +36,18 @@ impl KeyFile {
         Ok(Self { path: path.to_owned(), state })
     }
 
-    /// Reads the file again if it has changed. Returns whether it has. A file that cannot be used leaves the keys as they are.
-    pub(super) fn reload(&self) -> Result<bool, AuthError> {
+    /// Reads the file again if it has changed. What it returns is used once it is passed to [`replace`](Self::replace).
+    pub(super) fn read_again(&self) -> Result<Option<(Stamp, KeySet)>, AuthError> {
         let stamp = stamp(&self.path)?;
         if self.state.read().0 == stamp {
-            return Ok(false);
+            return Ok(None);
         }
-        let keys = KeySet::read(&self.path)?;
-        *self.state.write() = (stamp, keys);
-        Ok(true)
+        Ok(Some((stamp, KeySet::read(&self.path)?)))
+    }
+
+    /// Uses other keys from now on. The standing that will have them is locked meanwhile.
+    pub(super) fn replace(&self, state: (Stamp, KeySet), _standing: &mut Standing) {
+        *self.state.write() = state;
     }
 
     /// Calls `use_keys` with the keys.

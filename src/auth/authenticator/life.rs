@@ -54,11 +54,12 @@ impl Authenticator {
         let Some(verifier) = &self.verifier else { return Ok(()) };
         let mut outcome = Ok(());
         for (name, issuer) in &verifier.issuers {
-            match issuer.keys.reload() {
-                Ok(false) => {}
-                Ok(true) => {
+            let KeySource::File(file) = &issuer.keys else { continue };
+            match file.read_again() {
+                Ok(None) => {}
+                Ok(Some(keys)) => {
                     tracing::info!(issuer = name, "read changed keys");
-                    verifier.change(|_| {});
+                    verifier.change(|standing| file.replace(keys, standing));
                 }
                 Err(error) => outcome = Err(error),
             }
@@ -179,9 +180,9 @@ impl Authenticator {
         });
         let count = &failed;
         let fetches = urls.map(|(name, url)| {
-            let changed = move || {
+            let changed = move |keys| {
                 tracing::info!(issuer = name, "fetched keys");
-                verifier.change(|_| {});
+                verifier.change(|standing| url.replace(keys, standing));
             };
             let failed = move |why: &str| {
                 count();
@@ -252,7 +253,8 @@ impl Authenticator {
 }
 
 impl Verifier {
-    /// Changes which tokens stand, and takes over the keys in use.
+    /// Changes which tokens stand, and takes over the keys in use. Keys are replaced by `change`, while the standing is locked: a token
+    /// that a new key has verified is not compared with a standing that does not have this key yet.
     pub(super) fn change(&self, change: impl FnOnce(&mut Standing)) {
         self.standing.send_modify(|standing| {
             change(standing);
