@@ -7,7 +7,8 @@ import { createServer, request as send } from "node:http"
 export async function guard(context, gateway, check = () => undefined) {
   const [host, port] = gateway.address.split(":")
   const guarded = { check, requests: [] }
-  const server = createServer((request, response) => {
+  // A client may use an idle connection at the moment at which it would be closed.
+  const server = createServer({ keepAliveTimeout: 0 }, (request, response) => {
     const { method, url: path, headers } = request
     // A preflight has no credentials.
     const refused = method === "OPTIONS" ? undefined : guarded.check(request)

@@ -19,6 +19,8 @@ test("a proxy that compresses passes events and lines at once", async (context) 
   app.use(compression())
   app.use(createProxyMiddleware({ target: gateway.url, changeOrigin: true }))
   const server = app.listen(0, "127.0.0.1")
+  // The client may use an idle connection at the moment at which it would be closed.
+  server.keepAliveTimeout = 0
   await once(server, "listening")
   context.after(() => (server.close(), server.closeAllConnections(), gateway.stop()))
   await append(gateway, "s", 0)

@@ -17,7 +17,8 @@ const rules = JSON.parse(readFileSync(new URL("../client/rules.json", import.met
 async function scripted(context) {
   const gateway = await start("127.0.0.1:0", [])
   const scripts = new Map()
-  const server = createServer(async (request, response) => {
+  // A client may use an idle connection at the moment at which it would be closed.
+  const server = createServer({ keepAliveTimeout: 0 }, async (request, response) => {
     const parts = []
     for await (const part of request) parts.push(part)
     const body = Buffer.concat(parts)

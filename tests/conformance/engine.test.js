@@ -64,9 +64,10 @@ const store = nodeCount > 1 ? `redis+cluster://127.0.0.1:${nodes[0].port}` : `re
 const further = ["--store", store, "--origin", "https://example.com"]
 const gateways = await Promise.all(["one", "other"].map((name) => start(undefined, [...further, "--gateway-name", name])))
 
-// Sends each request to the gateway that did not get the one before.
+// Sends each request to the gateway that did not get the one before. It leaves connections open that are idle: the client may use one
+// at the moment at which it would be closed.
 let next = 0
-const alternating = createServer((incoming, outgoing) => {
+const alternating = createServer({ keepAliveTimeout: 0 }, (incoming, outgoing) => {
   const { hostname, port } = new URL(gateways[next++ % 2].url)
   const { method, url: path, headers } = incoming
   const forwarded = request({ hostname, port, method, path, headers, agent: false }, (answer) => {

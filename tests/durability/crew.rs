@@ -137,13 +137,7 @@ impl Publisher {
                 None => self.home.connect().await,
             };
             let since = Stopwatch::start();
-            let address = connection.address();
-            let answer = tokio::select! {
-                answer = connection.try_send(append.clone()) => answer,
-                // The port of a gateway that was killed may be another program's by now, which does not answer.
-                () = self.home.has_moved(address) => continue,
-            };
-            let Ok(answer) = answer else { continue };
+            let Some(answer) = self.home.send(&mut connection, append.clone()).await else { continue };
             match answer.status.as_u16() {
                 200 | 204 => {
                     self.connection = Some(connection);

@@ -6,7 +6,7 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio::time::timeout;
 
-use crate::world::{Connection, Gateway};
+use crate::world::{Answer, Connection, Gateway, Request};
 
 /// Pause before another attempt to connect to the same address.
 const RECONNECT: Duration = Duration::from_millis(50);
@@ -26,8 +26,18 @@ impl Home {
         self.0.send_replace(None);
     }
 
+    /// Sends a request; `None` if the connection ends before the answer. The port of a gateway that was killed may be another program's
+    /// by now, which does not answer: the request ends with the gateway's next address.
+    pub(crate) async fn send(&self, connection: &mut Connection, request: Request) -> Option<Answer> {
+        let address = connection.address();
+        tokio::select! {
+            answer = connection.try_send(request) => answer.ok(),
+            () = self.has_moved(address) => None,
+        }
+    }
+
     /// Waits until the gateway has another address than this.
-    pub(crate) async fn has_moved(&self, from: SocketAddr) {
+    async fn has_moved(&self, from: SocketAddr) {
         let has_moved = |place: &Option<SocketAddr>| place.is_some_and(|address| address != from);
         self.0.subscribe().wait_for(has_moved).await.expect("self keeps it open");
     }

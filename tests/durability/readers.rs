@@ -54,7 +54,7 @@ async fn follow(home: Home, stream: String, read: Arc<Mutex<Vec<String>>>) {
         let mut connection = home.connect().await;
         loop {
             let poll = get(format!("{stream}?offset={offset}&live=long-poll&timeout=1"));
-            let Ok(answer) = connection.try_send(poll).await else { break };
+            let Some(answer) = home.send(&mut connection, poll).await else { break };
             match answer.status.as_u16() {
                 200 | 204 => offset = answer.next_offset(),
                 500.. => break,

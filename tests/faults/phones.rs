@@ -109,16 +109,16 @@ async fn push_service(phones: Arc<Phones>) -> (SocketAddr, mpsc::UnboundedReceiv
 /// A phone that was woken reads everything, and says so with another poll. The gateway may be away for a moment.
 async fn poll(phone: String, gateway: Arc<RwLock<SocketAddr>>, offset: String, phones: Arc<Phones>) {
     sleep(Duration::from_millis(fastrand::u64(..2000))).await;
-    let read = async |offset: &str| {
+    let request = async |offset: &str| {
         let address = *gateway.read().unwrap();
-        let mut connection =
-            timeout(Duration::from_secs(10), Connection::try_open(address)).await.ok()?.ok()?;
-        let request = get(format!("{STREAM}?offset={offset}&client={phone}"));
-        let (status, headers, body) = connection.begin(request).await.ok()?;
-        let body = body.collect().await.ok()?.to_bytes();
-        let next = headers.get("stream-next-offset")?.to_str().ok()?.to_owned();
-        (status == 200).then_some((body, next))
+        let mut connection = Connection::try_open(address).await.ok()?;
+        let answer =
+            connection.try_send(get(format!("{STREAM}?offset={offset}&client={phone}"))).await.ok()?;
+        let next = answer.headers.get("stream-next-offset")?.to_str().ok()?.to_owned();
+        (answer.status == 200).then_some((answer.body, next))
     };
+    // The port of a gateway that was killed may be another program's by now, which does not answer.
+    let read = async |offset: &str| timeout(Duration::from_secs(10), request(offset)).await.ok()?;
     let mut offset = offset;
     loop {
         // From here on another wake is no second one.

@@ -10,7 +10,8 @@ const AUDIENCE = "gate"
 const LIFE_SECONDS = 600
 
 async function serve(context, answer) {
-  const server = createServer((request, response) => answer(request, response)).listen(0, "127.0.0.1")
+  // A client may use an idle connection at the moment at which it would be closed.
+  const server = createServer({ keepAliveTimeout: 0 }, (request, response) => answer(request, response)).listen(0, "127.0.0.1")
   await once(server, "listening")
   context.after(() => {
     server.closeAllConnections()

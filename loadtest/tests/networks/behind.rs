@@ -2,16 +2,20 @@
 
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use loadtest::network::{Middlebox, Profile};
 use loadtest::servers::{Running, gateway_program, gateway_with};
 use parking_lot::Mutex;
 use pollgate_client::{Builder, Client, Event, Form, Item, Producer, Reason, Start};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
 use crate::ends::{ANY, HANGS};
+
+/// How often a reader that has no message looks whether its position is known.
+const TICK: Duration = Duration::from_millis(10);
 
 pub(crate) struct Behind {
     pub(crate) gateway: Running,
@@ -52,6 +56,8 @@ impl Behind {
 /// Reads messages as they arrive, like a program that does nothing else.
 pub(crate) struct Reading {
     messages: mpsc::UnboundedReceiver<String>,
+    /// Whether its position is known.
+    begun: watch::Receiver<bool>,
     changes: Changes,
     _asking: JoinSet<()>,
 }
@@ -63,19 +69,29 @@ impl Reading {
         let client = client.on_event(changes.told()).build().unwrap();
         let mut subscription = client.subscribe([stream], start);
         let (heard, messages) = mpsc::unbounded_channel();
+        let (begins, begun) = watch::channel(false);
         let mut asking = JoinSet::new();
         asking.spawn(async move {
-            while let Some(item) = subscription.next().await {
+            loop {
+                // The position comes with the first response, and may be known long before there is an item.
+                let item = timeout(TICK, subscription.next()).await;
+                begins.send_replace(subscription.resume_token().is_some());
                 match item {
-                    Item::Message(message) => {
+                    Ok(Some(Item::Message(message))) => {
                         heard.send(String::from_utf8(message.data.bytes().to_vec()).unwrap()).unwrap();
                     }
-                    Item::Missing { .. } => {}
-                    other => panic!("{other:?}"),
+                    Err(_) | Ok(Some(Item::Missing { .. })) => {}
+                    Ok(None) => return,
+                    Ok(Some(other)) => panic!("{other:?}"),
                 }
             }
         });
-        Self { messages, changes, _asking: asking }
+        Self { messages, begun, changes, _asking: asking }
+    }
+
+    /// Waits until it gets everything that is published from then on, if it starts with what is new.
+    pub(crate) async fn has_begun(&mut self) {
+        timeout(HANGS, self.begun.wait_for(|begun| *begun)).await.expect("no position in a minute").unwrap();
     }
 
     /// Waits for the next message.

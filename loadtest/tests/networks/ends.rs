@@ -59,7 +59,8 @@ pub(crate) async fn says(from: &mut TcpStream, to: &mut TcpStream) {
     expect(to, "hello").await;
 }
 
-async fn expect(end: &mut TcpStream, text: &str) {
+/// Reads as many bytes as `text` has, which must be those.
+pub(crate) async fn expect(end: &mut TcpStream, text: &str) {
     let mut heard = vec![0; text.len()];
     timeout(HANGS, end.read_exact(&mut heard)).await.expect("nothing came in a minute").unwrap();
     assert_eq!(String::from_utf8(heard).unwrap(), text);

@@ -5,7 +5,7 @@ use std::time::Duration;
 use tokio::io::AsyncWriteExt;
 
 use crate::ends::hops;
-use crate::scripted::{Part, Scripted, until_quiet};
+use crate::scripted::{Part, Scripted, until_it_ends_with};
 use crate::world::on_time;
 
 const REQUEST: &str = "POST /v1/stream/a?x=%20&y HTTP/1.1\r\nHost: here\r\nX-Odd-CASE: 1\r\nx-odd-case: 2\r\n\
@@ -33,7 +33,7 @@ async fn requests_and_answers_pass_byte_by_byte() {
             let mut client = scripted.connect().await;
             for _time in 0..2 {
                 client.write_all(REQUEST.as_bytes()).await.unwrap();
-                assert_eq!(until_quiet(&mut client, Duration::from_millis(300)).await, ANSWER, "{proxy}");
+                assert_eq!(until_it_ends_with(&mut client, ANSWER).await, ANSWER, "{proxy}");
             }
             assert_eq!(*scripted.heard.lock(), [REQUEST, REQUEST], "{proxy}");
             let passed = scripted.middlebox.passed();
@@ -58,9 +58,9 @@ async fn streaming_responses_pass_piece_by_piece() {
             let scripted = Scripted::behind(&hops(proxy), &GOES_ON).await;
             let mut client = scripted.connect().await;
             client.write_all(REQUEST.as_bytes()).await.unwrap();
-            let first = until_quiet(&mut client, Duration::from_millis(300)).await;
+            let first = until_it_ends_with(&mut client, "first\r\n").await;
             assert!(first.ends_with("\r\n\r\n5\r\nfirst\r\n"), "{proxy}: {first}");
-            let rest = until_quiet(&mut client, Duration::from_millis(600)).await;
+            let rest = until_it_ends_with(&mut client, "0\r\n\r\n").await;
             assert_eq!(rest, "6\r\nsecond\r\n0\r\n\r\n", "{proxy}");
         }
     })

@@ -5,8 +5,8 @@ use std::time::Duration;
 use tokio::io::AsyncWriteExt;
 use tokio::time::{Instant, sleep};
 
-use crate::ends::hops;
-use crate::scripted::{Part, Scripted, until_quiet};
+use crate::ends::{hears, hops};
+use crate::scripted::{Part, Scripted, until_it_ends_with, until_quiet};
 use crate::world::on_time;
 
 const GET: &str = "GET /v1/stream/a HTTP/1.1\r\nHost: here\r\n\r\n";
@@ -72,7 +72,7 @@ async fn a_buffer_holds_an_answer_until_it_is_complete() {
         let mut client = scripted.connect().await;
         client.write_all(GET.as_bytes()).await.unwrap();
         assert_eq!(until_quiet(&mut client, millis(400)).await, "", "before the end");
-        let got = until_quiet(&mut client, millis(700)).await;
+        let got = until_it_ends_with(&mut client, "0\r\n\r\n").await;
         assert!(got.starts_with("HTTP/1.1 200 OK\r\n") && got.ends_with("2\r\nab\r\n0\r\n\r\n"), "{got}");
     })
     .await;
@@ -95,9 +95,9 @@ async fn a_buffer_holds_an_answer_until_it_is_full() {
         let mut client = scripted.connect().await;
         client.write_all(GET.as_bytes()).await.unwrap();
         assert_eq!(until_quiet(&mut client, millis(250)).await, "", "before it is full");
-        let first = until_quiet(&mut client, millis(350)).await;
+        let first = until_it_ends_with(&mut client, "abcd\r\n").await;
         assert!(first.ends_with("\r\n\r\n4\r\nabcd\r\n"), "{first}");
-        assert_eq!(until_quiet(&mut client, millis(700)).await, "2\r\nef\r\n0\r\n\r\n");
+        assert_eq!(until_it_ends_with(&mut client, "0\r\n\r\n").await, "2\r\nef\r\n0\r\n\r\n");
     })
     .await;
 }
@@ -146,9 +146,9 @@ async fn an_old_proxy_speaks_http_1_0_to_both_sides() {
         let scripted = Scripted::behind(&hops("{ http10 = {} }"), &GOES_ON).await;
         let mut client = scripted.connect().await;
         client.write_all(post.as_bytes()).await.unwrap();
-        let first = until_quiet(&mut client, millis(250)).await;
+        let first = until_it_ends_with(&mut client, "first").await;
         assert!(first.starts_with("HTTP/1.0 200 ") && first.ends_with("\r\n\r\nfirst"), "{first}");
-        assert_eq!(until_quiet(&mut client, Duration::from_secs(5)).await, "second");
+        assert_eq!(hears(&mut client).await.unwrap(), b"second");
         let heard = scripted.heard.lock()[0].to_lowercase();
         assert!(heard.starts_with("post /a http/1.0\r\n") && heard.ends_with("\r\n\r\nhello"), "{heard}");
         assert!(heard.contains("connection: close") && heard.contains("content-length: 5"), "{heard}");
@@ -184,7 +184,7 @@ async fn a_captive_portal_answers_requests_itself_until_its_time_is_over() {
         assert_eq!((scripted.heard.lock().len(), scripted.middlebox.passed().faults), (0, 1));
         sleep(millis(700)).await;
         client.write_all(GET.as_bytes()).await.unwrap();
-        let answer = until_quiet(&mut client, millis(200)).await;
+        let answer = until_it_ends_with(&mut client, "answer").await;
         assert!(answer.ends_with("\r\n\r\nanswer"), "{answer}");
     })
     .await;

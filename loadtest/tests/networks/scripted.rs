@@ -11,7 +11,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinHandle;
 use tokio::time::{sleep, timeout};
 
-use crate::ends::ANY;
+use crate::ends::{ANY, HANGS};
 
 /// One step of a response.
 #[derive(Debug, Clone, Copy)]
@@ -71,6 +71,18 @@ pub(crate) async fn until_quiet(client: &mut TcpStream, quiet: Duration) -> Stri
     let (mut all, mut buffer) = (Vec::new(), [0; 16 * 1024]);
     while let Ok(Ok(count @ 1..)) = timeout(quiet, client.read(&mut buffer)).await {
         all.extend_from_slice(&buffer[..count]);
+    }
+    String::from_utf8(all).unwrap()
+}
+
+/// Returns the bytes until they end with `ending`, or until the end of the connection.
+pub(crate) async fn until_it_ends_with(client: &mut TcpStream, ending: &str) -> String {
+    let (mut all, mut buffer) = (Vec::new(), [0; 16 * 1024]);
+    while !all.ends_with(ending.as_bytes()) {
+        match timeout(HANGS, client.read(&mut buffer)).await.expect("nothing came in a minute") {
+            Ok(count @ 1..) => all.extend_from_slice(&buffer[..count]),
+            _ => break,
+        }
     }
     String::from_utf8(all).unwrap()
 }

@@ -6,8 +6,8 @@ use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 use tokio::time::Instant;
 
-use crate::ends::{hears, hops, says};
-use crate::scripted::{Part, Scripted, until_quiet};
+use crate::ends::{expect, hears, hops, says};
+use crate::scripted::{Part, Scripted};
 use crate::world::on_time;
 
 const UPGRADE: &str = "GET /v1/stream/a?live=websocket HTTP/1.1\r\nHost: here\r\nConnection: Upgrade\r\n\
@@ -18,8 +18,7 @@ const SWITCHES: [Part; 2] = [Part::Says(SWITCH), Part::Echoes];
 async fn upgraded(scripted: &Scripted) -> TcpStream {
     let mut client = scripted.connect().await;
     client.write_all(UPGRADE.as_bytes()).await.unwrap();
-    let got = until_quiet(&mut client, Duration::from_millis(100)).await;
-    assert_eq!(got, SWITCH);
+    expect(&mut client, SWITCH).await;
     client
 }
 
@@ -94,7 +93,7 @@ async fn a_proxy_cuts_a_websocket_without_bytes_from_the_server() {
         for _time in 0..4 {
             tokio::time::sleep(Duration::from_millis(200)).await;
             client.write_all(b"hello").await.unwrap();
-            assert_eq!(until_quiet(&mut client, Duration::from_millis(50)).await, "hello");
+            expect(&mut client, "hello").await;
         }
         assert!(began.elapsed() > Duration::from_millis(700) && scripted.middlebox.passed().faults == 0);
         hears(&mut client).await.unwrap();

@@ -238,7 +238,7 @@ async fn an_operator_ends_what_the_holder_of_a_certificate_has_open() {
     let poll = "GET /v1/stream/devices/7?offset=now&live=long-poll&timeout=50 HTTP/1.1";
     let events = "GET /v1/stream/devices/7?offset=-1&live=sse HTTP/1.1";
     let revoke = async {
-        world.gateway.until_held(1).await;
+        world.gateway.until_waiting(2).await;
         let revocation = r#"{"iss":"certificate:uri","sub":"spiffe://example.org/device/7"}"#;
         let mut admin = Connection::open(world.gateway.admin).await;
         let revoked = admin.send(post("/revocations").json(revocation)).await.expect(200);
@@ -269,7 +269,7 @@ async fn what_is_open_ends_when_the_authority_revokes_the_certificate() {
     let others = world.http(Some(&other), &other_poll);
     tokio::pin!(others);
     let revoke = async {
-        world.gateway.until_held(2).await;
+        world.gateway.until_waiting(3).await;
         world.revoke(&device);
     };
     let own_poll = poll(&device);
