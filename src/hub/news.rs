@@ -13,6 +13,9 @@ use crate::stream::{Epoch, NewsListener, Position, SessionNames, StreamName};
 /// News that wait for one listener. What does not fit is told again, or the session is taken without an answer.
 const NEWS_MAX: usize = 4096;
 
+/// Room for news other than of orphans, which are told each second: there are many when a gateway has ended.
+const RESERVED: usize = NEWS_MAX / 2;
+
 /// What a gateway is told about sessions.
 #[derive(Debug)]
 pub enum ClaimNews {
@@ -22,6 +25,8 @@ pub enum ClaimNews {
     Orphaned(Arc<str>),
     /// There is a new record of a gateway, maybe of this one.
     Known(Arc<str>),
+    /// A record of a gateway has ended, maybe of this one.
+    Gone(Arc<str>),
     /// News may have been missed.
     Missed,
 }
@@ -44,13 +49,20 @@ impl ClaimListeners {
     }
 
     pub(super) fn tell(&self, news: ClaimNews) {
-        let (ClaimNews::Wanted(session) | ClaimNews::Orphaned(session) | ClaimNews::Known(session)) = &news
+        let (ClaimNews::Wanted(session)
+        | ClaimNews::Orphaned(session)
+        | ClaimNews::Known(session)
+        | ClaimNews::Gone(session)) = &news
         else {
             return;
         };
         let listener =
             self.0.lock().iter().find(|(names, _)| names.select(session)).map(|(_, sender)| sender.clone());
-        let _full_or_ended = listener.map(|listener| listener.try_send(news));
+        let Some(listener) = listener else { return };
+        let has_room = !matches!(news, ClaimNews::Orphaned(_)) || listener.capacity() > RESERVED;
+        if has_room {
+            let _full_or_ended = listener.try_send(news);
+        }
     }
 }
 
@@ -95,11 +107,31 @@ impl NewsListener for Followed {
         self.claims.tell(ClaimNews::Known(session.into()));
     }
 
+    fn gone(&self, session: &str) {
+        self.claims.tell(ClaimNews::Gone(session.into()));
+    }
+
     fn wanted(&self, session: &str) {
         self.claims.tell(ClaimNews::Wanted(session.into()));
     }
 
     fn orphaned(&self, session: &str) {
         self.claims.tell(ClaimNews::Orphaned(session.into()));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn many_orphans_leave_room_for_a_session_that_is_wanted() {
+        let listeners = ClaimListeners::default();
+        let mut news = listeners.add(SessionNames::OfClients);
+        (0..=NEWS_MAX).for_each(|number| listeners.tell(ClaimNews::Orphaned(format!("o{number}").into())));
+        listeners.tell(ClaimNews::Wanted("phone".into()));
+        let told: Vec<_> = std::iter::from_fn(|| news.try_recv().ok()).collect();
+        assert_eq!(told.len(), NEWS_MAX - RESERVED + 1);
+        assert!(matches!(told.last(), Some(ClaimNews::Wanted(client)) if **client == *"phone"));
     }
 }

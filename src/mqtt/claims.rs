@@ -52,28 +52,42 @@ impl Broker {
     /// Ends connections whose clients have come to another gateway, and looks at sessions without a gateway. Never returns; runs as
     /// long as it is polled.
     pub(super) async fn follow_claims(&self) {
+        tokio::join!(self.follow_client_claims(), self.follow_group_claims());
+    }
+
+    async fn follow_client_claims(&self) {
         let mut news = self.hub.follow_claims(SessionNames::OfClients);
-        let mut groups = self.hub.follow_claims(SessionNames::Own(GROUP_SESSIONS));
         let mut orphans = FuturesUnordered::new();
         loop {
             tokio::select! {
                 heard = news.recv(), if orphans.len() < ORPHANS_AT_ONCE => match heard {
-                    Some(ClaimNews::Wanted(client)) => {
-                        if !self.sessions.supersede(&client) {
-                            self.hub.release(&client, Some(self.clock.now())).await;
-                        }
-                    }
+                    Some(ClaimNews::Wanted(client)) => self.yield_session(&client).await,
                     Some(ClaimNews::Orphaned(client)) => orphans.push(self.look_at_orphan(client)),
-                    Some(ClaimNews::Known(_) | ClaimNews::Missed) => {}
+                    Some(ClaimNews::Known(_) | ClaimNews::Gone(_) | ClaimNews::Missed) => {}
                     None => std::future::pending().await,
-                },
-                Some(heard) = groups.recv() => match heard {
-                    ClaimNews::Wanted(group) => self.lose_group(&group),
-                    ClaimNews::Orphaned(group) => self.look_at_group(&group).await,
-                    ClaimNews::Known(_) | ClaimNews::Missed => {}
                 },
                 Some(()) = orphans.next() => {}
             }
+        }
+    }
+
+    async fn follow_group_claims(&self) {
+        let mut news = self.hub.follow_claims(SessionNames::Own(GROUP_SESSIONS));
+        while let Some(heard) = news.recv().await {
+            match heard {
+                ClaimNews::Wanted(group) => self.lose_group(&group),
+                ClaimNews::Orphaned(group) => self.look_at_group(&group).await,
+                ClaimNews::Known(_) | ClaimNews::Gone(_) | ClaimNews::Missed => {}
+            }
+        }
+    }
+
+    /// Leaves a session to the gateway that wants it. A connection, or who looks at the session at the moment, releases it at its end.
+    async fn yield_session(&self, client: &Arc<str>) {
+        if !self.sessions.supersede(client)
+            && let Some(_nobody_else_claims_it) = self.sessions.attach_vacant(client)
+        {
+            self.hub.release(client, Some(self.clock.now())).await;
         }
     }
 

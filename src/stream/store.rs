@@ -213,6 +213,9 @@ pub trait NewsListener: Send + Sync + 'static {
     /// There is a new session whose name begins with [`OWN_SESSIONS`](super::OWN_SESSIONS).
     fn known(&self, session: &str);
 
+    /// A session whose name begins with [`OWN_SESSIONS`](super::OWN_SESSIONS) has ended.
+    fn gone(&self, session: &str);
+
     /// Another gateway wants a session of which this one is the owner, or has become its owner.
     fn wanted(&self, session: &str);
 

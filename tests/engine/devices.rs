@@ -5,7 +5,7 @@ use tempfile::TempDir;
 
 use crate::server::Engine;
 use crate::world::provider::Provider;
-use crate::world::{Gateway, get, post, put, until};
+use crate::world::{Gateway, delete, get, post, put, until};
 
 /// Two gateways that wake devices over one provider.
 struct Phones {
@@ -17,6 +17,11 @@ struct Phones {
 
 impl Phones {
     async fn new() -> Self {
+        Self::with(&[]).await
+    }
+
+    /// Two gateways with additional arguments.
+    async fn with(arguments: &[&str]) -> Self {
         let (engine, provider, files) =
             (Engine::volatile().await, Provider::start().await, tempfile::tempdir().unwrap());
         let (secret, config) = (files.path().join("secret"), files.path().join("pollgate.toml"));
@@ -26,7 +31,7 @@ impl Phones {
             provider.address
         );
         std::fs::write(&config, app).unwrap();
-        let arguments = ["--config", config.to_str().unwrap()];
+        let arguments = [&["--config", config.to_str().unwrap()], arguments].concat();
         let gateways =
             [engine.gateway_with("one", &arguments).await, engine.gateway_with("other", &arguments).await];
         gateways[0].send(put("/v1/stream/news").json("")).await.expect(201);
@@ -34,10 +39,14 @@ impl Phones {
     }
 
     async fn register(&self, gateway: usize) -> u16 {
+        self.register_as("phone", gateway).await
+    }
+
+    async fn register_as(&self, device: &str, gateway: usize) -> u16 {
         let registration =
             json!({"streams": {"news": null}, "channels": [{"app": "push", "credential": "t"}]});
         self.gateways[gateway]
-            .send(put("/v1/devices/phone").json(registration.to_string()))
+            .send(put(format!("/v1/devices/{device}")).json(registration.to_string()))
             .await
             .status
             .as_u16()
@@ -123,4 +132,15 @@ async fn a_device_of_a_gateway_that_is_stopped_is_woken_by_another_one_and_only_
     .await;
     phones.poll(0).await;
     assert!(phones.provider.try_next().is_none(), "the device was woken twice");
+}
+
+#[tokio::test]
+async fn devices_that_were_deleted_at_one_gateway_take_no_room_at_the_other() {
+    let phones = Phones::with(&["--limit", "devices_max=1"]).await;
+    for number in 0..20 {
+        let device = format!("old-{number}");
+        assert_eq!(phones.register_as(&device, 0).await, 201);
+        phones.gateways[0].send(delete(format!("/v1/devices/{device}"))).await.expect(204);
+    }
+    until("there is room", async || phones.register(1).await == 201).await;
 }

@@ -19,6 +19,13 @@ pub(super) struct DeviceElsewhere {
     pub(super) polled: Option<(Vec<(StreamName, Start)>, bool)>,
 }
 
+impl DeviceElsewhere {
+    /// Whether its client is not at this gateway.
+    pub(super) fn is_idle(&self) -> bool {
+        self.connections == 0 && self.polled.is_none()
+    }
+}
+
 /// Lets one task at a time move a device.
 #[derive(Debug)]
 pub(super) struct Moves {

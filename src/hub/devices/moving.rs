@@ -64,6 +64,21 @@ impl Devices {
         }
         self.recount(&table);
     }
+
+    /// Forgets devices of other gateways that do not exist any more, unless their clients are here.
+    fn gone<'a>(&self, ids: impl IntoIterator<Item = &'a ClientId>) {
+        let mut table = self.table.lock();
+        for id in ids {
+            if table.elsewhere.get(id).is_some_and(DeviceElsewhere::is_idle) {
+                table.elsewhere.remove(id);
+            }
+        }
+        self.recount(&table);
+    }
+
+    fn all_elsewhere(&self) -> HashSet<ClientId> {
+        self.table.lock().elsewhere.keys().cloned().collect()
+    }
 }
 
 impl DeviceTable {
@@ -215,13 +230,15 @@ impl Hub {
                 ClaimNews::Known(session) => {
                     id_of(&session).into_iter().for_each(|id| self.devices.known(id))
                 }
+                ClaimNews::Gone(session) => self.devices.gone(&id_of(&session)),
                 ClaimNews::Missed => self.find_devices().await,
             }
         }
     }
 
-    /// Lists the stored devices that this gateway does not own.
+    /// Brings the list of the stored devices that this gateway does not own up to date.
     async fn find_devices(&self) {
+        let mut gone = self.devices.all_elsewhere();
         let walked = || async {
             let (mut walk, mut found) = (SessionWalk::over(SessionNames::Own(SESSIONS)), Vec::new());
             while let Some(sessions) = self.next_sessions(&mut walk).await? {
@@ -229,8 +246,11 @@ impl Hub {
             }
             Ok(found)
         };
-        let found = until_answered(walked).await;
-        found.into_iter().for_each(|id| self.devices.known(id));
+        for id in until_answered(walked).await {
+            gone.remove(&id);
+            self.devices.known(id);
+        }
+        self.devices.gone(&gone);
     }
 }
 

@@ -358,6 +358,11 @@ local function append_one(keys, append, now, wall)
   return { created and 'created' or 'new', head(stream), '', '', source, ended }
 end
 
+-- Tells all gateways that there is a new record of a gateway, whose name begins with NUL, or that one has ended.
+local function tell_record(namespace, what, session)
+  if string.byte(session) == 0 then redis.call('SPUBLISH', namespace .. 'news', what .. '\n' .. session) end
+end
+
 -- Makes a change of a session, which begins at args[at]: the client, the owner that makes it or '', whether the session begins anew, then
 -- key, '1' with a value or '0' with '' for each entry, up to args[last].
 local function apply_session(namespace, args, at, last)
@@ -367,11 +372,9 @@ local function apply_session(namespace, args, at, last)
     if args[i + 1] == '1' then redis.call('HSET', key, args[i], args[i + 2]) else redis.call('HDEL', key, args[i]) end
   end
   if redis.call('EXISTS', key) == 1 then
-    local is_new = redis.call('ZADD', namespace .. 'sessions', 0, args[at]) == 1
-    -- All gateways know the records of gateways, which begin with NUL.
-    if is_new and string.byte(args[at]) == 0 then redis.call('SPUBLISH', namespace .. 'news', 'known\n' .. args[at]) end
+    if redis.call('ZADD', namespace .. 'sessions', 0, args[at]) == 1 then tell_record(namespace, 'known', args[at]) end
   else
-    redis.call('ZREM', namespace .. 'sessions', args[at])
+    if redis.call('ZREM', namespace .. 'sessions', args[at]) == 1 then tell_record(namespace, 'gone', args[at]) end
     redis.call('ZREM', namespace .. 'awaited', args[at])
   end
 end

@@ -56,6 +56,7 @@ impl SharedStore {
             Some((owner, session)) if *owner == *self.claims.owner(session) => listener.wanted(session),
             Some(_) => {}
             None if let Some(session) = message.strip_prefix("known\n") => listener.known(session),
+            None if let Some(session) = message.strip_prefix("gone\n") => listener.gone(session),
             None => {
                 if let Some(news) = News::parse(message) {
                     self.attached.note_news(&news.name, news.moved);
