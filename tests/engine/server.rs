@@ -4,10 +4,10 @@ use std::io::{BufRead, BufReader, Write};
 use std::os::unix::net::UnixStream;
 use std::process::{Child, Command, Stdio};
 
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::Signal;
 use tempfile::TempDir;
 
-use crate::world::{Gateway, PATIENCE, until};
+use crate::world::{Gateway, PATIENCE, send_signal, until};
 
 /// A server on a socket in a directory of its own. A drop kills it.
 pub struct Engine {
@@ -83,7 +83,7 @@ impl Engine {
 
     /// Stops the server, or lets it go on.
     pub fn signal(&self, signal: Signal) {
-        kill_process(Pid::from_raw(self.server.id() as i32).expect("a process id"), signal).unwrap();
+        send_signal(self.server.id(), signal);
     }
 
     /// Kills the server as a crash would.

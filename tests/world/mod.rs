@@ -28,7 +28,7 @@ pub use client::{Answer, Connection, Request, delete, get, head, options, post, 
 pub use kind::Kind;
 pub use origin::{Origin, Received, Reply};
 pub use ports::reserved_port;
-pub use process::{Gateway, is_release_build, program};
+pub use process::{Gateway, is_release_build, program, send_signal};
 pub use publisher::Publisher;
 pub use raw::Raw;
 pub use reader::{Batch, Form, Place, Reader, Refusal, next_line};

@@ -8,7 +8,7 @@ use std::process::{ExitStatus, Stdio};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, kill_process, waitid};
 use tokio::io::{AsyncBufReadExt, BufReader, Lines};
 use tokio::process::{Child, ChildStdout, Command};
 use tokio::time::timeout;
@@ -197,7 +197,7 @@ impl Gateway {
         self.child.id().expect("it runs")
     }
 
-    /// Sends it a signal: `HUP`, `STOP`, `CONT`, `TERM` or `KILL`.
+    /// Sends it a signal: `HUP`, `STOP`, `CONT`, `TERM` or `KILL`. See [`send_signal`].
     pub fn signal(&self, name: &str) {
         let signal = match name {
             "HUP" => Signal::HUP,
@@ -207,8 +207,7 @@ impl Gateway {
             "KILL" => Signal::KILL,
             _ => panic!("{name} is no signal that a scenario sends"),
         };
-        let id = Pid::from_raw(self.id() as i32).expect("a process id");
-        kill_process(id, signal).expect("it runs");
+        send_signal(self.id(), signal);
         if let Some(parent) = &self.parent {
             parent.signal(name);
         }
@@ -261,6 +260,17 @@ impl Gateway {
         let line = text.lines().find_map(|line| line.strip_prefix("Pss_Anon:")).expect("Pss_Anon");
         let kib: u64 = line.trim().trim_end_matches(" kB").parse().expect("a number");
         kib * 1024
+    }
+}
+
+/// Sends a child of this process a signal. If it is `STOP`, returns once the child is stopped: until one of its threads runs and takes
+/// the signal, its other threads go on.
+pub fn send_signal(child: u32, signal: Signal) {
+    let id = Pid::from_raw(child as i32).expect("a process id");
+    kill_process(id, signal).expect("it runs");
+    if signal == Signal::STOP {
+        let stopped = WaitIdOptions::STOPPED | WaitIdOptions::EXITED | WaitIdOptions::NOWAIT;
+        waitid(WaitId::Pid(id), stopped).expect("a child");
     }
 }
 
