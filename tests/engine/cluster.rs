@@ -1,12 +1,19 @@
 //! A cluster: its nodes share the streams, and slots move while they are used.
 
+use std::time::Duration;
+
+use futures_util::future::join_all;
 use mqtt_protocol_core::mqtt::packet::SessionExpiryInterval;
 use serde_json::json;
+use tokio::time::Instant;
 
 use crate::deployment::Cluster;
 use crate::server::follows_news;
 use crate::world::mqtt::{Hello, Mqtt};
 use crate::world::{Gateway, get, post, put, until};
+
+/// How long requests wait for keys that are on their way.
+const MOVE_TIMEOUT: Duration = Duration::from_secs(5);
 
 fn stream(number: usize) -> String {
     format!("/v1/stream/s{number}")
@@ -79,12 +86,22 @@ async fn a_stream_whose_keys_are_on_their_way_is_neither_missing_nor_begun_anew(
     cluster.begin_move(slot, from, to);
     // Only the metadata has moved.
     cluster.move_key(&format!("{partition}meta:s0"), from, to);
-    for request in [get(stream(0)), post(stream(0)).json("2"), put(stream(0)).json("")] {
-        let refused = gateway.connect().await.send(request).await.expect(503);
+    let requests = [get(stream(0)), post(stream(0)).json("2"), put(stream(0)).json("")];
+    let refused = requests.map(async |request| gateway.connect().await.send(request).await.expect(503));
+    let since = Instant::now();
+    for refused in join_all(refused).await {
         assert_eq!(refused.problem(), "store-unreachable");
     }
-    cluster.finish_move(slot, from, to).await;
-    gateway.send(post(stream(0)).json("2")).await.expect(204);
+    assert!(since.elapsed() >= MOVE_TIMEOUT);
+    let redirected = async || gateway.metric("pollgate_engine_redirections_total").await;
+    let (mut connection, before) = (gateway.connect().await, redirected().await);
+    let append = connection.send(post(stream(0)).json("2"));
+    let finish = async {
+        until("the append waits", async || redirected().await > before).await;
+        cluster.finish_move(slot, from, to).await;
+    };
+    let (appended, ()) = tokio::join!(append, finish);
+    appended.expect(204);
     assert_eq!(gateway.send(get(stream(0))).await.expect(200).json(), json!([1, 2]));
 }
 

@@ -12,12 +12,12 @@ use tokio::time::{Instant, sleep};
 
 use super::address::{EngineAddress, EngineError, NodeAddress, Topology};
 use super::functions::{Dialect, EngineCall};
-use super::nodes::{AfterError, Nodes};
+use super::nodes::{ANSWER_TIMEOUT, AfterError, Nodes};
 use crate::metrics::EngineMetrics;
 use crate::stream::Failure;
 
-/// How long a call waits for keys that are being moved to another server.
-const MOVE_TIMEOUT: Duration = Duration::from_secs(1);
+/// How long a call waits for keys that are being moved to another server: as long as for an answer of a server.
+const MOVE_TIMEOUT: Duration = ANSWER_TIMEOUT;
 const MOVE_INTERVAL: Duration = Duration::from_millis(20);
 
 /// Settings of the store.

@@ -24,7 +24,7 @@ use super::reply::{items, text};
 use super::slots::{SlotMap, slot_of};
 
 /// After this time without an answer, a call counts as failed.
-const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
+pub(super) const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Time to connect.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
@@ -375,7 +375,7 @@ impl Nodes {
                 }
                 AfterError::Again
             }
-            // ASK is not followed: the other node has only some of the keys.
+            // ASK is not followed: the other node has only some of the keys that the function uses.
             ErrorKind::Server(
                 ServerErrorKind::Ask | ServerErrorKind::TryAgain | ServerErrorKind::ClusterDown,
             ) => AfterError::Later,
