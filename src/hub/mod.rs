@@ -40,6 +40,7 @@ use tokio::task::yield_now;
 use tokio::time::sleep;
 
 pub use changes::{Creation, CreationError};
+pub use claims::{Moves, UNCLAIMED_MAX};
 pub use clients::{
     CLIENT_ID_BYTES_MAX, ClientId, ClientView, CredentialMark, HeldView, InvalidClientId, Subject,
     SubscribedView, TooManyPolls,

@@ -6,6 +6,7 @@
 //! stream that is resumed. `websocket` drives all of it over a WebSocket (RFC 7395).
 
 mod acks;
+mod claims;
 #[cfg(test)]
 #[path = "../../fuzz/xmpp_stream.rs"]
 mod fuzz;
@@ -30,7 +31,7 @@ use crate::access_log::audit::AuditLog;
 use crate::auth::{Authenticator, Grants, Unauthorized};
 use crate::budget::OpenCharge;
 use crate::clock::Clock;
-use crate::hub::Hub;
+use crate::hub::{Hub, Moves};
 use crate::limits::Limits;
 use crate::metrics::{Metrics, XmppMetrics};
 use crate::stream::{Failure, Principal, SessionChange};
@@ -58,6 +59,8 @@ pub struct ClientFront {
     pub(super) auth: Arc<Authenticator>,
     pub(super) domain: Jid,
     streams: Arc<ResumableStreams>,
+    /// Streams that move between gateways.
+    moves: Moves,
     /// `None`: there is no audit log.
     audit_log: Option<AuditLog>,
 }
@@ -80,7 +83,8 @@ impl ClientFront {
     ) -> Result<Self, InvalidJid> {
         let domain = Jid::parse_domain(domain)?;
         let (metrics, streams) = (metrics.xmpp().clone(), Arc::new(ResumableStreams::new(&limits)));
-        Ok(Self { hub, limits, metrics, clock, auth, domain, streams, audit_log: None })
+        let moves = Moves::default();
+        Ok(Self { hub, limits, metrics, clock, auth, domain, streams, moves, audit_log: None })
     }
 
     /// Loads the streams that the store has kept, before clients are served.
@@ -88,8 +92,12 @@ impl ClientFront {
         self.streams.load(&self.hub, self.clock).await
     }
 
-    /// Ends streams that were not resumed in time. Never returns.
+    /// Ends streams that were not resumed in time, and moves streams between gateways. Never returns.
     pub async fn sweep(&self) {
+        tokio::join!(self.end_streams(), self.follow_claims());
+    }
+
+    async fn end_streams(&self) {
         let mut interval = interval(SWEEP_INTERVAL);
         loop {
             interval.tick().await;
@@ -102,11 +110,14 @@ impl ClientFront {
 
     /// Removes the record of a stream that has ended.
     async fn forget_stream(&self, id: &str) {
-        if self.hub.keeps_sessions()
-            && let Err(error) = self.hub.change_session(SessionChange::end(record_name(id))).await
-        {
+        if !self.hub.keeps_sessions() {
+            return;
+        }
+        let session = record_name(id);
+        if let Err(error) = self.hub.change_session(SessionChange::end(session.clone())).await {
             tracing::error!(%error, "cannot remove the record of an XMPP stream; it ends after the next start");
         }
+        self.hub.release(&session, Some(self.clock.now())).await;
     }
 
     /// Writes what clients create and delete, and what is refused, to an audit log. `None`: to none.

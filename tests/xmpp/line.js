@@ -5,13 +5,15 @@ import { connect, createServer } from "node:net"
 export class Line {
   #pairs = new Set()
   #isClosed = false
+  #gateway
 
   // A line to a gateway, which ends with the test.
   static async to(context, gateway) {
     const line = new Line()
-    const [host, port] = gateway.address.split(":")
+    line.#gateway = gateway
     const server = createServer((near) => {
       if (line.#isClosed) return near.destroy()
+      const [host, port] = line.#gateway.address.split(":")
       const far = connect(Number(port), host)
       const pair = [near, far]
       line.#pairs.add(pair)
@@ -30,6 +32,11 @@ export class Line {
     })
     line.xmpp = `ws://127.0.0.1:${server.address().port}/v1/xmpp`
     return line
+  }
+
+  // New connections go to this gateway.
+  lead(gateway) {
+    this.#gateway = gateway
   }
 
   // Both sides learn that their connection is gone.

@@ -1,6 +1,7 @@
 // What tests of clients that connect to the gateway itself, over WebSocket, have in common.
 import assert from "node:assert/strict"
 import { execFileSync } from "node:child_process"
+import { once } from "node:events"
 import { mkdtemp, rm } from "node:fs/promises"
 import { createRequire } from "node:module"
 import { tmpdir } from "node:os"
@@ -103,6 +104,25 @@ export class Online {
       result.getChild("forwarded").getChild("message").getChild("event").getChild("items").getChild("item").getChildText("json")
     return results.map((result) => ({ id: result.attrs.id, content: content(result) }))
   }
+}
+
+// A client of stanza over a line, and what it was notified of.
+export async function stanzaOver(context, line, name) {
+  const client = stanza.createClient({
+    jid: `${name}@${DOMAIN}`, credentials: { token: "any" }, server: DOMAIN, transports: { websocket: line.xmpp, bosh: false },
+    autoReconnect: true, maxReconnectBackoff: 0.05,
+  })
+  context.after(() => client.disconnect())
+  client.connect()
+  await once(client, "session:started")
+  client.contents = []
+  client.on("pubsub:published", ({ pubsub }) => client.contents.push(...pubsub.items.published.map(({ content }) => `${content.json}`)))
+  client.notified = async (count) => {
+    while (client.contents.length < count) await once(client, "pubsub:published")
+    return client.contents
+  }
+  client.resumed = () => once(client, "stream:management:resumed")
+  return client
 }
 
 // Runs a command of the gateway, and returns what it prints.

@@ -5,7 +5,7 @@ import { join } from "node:path"
 import { test } from "node:test"
 import mqtt from "mqtt"
 import { Line } from "./line.js"
-import { DOMAIN, folderOf, gatewayOf, JSON_NAMESPACE, Online, options, PUBSUB, stanza, xml } from "./online.js"
+import { DOMAIN, folderOf, gatewayOf, JSON_NAMESPACE, Online, options, PUBSUB, stanzaOver, xml } from "./online.js"
 
 const numbers = (from, to) => Array.from({ length: to - from }, (_, index) => `${from + index}`)
 
@@ -85,25 +85,6 @@ test("a connection that nobody is at the other end of is replaced", options, asy
   assert.match(metrics, /^pollgate_xmpp_clients 1$/m)
   assert.match(metrics, /^pollgate_xmpp_resumed_total 1$/m)
 })
-
-// A client of stanza over a line, and what it was notified of.
-async function stanzaOver(context, line, name) {
-  const client = stanza.createClient({
-    jid: `${name}@${DOMAIN}`, credentials: { token: "any" }, server: DOMAIN, transports: { websocket: line.xmpp, bosh: false },
-    autoReconnect: true, maxReconnectBackoff: 0.05,
-  })
-  context.after(() => client.disconnect())
-  client.connect()
-  await once(client, "session:started")
-  client.contents = []
-  client.on("pubsub:published", ({ pubsub }) => client.contents.push(...pubsub.items.published.map(({ content }) => `${content.json}`)))
-  client.notified = async (count) => {
-    while (client.contents.length < count) await once(client, "pubsub:published")
-    return client.contents
-  }
-  client.resumed = () => once(client, "stream:management:resumed")
-  return client
-}
 
 test("stanza goes on over a new connection, with what has come meanwhile, once", options, async (context) => {
   const gateway = await gatewayOf(context)

@@ -3,7 +3,7 @@
 
 use std::collections::HashSet;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 
 use bytes::Bytes;
 use tokio::sync::mpsc;
@@ -12,11 +12,8 @@ use super::elsewhere::DeviceElsewhere;
 use super::readers::ReadTarget;
 use super::record::{self, SESSIONS};
 use super::table::{DeviceTable, Devices};
-use crate::hub::{ClaimNews, ClientId, Hub, SessionWalk, until_answered};
+use crate::hub::{ClaimNews, ClientId, Hub, SessionWalk, UNCLAIMED_MAX, until_answered};
 use crate::stream::{Failure, SessionNames, Start, StoredSession, StreamName};
-
-/// A gateway that asked for a device and then ended leaves it to others after this time.
-const UNCLAIMED_MAX: Duration = Duration::from_secs(5);
 
 /// The name of a device's session.
 pub(super) fn session_of(id: &ClientId) -> Arc<str> {

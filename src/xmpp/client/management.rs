@@ -61,11 +61,17 @@ impl ManagedSession {
             return enabled.build();
         };
         let id = place.id().clone();
+        let claimed = self.session.front.claim_stream(&id).await;
         self.take_place(place, resume_time);
         self.session.service.subscriptions.with(|table| table.all_are_unsaved());
-        if let Err(error) = self.save(None).await {
+        let stored = match claimed {
+            Ok(()) => self.save(None).await,
+            Err(error) => Err(error),
+        };
+        if let Err(error) = stored {
             tracing::error!(%error, "cannot store the stream of an XMPP client, which cannot be resumed");
             self.resumable = None;
+            self.session.front.forget_stream(&id).await;
             return enabled.build();
         }
         enabled.with("id", &*id).with("resume", "true").with("max", resume_time.as_secs().to_string()).build()
@@ -191,8 +197,8 @@ impl ManagedSession {
         address: Principal,
     ) -> Result<(Box<Self>, Element), StanzaError> {
         let owner = admission.as_ref().map(|admission| owner_of(&admission.grants));
-        let taken = front.streams.resume(&request.id, &owner.ok_or_else(StanzaError::internal)?).await;
-        let (place, stream) = taken.ok_or_else(StanzaError::item_not_found)?;
+        let taken = front.take_stream(&request.id, &owner.ok_or_else(StanzaError::internal)?).await;
+        let (place, stream) = taken.map_err(failed)?.ok_or_else(StanzaError::item_not_found)?;
         let SuspendedStream { jid, mut counts, notified, subscriptions, credentials, resume_time, .. } =
             stream;
         if credentials.is_some_and(|credentials| front.auth.has_revoked(&credentials)) {

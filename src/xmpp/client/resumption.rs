@@ -12,7 +12,7 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use ring::rand::{SecureRandom, SystemRandom};
 use tokio::sync::Notify;
-use tokio::time::{Instant, timeout};
+use tokio::time::{Instant, timeout, timeout_at};
 
 use super::acks::{NOTIFIED_BYTES, Notified, StanzaCounts};
 use crate::auth::Grants;
@@ -22,7 +22,7 @@ use crate::stream::{Offset, Principal};
 use crate::xmpp::jid::Jid;
 use crate::xmpp::subscriptions::{SubscriptionKey, bytes_of};
 
-pub(super) use stored::{ResumableRecord, SuspendedRecord, record_name};
+pub(super) use stored::{ResumableRecord, STREAM_SESSIONS, SuspendedRecord, id_of, record_name};
 
 /// Length of the id of a stream before its encoding, in bytes.
 const ID_BYTES: usize = 16;
@@ -172,6 +172,28 @@ impl ResumableStreams {
         }
     }
 
+    /// Whether a stream is in the table.
+    pub(super) fn has(&self, id: &str) -> bool {
+        self.table.lock().streams.contains_key(id)
+    }
+
+    /// Removes a stream that another gateway has from now on. If it is connected, that connection leaves it first.
+    pub(super) async fn give(&self, id: &str) {
+        let until = Instant::now() + HANDOVER_TIMEOUT;
+        loop {
+            let other = {
+                let mut table = self.table.lock();
+                match table.connected(id) {
+                    Some(other) if Instant::now() < until => other,
+                    _ => return table.forget(id),
+                }
+            };
+            other.is_wanted.notify_one();
+            let _left = timeout_at(until, other.is_left.notified()).await;
+            other.is_left.notify_one();
+        }
+    }
+
     /// Takes the ids of the suspended streams that have ended by `now`.
     pub(super) fn take_ended(&self, now: Instant) -> Vec<ResumptionId> {
         let (mut table, mut ended) = (self.table.lock(), Vec::new());
@@ -206,6 +228,22 @@ impl StreamTable {
                 self.counts.remove(&slot.principal);
             }
         }
+    }
+
+    /// The connection that has a stream. `None`: it is suspended, or there is none.
+    fn connected(&self, id: &str) -> Option<Arc<Handover>> {
+        match &self.streams.get(id)?.state {
+            PlaceState::Connected(handover) => Some(handover.clone()),
+            PlaceState::Suspended(..) => None,
+        }
+    }
+
+    /// Removes a stream, whether it is suspended or not.
+    fn forget(&mut self, id: &str) {
+        if let Some(Slot { state: PlaceState::Suspended(stream, _), .. }) = self.streams.get(id) {
+            self.ends.remove(&(stream.until, id.into()));
+        }
+        self.remove(id);
     }
 
     /// Takes the stream of a place, which is connected from now on. The error is the connection that has the stream.

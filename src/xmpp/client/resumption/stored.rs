@@ -22,6 +22,9 @@ use crate::xmpp::subscriptions::{SubscriptionKey, parse_subscription};
 /// What the names of these sessions begin with, see [`OWN_SESSIONS`](crate::stream::OWN_SESSIONS).
 const STREAMS: &str = "\0xmpp-stream/";
 
+/// The sessions of streams.
+pub(in crate::xmpp::client) const STREAM_SESSIONS: SessionNames<'static> = SessionNames::Own(STREAMS);
+
 /// The key of the entry that is no subscription. Those of subscriptions have a control character.
 const KEY: &[u8] = b"stream";
 
@@ -63,6 +66,11 @@ pub(in crate::xmpp::client) fn record_name(id: &str) -> Arc<str> {
     [STREAMS, id].concat().into()
 }
 
+/// The id of the stream whose session has this name.
+pub(in crate::xmpp::client) fn id_of(session: &str) -> Option<&str> {
+    session.strip_prefix(STREAMS)
+}
+
 impl ResumableRecord {
     /// The entry of the session. `None`: it cannot be encoded.
     pub(in crate::xmpp::client) fn to_entry(&self) -> Option<(Bytes, Option<Bytes>)> {
@@ -96,14 +104,15 @@ impl SuspendedRecord {
 }
 
 impl ResumableStreams {
-    /// Loads the streams that the store has kept. The time of those that were connected begins now.
+    /// Loads the streams that the store has kept, unless other gateways use it, too. The time of those that were connected begins now.
     pub(in crate::xmpp::client) async fn load(&self, hub: &Hub, clock: Clock) -> Result<(), Failure> {
-        let mut walk = SessionWalk::over(SessionNames::Own(STREAMS));
+        if hub.shares_sessions() {
+            return Ok(());
+        }
+        let mut walk = SessionWalk::over(STREAM_SESSIONS);
         while let Some(sessions) = hub.next_sessions(&mut walk).await? {
             for session in sessions {
-                let is_whole = self.restore(hub, &session, clock).is_some();
-                if !is_whole {
-                    tracing::error!(id = ?session.client, "a stored XMPP stream is damaged and ends");
+                if !self.restore(hub, &session, clock) {
                     hub.change_session(SessionChange::end(session.client)).await?;
                 }
             }
@@ -111,8 +120,17 @@ impl ResumableStreams {
         Ok(())
     }
 
-    fn restore(&self, hub: &Hub, session: &StoredSession, clock: Clock) -> Option<()> {
-        let id = session.client.strip_prefix(STREAMS)?;
+    /// Adds a stream with its stored session. Returns whether that is whole.
+    pub(in crate::xmpp::client) fn restore(&self, hub: &Hub, session: &StoredSession, clock: Clock) -> bool {
+        let is_whole = self.try_restore(hub, session, clock).is_some();
+        if !is_whole {
+            tracing::error!("a stored XMPP stream is damaged and ends");
+        }
+        is_whole
+    }
+
+    fn try_restore(&self, hub: &Hub, session: &StoredSession, clock: Clock) -> Option<()> {
+        let id = id_of(&session.client)?;
         let (_, value) = session.entries.iter().find(|(key, _)| key == KEY)?;
         let record: ResumableRecord = postcard::from_bytes(value.strip_prefix(&[FORMAT])?).ok()?;
         let of_subscriptions = session.entries.iter().filter(|(key, _)| key != KEY);
