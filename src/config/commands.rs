@@ -30,6 +30,7 @@ pub struct TokenCommand {
     /// File that `pollgate keygen` made
     #[arg(long, value_name = "FILE")]
     pub key_file: PathBuf,
+    /// What the client may do.
     #[command(flatten)]
     pub streams: PatternArgs,
     /// How long the token is valid; at most 24 h
@@ -49,6 +50,7 @@ pub struct UserCommand {
     /// Name of the user, the part of the address before `@`
     #[arg(long, value_name = "NAME")]
     pub name: String,
+    /// What the user may do.
     #[command(flatten)]
     pub streams: PatternArgs,
     /// Tenant of the user, whose streams are apart from those of others [default: none]

@@ -4,12 +4,11 @@
 //! A client that comes to another gateway takes its session along. The gateway that has it so far is asked for it, so that it stores
 //! what it knows; if it does not answer, the session is taken from it, and its later changes are refused.
 
-use std::hash::{BuildHasher, Hash, RandomState};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
-use tokio::sync::{Mutex, MutexGuard, mpsc};
+use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep};
 
 use super::Hub;
@@ -24,30 +23,6 @@ const LAST_DELAY: Duration = Duration::from_millis(50);
 
 /// A gateway that asked for a session and then ended leaves it to others after this time.
 pub const UNCLAIMED_MAX: Duration = Duration::from_secs(5);
-
-/// Number of locks of [`Moves`]. What has the same lock moves one after the other.
-const MOVES_MAX: usize = 64;
-
-/// Lets one task at a time move a session between gateways.
-#[derive(Debug)]
-pub struct Moves {
-    locks: [Mutex<()>; MOVES_MAX],
-    hasher: RandomState,
-}
-
-impl Default for Moves {
-    fn default() -> Self {
-        Self { locks: std::array::from_fn(|_| Mutex::default()), hasher: RandomState::new() }
-    }
-}
-
-impl Moves {
-    /// Waits until no other task moves the session with this id, or another one that shares its lock.
-    pub async fn of(&self, id: &(impl Hash + ?Sized)) -> Option<MutexGuard<'_, ()>> {
-        let index = self.hasher.hash_one(id) as usize % MOVES_MAX;
-        Some(self.locks.get(index)?.lock().await)
-    }
-}
 
 impl Hub {
     /// Whether other gateways use the store, too, so that sessions have to be claimed.

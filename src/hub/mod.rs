@@ -15,6 +15,7 @@ mod clients;
 mod devices;
 mod held_poll;
 mod listing;
+mod moves;
 mod multi_reader;
 mod news;
 mod polled_origins;
@@ -40,7 +41,7 @@ use tokio::task::yield_now;
 use tokio::time::sleep;
 
 pub use changes::{Creation, CreationError};
-pub use claims::{Moves, UNCLAIMED_MAX};
+pub use claims::UNCLAIMED_MAX;
 pub use clients::{
     CLIENT_ID_BYTES_MAX, ClientId, ClientView, CredentialMark, HeldView, InvalidClientId, Subject,
     SubscribedView, TooManyPolls,
@@ -51,6 +52,7 @@ pub use devices::{
 };
 pub use held_poll::{HeldPoll, PollError, PollSettings, PollStart, Polled};
 pub use listing::{StreamListing, StreamView};
+pub use moves::Moves;
 pub use multi_reader::{MultiBatch, MultiReader, RequestedStream, StreamUpdate};
 pub use news::ClaimNews;
 pub use polled_origins::{

@@ -18,7 +18,7 @@ use super::registered::RegisteredDevices;
 use crate::budget::Charge;
 use crate::clock::WallOffset;
 use crate::hub::ClientId;
-use crate::hub::claims::Moves;
+use crate::hub::moves::Moves;
 use crate::hub::signal::Signal;
 use crate::hub::subscriber::Member;
 use crate::metrics::WakeMetrics;
