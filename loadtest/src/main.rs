@@ -23,7 +23,7 @@ use loadtest::network::{Middlebox, Passed};
 use loadtest::rounds::rounds;
 use loadtest::run::RunError;
 use loadtest::sweep::sweep;
-use loadtest::table::table;
+use loadtest::table::{LEGEND, table};
 use rustix::process::{Resource, Rlimit, getrlimit, setpriority_process, setrlimit};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
@@ -73,7 +73,7 @@ async fn run_compare(wanted: &Comparison) -> ExitCode {
     };
     let Outcome { report, failure } = outcome;
     if !report.runs.is_empty() {
-        println!("{}", table(&report));
+        println!("{}\n{LEGEND}", table(&report));
         report.notes.iter().for_each(|note| println!("{note}"));
         if let Err(code) = print_paths(write_report(&report, &wanted.conditions.output)) {
             return code;
@@ -99,6 +99,7 @@ async fn run_sweep(wanted: &SweepOptions) -> ExitCode {
             println!("{} messages a second to each stream\n{}", report.workload.rate, table(report));
             report.notes.iter().for_each(|note| println!("{note}"));
         }
+        println!("{LEGEND}");
         print!("{}", outcome.swept.sweep);
         if let Err(code) = print_paths(write_sweep(&outcome.swept, &wanted.conditions.output)) {
             return code;

@@ -18,7 +18,14 @@ const HEADERS: [&str; 11] = [
     "KiB kernel",
 ];
 
-/// Formats all runs; figures are per client unless the header says otherwise. The energy is that of the first radio profile.
+/// What the columns of [`table`] mean.
+pub const LEGEND: &str = "\
+p50, p99: from the intended publish time to the receipt of the whole message.
+requests/h, bytes/h: of one client in an hour; bytes both ways with packet headers.
+CPU us/s, us/msg: CPU time of the server for one client in a second, and for one delivery. KiB: memory of the server for one client.
+J/h, battery/d: what a phone's radio takes for this client alone in an hour, and its part of the battery in a day.";
+
+/// Formats all runs. The energy is that of the first radio profile.
 pub fn table(report: &Report) -> String {
     let mut table = Table::new();
     table.load_style(presets::UTF8_HORIZONTAL_ONLY).set_content_arrangement(ContentArrangement::Disabled);
