@@ -15,6 +15,9 @@ import { append, keepAppending, numbers, QUICK, until, world } from "./world.js"
 
 const FORMS = ["sse", "ndjson", "long-poll", "short-poll"]
 
+// For scenarios in which each form works, and is told from one that does not, however slow the machine is.
+const PATIENT = { envelopeTimeout: 60 }
+
 // A client, its events, and the messages that its handler got.
 function reader(context, url, options = {}) {
   const client = new Client(url, { WebSocket: undefined, token, ...options, settings: { ...QUICK, ...options.settings } })
@@ -118,7 +121,7 @@ test("a stream that goes silent is given up, or tried again if it had worked, an
   // The first stream goes silent after its first envelope, the second one a little later.
   const pieces = [1, 4]
   relay.rule = (_, target) => (target.includes("live=sse") ? { pieces: pieces.shift() } : {})
-  const { got, subscribe, changes } = reader(context, relay.url, { forms: ["sse", "short-poll"] })
+  const { got, subscribe, changes } = reader(context, relay.url, { forms: ["sse", "short-poll"], settings: PATIENT })
   subscribe("s", { from: "earliest" })
   const appending = keepAppending(gateway, () => "s", 100)
   await until(() => relay.requests.filter((request) => request.includes("live=sse")).length === 3)
@@ -159,7 +162,7 @@ test("503 with Retry-After is waited for, and the form stays", async (context) =
   let refusals = 2
   const busy = () => (refusals-- > 0 ? { answer: answerOf(503, ["retry-after: 1"]) } : {})
   const { gateway, relay } = await world(context, { rule: busy })
-  const { events, got, subscribe, changes } = reader(context, relay.url)
+  const { events, got, subscribe, changes } = reader(context, relay.url, { settings: PATIENT })
   const began = performance.now()
   const subscription = subscribe("s")
   await until(() => subscription.resumeToken)
@@ -189,7 +192,7 @@ test("a WebSocket that is closed with 1012 is opened again", async (context) => 
 test("behind a captive portal the client waits, blames no form, and continues afterwards", async (context) => {
   const login = answerOf(200, ["content-type: text/html"], "<h1>Welcome</h1>")
   const { gateway, relay } = await world(context, { rule: () => ({ answer: login }) })
-  const { events, got, subscribe, changes } = reader(context, relay.url)
+  const { events, got, subscribe, changes } = reader(context, relay.url, { settings: PATIENT })
   await append(gateway, "s", 1)
   subscribe("s", { from: "earliest" })
   await until(() => events.filter(({ name }) => name === "not_gateway").length > 2)
@@ -205,7 +208,7 @@ test("a gateway that is killed and started again, on its disk: nothing is lost, 
     await gateway.stop()
     rmSync(folder, { recursive: true })
   })
-  const { client, got, subscribe, changes } = reader(context, gateway.url)
+  const { client, got, subscribe, changes } = reader(context, gateway.url, { settings: PATIENT })
   subscribe("s", { from: "earliest" })
   let sent = 0
   const publishing = (async () => {

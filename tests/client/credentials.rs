@@ -10,7 +10,7 @@ use pollgate_client::{Form, Item, PublishError, Reason, Start, Token};
 use tempfile::TempDir;
 use tokio::time::{Instant, sleep};
 
-use crate::reading::{builder, client, expect, next, only, publish, settings, settle};
+use crate::reading::{builder, client, expect, next, only, patient, publish, settings, settle};
 use crate::relay::{Relay, Rule, bearer};
 use crate::world::Gateway;
 
@@ -95,7 +95,7 @@ async fn credentials_that_are_not_accepted_end_a_subscription_and_a_publish() {
 async fn a_form_that_is_forbidden_on_the_path_is_left_for_another_one() {
     let gateway = Gateway::start(&[]).await;
     let relay = Relay::start(gateway.address, Rule::ForbidUpgrades).await;
-    let (client, told) = client(relay.address, settings());
+    let (client, told) = client(relay.address, patient());
     publish(&client.producer("s", "application/json"), 0..3).await;
     let mut subscription = client.subscribe(["s"], Start::earliest());
     expect(&mut subscription, 0..3).await;

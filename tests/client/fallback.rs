@@ -5,7 +5,7 @@ use std::time::Duration;
 use futures_util::future::join_all;
 use pollgate_client::{Form, Item, Reason, Settings, Start};
 
-use crate::reading::{client, expect, next, only, publish, settings};
+use crate::reading::{client, expect, next, only, patient, publish, settings};
 use crate::relay::{Relay, Rule};
 use crate::world::{Gateway, Stopwatch, on_time, until};
 
@@ -13,7 +13,7 @@ use crate::world::{Gateway, Stopwatch, on_time, until};
 async fn a_refused_upgrade_leads_to_events_and_back_once_the_network_heals() {
     let gateway = Gateway::start(&[]).await;
     let relay = Relay::start(gateway.address, Rule::RefuseUpgrades).await;
-    let (client, told) = client(relay.address, settings());
+    let (client, told) = client(relay.address, patient());
     let producer = client.producer("s", "application/json");
     publish(&producer, 0..10).await;
     let mut subscription = client.subscribe(["s"], Start::earliest());
@@ -37,7 +37,7 @@ async fn a_websocket_that_is_killed_is_given_up_within_three_tries_and_found_aga
         let gateway = Gateway::start(&[]).await;
         let relay = Relay::start(gateway.address, Rule::CutUpgraded).await;
         // The cut is earlier than this on any machine.
-        let settings = Settings { stable_after: Duration::from_secs(3), ..settings() };
+        let settings = Settings { stable_after: Duration::from_secs(3), ..patient() };
         let (client, told) = client(relay.address, settings.clone());
         let producer = client.producer("s", "application/json");
         publish(&producer, 0..50).await;
@@ -95,7 +95,7 @@ async fn where_no_live_form_gets_through_the_first_message_comes_by_a_poll_at_on
 async fn a_captive_portal_is_waited_for_and_judges_no_form() {
     let gateway = Gateway::start(&[]).await;
     let relay = Relay::start(gateway.address, Rule::Captive).await;
-    let (client, told) = client(relay.address, settings());
+    let (client, told) = client(relay.address, patient());
     let mut subscription = client.subscribe(["s"], Start::earliest());
     until("three pages", async || told.all().len() > 3).await;
     relay.set(Rule::Open);
@@ -115,7 +115,7 @@ async fn a_captive_portal_is_waited_for_and_judges_no_form() {
 async fn another_network_is_begun_anew_at_once() {
     let gateway = Gateway::start(&[]).await;
     let relay = Relay::start(gateway.address, Rule::RefuseUpgrades).await;
-    let (client, told) = client(relay.address, settings());
+    let (client, told) = client(relay.address, patient());
     let producer = client.producer("s", "application/json");
     publish(&producer, 0..10).await;
     let mut subscription = client.subscribe(["s"], Start::earliest());

@@ -31,6 +31,11 @@ pub(crate) fn settings() -> Settings {
     }
 }
 
+/// Returns the same settings for networks in which each form works or is told from one that does not, however slow the machine is.
+pub(crate) fn patient() -> Settings {
+    Settings { envelope_timeout: PATIENCE, envelope_timeout_max: PATIENCE, ..settings() }
+}
+
 /// Returns the same settings with one form only.
 pub(crate) fn only(form: Form) -> Settings {
     Settings { forms: vec![form], ..settings() }

@@ -1,13 +1,15 @@
 //! A gateway that is killed or drained: the client waits for it, and continues at its position.
 
+use std::net::SocketAddr;
+
 use futures_util::future::join_all;
 use pollgate_client::{Client, Event, Form, Item, Reason, Settings, Start};
 use tempfile::TempDir;
 use tokio::time::{Duration, sleep};
 
-use crate::reading::{client, expect, next, only, publish, settings};
+use crate::reading::{client, expect, next, only, patient, publish, settings};
 use crate::relay::{Relay, Rule};
-use crate::world::{Gateway, PATIENCE, get, put, until};
+use crate::world::{Gateway, PATIENCE, get, put, reserved_port, until};
 
 fn directory() -> TempDir {
     tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap()
@@ -89,11 +91,8 @@ async fn a_drain_is_no_failure_of_a_form() {
 #[tokio::test]
 async fn a_gateway_that_is_not_there_yet_is_waited_for() {
     let gateway = Gateway::start(&[]).await;
-    let relay = Relay::start(gateway.address, Rule::Open).await;
-    let address = relay.address;
-    drop(relay);
-    until("nobody listens", async || tokio::net::TcpStream::connect(address).await.is_err()).await;
-    let (client, told) = client(address, settings());
+    let address = SocketAddr::from(([127, 0, 0, 1], reserved_port()));
+    let (client, told) = client(address, patient());
     let mut subscription = client.subscribe(["s"], Start::earliest());
     until("three tries", async || {
         told.all().iter().filter(|event| matches!(event, Event::Restart { .. })).count() >= 3

@@ -86,6 +86,18 @@ impl Crew {
         since.elapsed()
     }
 
+    /// Waits until each publisher has another acknowledgement.
+    pub(crate) async fn each_goes_on(&mut self) {
+        for publisher in 0..self.tasks.len() {
+            let (since, before) = (Instant::now(), self.ledger.of(publisher));
+            while self.ledger.of(publisher) == before {
+                assert!(since.elapsed() < PATIENCE, "publisher {publisher} gets no acknowledgement any more");
+                self.check();
+                sleep(PAUSE).await;
+            }
+        }
+    }
+
     /// Panics if a publisher failed.
     pub(crate) fn check(&mut self) {
         if let Some(ended) = self.tasks.try_join_next() {

@@ -42,6 +42,11 @@ impl Ledger {
         acknowledged
     }
 
+    /// Returns the number of acknowledged messages of a publisher.
+    pub(crate) fn of(&self, publisher: usize) -> u64 {
+        self.acknowledged.lock().values().filter_map(|stream| stream.get(&publisher)).sum()
+    }
+
     /// Returns the number of acknowledged messages on all streams.
     pub(crate) fn total(&self) -> u64 {
         self.acknowledged.lock().values().flat_map(BTreeMap::values).sum()

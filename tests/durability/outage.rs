@@ -51,7 +51,7 @@ pub(crate) async fn survive(what: &str, arguments: &[&str], outage: impl AsyncFn
         slowest = slowest.max(since.took());
         landmark::expect(&gateway, cycle).await;
         home.is(&gateway);
-        crew.more(PUBLISHERS as u64).await;
+        crew.each_goes_on().await;
     }
     let ledger = crew.finish().await;
     println!(
