@@ -8,7 +8,7 @@ use crate::image::Image;
 use crate::loss::lose;
 use crate::outage::survive;
 use crate::stored;
-use crate::world::{Gateway, alone};
+use crate::world::{Gateway, alone, get, post, put};
 
 /// Larger than the data of the longest run.
 pub(crate) const MEBIBYTES: u64 = 256;
@@ -37,6 +37,28 @@ async fn a_power_cut_loses_no_more_than_the_last_interval_between_syncs() {
     };
     let loss = lose(&stored(&folder, "interval:100ms"), || {}, outage).await;
     assert_eq!(loss.lost, 0, "{loss:?}");
+}
+
+/// What a disk that is away does not read is not damaged: a reader that were told so would leave it out for ever.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nothing_counts_as_damaged_while_the_disk_is_away() {
+    let _turn = alone().await;
+    let image = Image::create(MEBIBYTES);
+    let folder = image.path().join("store");
+    let arguments = [&stored(&folder, "always")[..], &["--limit", "store_cache_bytes=0"]].concat();
+    let gateway = Gateway::start(&arguments).await;
+    gateway.send(put("/v1/stream/s").json("[1,2]")).await.expect(201);
+    gateway.send(post("/v1/stream/s").json("3")).await.expect(204);
+    image.lose_power();
+    let read = || get("/v1/stream/s?offset=-1");
+    gateway.send(read()).await.expect(503);
+    gateway.send(post("/v1/stream/s").json("4")).await.expect(500);
+    gateway.send(read()).await.expect(503);
+    assert_eq!(gateway.metric("pollgate_store_damaged_bytes").await as usize, 0);
+    gateway.kill().await;
+    image.mount_again().await;
+    let gateway = Gateway::start(&arguments).await;
+    assert_eq!(gateway.send(read()).await.expect(200).json(), serde_json::json!([1, 2, 3]));
 }
 
 /// Control: without sync the same outage loses messages; otherwise the test could not detect losses.

@@ -143,12 +143,20 @@ impl Segment {
             Ok(()) => Ok(bytes),
             Err(error) => {
                 tracing::error!(segment = self.number, offset, %error, "cannot read a file of the store");
-                // The file is too short, or the disk cannot read it. Other errors come from the system, not from the record.
-                let is_damaged = error.kind() == io::ErrorKind::UnexpectedEof
-                    || error.raw_os_error() == Some(rustix::io::Errno::IO.raw_os_error());
+                // The file is too short, or the disk cannot read this part of it. Other errors come from the system or from a disk that
+                // reads nothing, not from the record.
+                let is_damaged = match error.kind() {
+                    io::ErrorKind::UnexpectedEof => true,
+                    _ => error.raw_os_error() == Some(rustix::io::Errno::IO.raw_os_error()) && self.reads(),
+                };
                 Err(if is_damaged { Failure::Unreadable } else { Failure::Short })
             }
         }
+    }
+
+    /// Whether the disk reads the beginning of the file.
+    fn reads(&self) -> bool {
+        self.file.read_exact_at(&mut [0], 0).is_ok()
     }
 
     /// The maximum size of the first record after those that every segment begins with.

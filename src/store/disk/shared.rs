@@ -283,6 +283,8 @@ impl DiskState {
             let alone = |_| decode(&segment.read(place.offset, bytes as usize)?.into(), place);
             let (record, content) = match decode(&record, place).or_else(alone) {
                 Ok(read) => read,
+                // The disk has refused a write, so it may be away: the next start will find out what is damaged.
+                Err(Failure::Unreadable) if self.has_failed() => return Err(Failure::Broken.into()),
                 Err(Failure::Unreadable) => {
                     self.note_damage(slice.span);
                     return Err(ReadFailure::Damaged(slice.span));
