@@ -5,7 +5,7 @@
 //! waiters must still be notified: [`run_to_completion`] moves the rest of such a change to a task of its
 //! own.
 
-use std::future::poll_fn;
+use std::future::{Future, poll_fn};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::Poll;
@@ -154,6 +154,24 @@ impl Hub {
     pub async fn change_session(&self, change: SessionChange) -> Result<(), Failure> {
         run_to_completion(self.change_context().session(change)).await
     }
+}
+
+/// How often a change follows a session that other gateways keep taking.
+const ATTEMPTS: usize = 5;
+
+/// Makes an attempt again if another gateway has taken the session meanwhile. An attempt that fails for this reason has changed nothing.
+pub(super) async fn repeat_superseded<T, E, F>(attempt: impl Fn() -> F) -> Result<T, E>
+where
+    E: From<Failure> + PartialEq,
+    F: Future<Output = Result<T, E>>,
+{
+    for _ in 1..ATTEMPTS {
+        match attempt().await {
+            Err(error) if error == Failure::Superseded.into() => {}
+            outcome => return outcome,
+        }
+    }
+    attempt().await
 }
 
 /// The parts of the hub that a change uses, owned so that the change can outlive the request.

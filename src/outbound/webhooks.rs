@@ -113,7 +113,9 @@ impl WebhookSender {
             };
             self.metrics.requested(PURPOSE, host, "not_sent");
             // It waits for what else changes the subscription, and other webhooks must not.
-            tokio::spawn(delivery.complete(DeliveryOutcome::Failed { retry_after }));
+            let subscriptions = self.subscriptions.clone();
+            let outcome = DeliveryOutcome::Failed { retry_after };
+            tokio::spawn(async move { subscriptions.complete_delivery(&delivery, outcome).await });
         }
     }
 
@@ -131,7 +133,9 @@ impl WebhookSender {
     async fn deliver(&self, delivery: WebhookDelivery) -> RequestOutcome {
         let turns = self.turns(delivery.tenant());
         let _turn = turns.acquire().await;
-        let Some(delivery) = delivery.begin().await else { return RequestOutcome::Withdrawn };
+        if !self.subscriptions.begin_delivery(&delivery).await {
+            return RequestOutcome::Withdrawn;
+        }
         let name = delivery.subscription();
         let since = Instant::now();
         let span = tracing::debug_span!("outbound", purpose = PURPOSE, subscription = name);
@@ -149,7 +153,7 @@ impl WebhookSender {
             }
             None => tracing::warn!(subscription = name, "the URL of a webhook is no longer allowed"),
         }
-        delivery.complete(outcome).await;
+        self.subscriptions.complete_delivery(&delivery, outcome).await;
         of_request
     }
 

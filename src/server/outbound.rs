@@ -51,7 +51,8 @@ pub(super) struct Outbound {
     policy: AddressPolicy,
     client: HttpClient,
     trust: Trust,
-    keys: WebhookKeys,
+    /// `None`: those that the gateways of the engine share.
+    keys: Option<WebhookKeys>,
     public_url: String,
     /// Streams may be filled from origins.
     polls_origins: bool,
@@ -97,7 +98,11 @@ impl Outbound {
         metrics: &Metrics,
     ) -> Result<OutboundTasks, Failure> {
         hub.load_origins().await?;
-        let (subscriptions, due) = SubscriptionTable::open(hub, self.keys, &self.public_url).await?;
+        let keys = match self.keys {
+            Some(keys) => keys,
+            None => WebhookKeys::shared(hub).await?,
+        };
+        let (subscriptions, due) = SubscriptionTable::open(hub, keys, &self.public_url).await?;
         let origins = if self.polls_origins {
             OriginPolicy::allowing(self.policy.clone())
         } else {
@@ -111,6 +116,7 @@ impl Outbound {
         let sender = WebhookSender::new(self.client, self.trust, subscriptions.clone(), clock, metrics);
         let tasks = vec![
             tokio::spawn(sender.run(due)),
+            tokio::spawn(subscriptions.clone().follow_claims()),
             tokio::spawn(stall_timed(|| "polling origins", Box::pin(poller.run()))),
         ];
         Ok(OutboundTasks {
@@ -133,13 +139,13 @@ fn trust(settings: &Settings) -> Result<Trust, TrustError> {
     }
 }
 
-fn keys(settings: &Settings) -> Result<WebhookKeys, OutboundSettingsError> {
+fn keys(settings: &Settings) -> Result<Option<WebhookKeys>, OutboundSettingsError> {
     let read =
         |path: &Path| std::fs::read(path).map_err(|error| AuthError::Read { path: path.to_owned(), error });
     let files = match &settings.store {
         _ if !settings.webhook_key.is_empty() => settings.webhook_key.clone(),
-        // Gateways that share an engine share their keys with --webhook-key.
-        StorePlace::Memory | StorePlace::Engine(_) => return Ok(WebhookKeys::random()?),
+        StorePlace::Memory => return Ok(Some(WebhookKeys::random()?)),
+        StorePlace::Engine(_) => return Ok(None),
         StorePlace::Directory(directory) => {
             let file = directory.join(KEY_FILE);
             if !file.exists() {
@@ -149,7 +155,7 @@ fn keys(settings: &Settings) -> Result<WebhookKeys, OutboundSettingsError> {
         }
     };
     let texts: Vec<_> = files.iter().map(|file| read(file)).collect::<Result<_, _>>()?;
-    Ok(WebhookKeys::parse(texts.iter().map(Vec::as_slice))?)
+    Ok(Some(WebhookKeys::parse(texts.iter().map(Vec::as_slice))?))
 }
 
 /// Makes the key of webhooks. A power cut leaves either no key or a whole one.

@@ -115,7 +115,7 @@ pub enum SessionClaim {
 pub const OWN_SESSIONS: char = '\0';
 
 /// What the names of the gateway's own records begin with that no other gateway uses, even if they share a store.
-pub const UNSHARED_SESSIONS: [&str; 3] = ["\0xmpp/", "\0subscription/", "\0origin/"];
+pub const UNSHARED_SESSIONS: [&str; 2] = ["\0xmpp/", "\0origin/"];
 
 /// Selects stored sessions by their names.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

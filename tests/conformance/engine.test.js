@@ -1,6 +1,6 @@
-// The protocol's conformance tests over two gateways that share an engine: each request goes to the other one than the request before.
-// Subscriptions belong to one gateway, so they are not among these tests. ENGINE_BINARY names the engine, by default
-// redis-server; ENGINE_NODES=3 makes it a cluster of three.
+// The protocol's conformance tests, with subscriptions, over two gateways that share an engine: each request goes to the other one than
+// the request before, those of webhooks' workers too. ENGINE_BINARY names the engine, by default redis-server; ENGINE_NODES=3 makes it a
+// cluster of three.
 import { runConformanceTests } from "@durable-streams/server-conformance-tests"
 import { spawn } from "node:child_process"
 import { once } from "node:events"
@@ -60,9 +60,7 @@ if (nodeCount > 1) {
   await until("the cluster is up", async () => (await Promise.all(nodes.map(isUp))).every(Boolean))
 }
 
-const store = nodeCount > 1 ? `redis+cluster://127.0.0.1:${nodes[0].port}` : `redis+unix://${nodes[0].socket}`
-const further = ["--store", store, "--origin", "https://example.com"]
-const gateways = await Promise.all(["one", "other"].map((name) => start(undefined, [...further, "--gateway-name", name])))
+const gateways = []
 
 // Sends each request to the gateway that did not get the one before. It leaves connections open that are idle: the client may use one
 // at the moment at which it would be closed.
@@ -81,6 +79,11 @@ const alternating = createServer({ keepAliveTimeout: 0 }, (incoming, outgoing) =
   incoming.pipe(forwarded)
 }).listen(0, "127.0.0.1")
 await once(alternating, "listening")
+const baseUrl = `http://127.0.0.1:${alternating.address().port}`
+
+const store = nodeCount > 1 ? `redis+cluster://127.0.0.1:${nodes[0].port}` : `redis+unix://${nodes[0].socket}`
+const further = ["--store", store, "--origin", "https://example.com", "--outbound-allow", "127.0.0.1", "--public-url", baseUrl]
+gateways.push(...await Promise.all(["one", "other"].map((name) => start(undefined, [...further, "--gateway-name", name]))))
 
 afterAll(async () => {
   alternating.close()
@@ -90,4 +93,4 @@ afterAll(async () => {
   await rm(directory, { recursive: true })
 })
 
-runConformanceTests({ baseUrl: `http://127.0.0.1:${alternating.address().port}`, longPollTimeoutMs: 2000 })
+runConformanceTests({ baseUrl, longPollTimeoutMs: 2000, subscriptions: true })

@@ -28,6 +28,7 @@ mod outages;
 mod scripts;
 mod server;
 mod store_suite;
+mod subscriptions;
 /// The contract of a store. It is not beside that of the store on disk: a child that is being started has copies of all descriptors
 /// for a moment, and with them the lock of a directory that another test opens again.
 #[macro_use]

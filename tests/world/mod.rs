@@ -17,6 +17,7 @@ mod sse;
 mod stopwatch;
 mod webhooks;
 mod websocket;
+pub mod workers;
 
 use std::future::Future;
 use std::time::Duration;

@@ -4,20 +4,28 @@
 //! tokens that they have signed are still valid.
 
 use std::fmt;
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use bytes::Bytes;
 use ring::digest::{SHA256, digest};
 use ring::hmac;
 use ring::rand::{SecureRandom, SystemRandom};
 use ring::signature::{Ed25519KeyPair, KeyPair};
 use serde::{Deserialize, Serialize};
 
-use crate::stream::Tenant;
+use crate::hub::Hub;
+use crate::hub::changes::repeat_superseded;
+use crate::stream::{Failure, SessionChange, Tenant};
 
 /// How long a token is valid after its wake has begun, whatever the lease.
 const TOKEN_LIFE: Duration = Duration::from_secs(24 * 3600);
+
+/// The record of the key that gateways share, and the key of its only entry.
+const SHARED_KEY: &str = "\0webhook-key";
+const KEY: &[u8] = b"key";
 
 /// Most keys.
 const KEYS_MAX: usize = 8;
@@ -54,7 +62,7 @@ pub enum InvalidWebhookKey {
 }
 
 /// A private key (RFC 8037, section 2).
-#[derive(Deserialize)]
+#[derive(Serialize, Deserialize)]
 struct PrivateJwk {
     kty: String,
     crv: String,
@@ -92,12 +100,45 @@ pub(super) struct TokenParts {
     code: Vec<u8>,
 }
 
+/// Makes a private key, a JSON Web Key.
+fn new_key() -> Result<Bytes, Failure> {
+    let seed = random_seed().map_err(|_| Failure::Unreadable)?;
+    let (kty, crv, d) = ("OKP".to_owned(), "Ed25519".to_owned(), URL_SAFE_NO_PAD.encode(seed));
+    serde_json::to_vec(&PrivateJwk { kty, crv, d }).map(Bytes::from).map_err(|_| Failure::Unreadable)
+}
+
+fn random_seed() -> Result<[u8; 32], InvalidWebhookKey> {
+    let mut seed = [0; 32];
+    SystemRandom::new().fill(&mut seed).map_err(|_| InvalidWebhookKey::NoRandom)?;
+    Ok(seed)
+}
+
 impl WebhookKeys {
     /// Makes a key that ends with the process.
     pub fn random() -> Result<Self, InvalidWebhookKey> {
-        let mut seed = [0; 32];
-        SystemRandom::new().fill(&mut seed).map_err(|_| InvalidWebhookKey::NoRandom)?;
-        Self::of(vec![WebhookKey::of_seed(&seed)?])
+        Self::of(vec![WebhookKey::of_seed(&random_seed()?)?])
+    }
+
+    /// The key that all gateways of a store share. The first one makes it.
+    pub async fn shared(hub: &Hub) -> Result<Self, Failure> {
+        let attempt = || async {
+            let client: Arc<str> = SHARED_KEY.into();
+            let stored = hub.stored_session(&client).await?;
+            if !stored.is_empty() {
+                return Ok(stored);
+            }
+            let (mut entries, _) = hub.claim(&client).await?;
+            if entries.is_empty() {
+                entries = vec![(Bytes::from_static(KEY), new_key()?)];
+                let stored = entries.iter().map(|(key, value)| (key.clone(), Some(value.clone()))).collect();
+                let change = SessionChange { client: client.clone(), anew: true, entries: stored };
+                hub.change_session(change).await?;
+            }
+            hub.release(&client, None).await;
+            Ok(entries)
+        };
+        let stored = repeat_superseded::<_, Failure, _>(attempt).await?;
+        Self::parse(stored.iter().map(|(_, value)| &**value)).map_err(|_| Failure::Unreadable)
     }
 
     /// Parses private keys, each a JSON Web Key.

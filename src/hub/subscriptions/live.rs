@@ -16,6 +16,8 @@ use parking_lot::Mutex as SyncMutex;
 use ring::rand::{SecureRandom, SystemRandom};
 use tokio::sync::{Mutex, Notify, Semaphore, mpsc};
 
+pub(super) use watch::WatchEnd;
+
 use super::keys::{TokenParts, TokenScope, WebhookKeys};
 use super::record::{ChangedPart, change};
 use super::state::{
@@ -61,10 +63,11 @@ impl SubscriptionContext {
 
 /// A request to a webhook that is due. There is at most one for each subscription.
 pub struct WebhookDelivery {
-    subscription: Arc<LiveSubscription>,
-    generation: u64,
+    pub(super) tenant: Tenant,
+    pub(super) id: String,
+    pub(super) wake: WakeNumber,
     /// The tails that the request shows.
-    shown: Vec<(StreamName, Offset)>,
+    pub(super) shown: Arc<[(StreamName, Offset)]>,
     /// The URL of the webhook.
     pub url: String,
     /// The body, JSON.
@@ -73,14 +76,30 @@ pub struct WebhookDelivery {
     pub lease: Duration,
 }
 
+/// Tells a wake from all others of subscriptions with its name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct WakeNumber {
+    incarnation: u64,
+    pub(super) generation: u64,
+}
+
+impl WakeNumber {
+    /// The number of the newest wake.
+    fn of(state: &SubscriptionState) -> Self {
+        Self { incarnation: state.incarnation, generation: state.generation }
+    }
+}
+
 pub(super) struct LiveSubscription {
     shared: Arc<SubscriptionContext>,
     pub(super) tenant: Tenant,
     pub(super) id: String,
     /// The name of its session in the store.
-    client: Arc<str>,
-    /// `None`: it is not created yet, or deleted.
+    pub(super) client: Arc<str>,
+    /// `None`: it is not created yet, or deleted, or another gateway has it.
     state: Mutex<Option<KeptState>>,
+    /// Another gateway has it. Changed only while `state` is locked.
+    has_left: AtomicBool,
     subscriber: Subscriber,
     /// Wakes the task, because a deadline may have changed.
     changed: Notify,
@@ -120,9 +139,27 @@ impl LiveSubscription {
         owner: &Arc<Owner>,
     ) -> Self {
         let subscriber = shared.hub.subscriber(&format!("subscription {tenant}/{id}"));
-        let (state, changed, has_overflown) = Default::default();
+        let (state, has_left, changed, has_overflown) = Default::default();
         let charge = SyncMutex::new(Charge::new(owner, Account::Subscriptions, 0));
-        Self { shared, tenant, id, client, state, subscriber, changed, charge, has_overflown }
+        Self { shared, tenant, id, client, state, has_left, subscriber, changed, charge, has_overflown }
+    }
+
+    /// Leaves the subscription to another gateway. What is under way fails with [`Failure::Superseded`]. Returns whether it exists.
+    pub(super) async fn leave(&self) -> bool {
+        let mut kept = self.state.lock().await;
+        self.has_left.store(true, Ordering::Relaxed);
+        self.set_charge(0);
+        self.changed.notify_one();
+        kept.take().is_some()
+    }
+
+    /// Why there is no state.
+    fn missing(&self) -> SubscriptionError {
+        if self.has_left.load(Ordering::Relaxed) {
+            Failure::Superseded.into()
+        } else {
+            SubscriptionError::NotFound
+        }
     }
 
     fn now(&self) -> SystemTime {
@@ -159,6 +196,9 @@ impl LiveSubscription {
         if let Some(KeptState { state, .. }) = kept.as_ref() {
             let is_same = state.config == config;
             return if is_same { Ok((self.view(state), false)) } else { Err(SubscriptionError::Exists) };
+        }
+        if self.has_left.load(Ordering::Relaxed) {
+            return Err(self.missing());
         }
         let created_at = crate::clock::rfc3339(self.shared.hub.clock.wall());
         let incarnation = fastrand::u64(..);
@@ -240,7 +280,7 @@ impl LiveSubscription {
     /// Returns the subscription as clients see it, and its configuration.
     pub(super) async fn describe(&self) -> Result<(SubscriptionView, SubscriptionConfig), SubscriptionError> {
         let mut kept = self.state.lock().await;
-        let kept = kept.as_mut().ok_or(SubscriptionError::NotFound)?;
+        let kept = kept.as_mut().ok_or_else(|| self.missing())?;
         kept.unstored.extend(self.observe_links(&mut kept.state).await);
         Ok((self.view(&kept.state), kept.state.config.clone()))
     }
@@ -248,44 +288,44 @@ impl LiveSubscription {
     /// Ends the subscription.
     pub(super) async fn delete(&self) -> Result<(), SubscriptionError> {
         let mut kept = self.state.lock().await;
-        if kept.is_some() {
-            self.store(SessionChange::end(self.client.clone())).await?;
-            *kept = None;
-            self.set_charge(0);
-            self.changed.notify_one();
+        if kept.is_none() {
+            return Err(self.missing());
         }
+        self.store(SessionChange::end(self.client.clone())).await?;
+        *kept = None;
+        self.set_charge(0);
+        self.changed.notify_one();
         Ok(())
     }
 
     /// Links streams, or removes the links of streams that the pattern does not match.
     pub(super) async fn relink(
         self: &Arc<Self>,
-        add: Vec<StreamName>,
-        remove: Option<StreamName>,
+        add: &[StreamName],
+        remove: Option<&StreamName>,
     ) -> Result<(), SubscriptionError> {
         let mut kept = self.state.lock().await;
-        let KeptState { state, unstored } = kept.as_mut().ok_or(SubscriptionError::NotFound)?;
+        let KeptState { state, unstored } = kept.as_mut().ok_or_else(|| self.missing())?;
         let mut next = state.clone();
-        let changed: Vec<_> = add.iter().chain(&remove).cloned().collect();
         for name in add {
-            self.link(&mut next, name).await?;
+            self.link(&mut next, name.clone()).await?;
         }
         if let Some(name) = remove {
-            let is_matched = next.matches(&name);
-            match next.links.get_mut(&name) {
+            let is_matched = next.matches(name);
+            match next.links.get_mut(name) {
                 Some(link) if is_matched => link.is_explicit = false,
-                Some(_) => drop(next.links.remove(&name)),
+                Some(_) => drop(next.links.remove(name)),
                 None => {}
             }
         }
-        unstored.extend(changed);
+        unstored.extend(add.iter().chain(remove).cloned());
         self.advance(state, next, unstored).await
     }
 
     /// Gives the wake to a worker.
     pub(super) async fn claim(self: &Arc<Self>, worker: &str) -> Result<ClaimView, SubscriptionError> {
         let mut kept = self.state.lock().await;
-        let KeptState { state, unstored } = kept.as_mut().ok_or(SubscriptionError::NotFound)?;
+        let KeptState { state, unstored } = kept.as_mut().ok_or_else(|| self.missing())?;
         unstored.extend(self.observe_links(state).await);
         let mut next = state.clone();
         next.claim(worker, random_id(), self.now())?;
@@ -309,7 +349,7 @@ impl LiveSubscription {
         is_pull: bool,
     ) -> Result<bool, SubscriptionError> {
         let mut kept = self.state.lock().await;
-        let KeptState { state, unstored } = kept.as_mut().ok_or(SubscriptionError::NotFound)?;
+        let KeptState { state, unstored } = kept.as_mut().ok_or_else(|| self.missing())?;
         if !self.shared.keys.is_token(&self.scope(state), token) {
             return Err(SubscriptionError::TokenInvalid);
         }

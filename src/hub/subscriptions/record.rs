@@ -87,12 +87,16 @@ pub(super) fn change(client: Arc<str>, state: &SubscriptionState, part: ChangedP
     SessionChange { client, anew, entries }
 }
 
+/// The tenant and the name of the subscription with a session. `None`: it is damaged.
+pub(super) fn tenant_and_name(session: &str) -> Option<(Tenant, String)> {
+    let (tenant, id) = session.strip_prefix(SUBSCRIPTION_SESSIONS)?.split_once(SEPARATOR)?;
+    Some((Tenant::parse(tenant).ok()?, id.to_owned()))
+}
+
 /// Reads a stored subscription: its tenant, its name and its state. `None`: its name is damaged. A link that cannot be read is
 /// missing; without configuration there is no state.
 pub(super) fn restore(stored: &StoredSession) -> Option<(Tenant, String, Option<SubscriptionState>)> {
-    let name = stored.client.strip_prefix(SUBSCRIPTION_SESSIONS)?;
-    let (tenant, id) = name.split_once(SEPARATOR)?;
-    let tenant = Tenant::parse(tenant).ok()?;
+    let (tenant, id) = tenant_and_name(&stored.client)?;
     let entry = |key: &[u8]| stored.entries.iter().find(|(own, _)| own == key).map(|(_, value)| value);
     let config = entry(CONFIG).and_then(|json| serde_json::from_slice::<StoredConfig>(json).ok());
     let wake = entry(WAKE).and_then(|json| serde_json::from_slice::<StoredWake>(json).ok());
@@ -104,7 +108,7 @@ pub(super) fn restore(stored: &StoredSession) -> Option<(Tenant, String, Option<
         let tenant = tenant.clone();
         SubscriptionState { config, tenant, incarnation, created_at, links, generation, failures, phase }
     });
-    Some((tenant, id.to_owned(), state))
+    Some((tenant, id, state))
 }
 
 fn link(key: &[u8], value: &[u8]) -> Option<(StreamName, Link)> {

@@ -10,7 +10,7 @@ use crate::clock::Clock;
 use crate::limits::Limits;
 use crate::metrics::Metrics;
 use crate::store::Memory;
-use crate::stream::{Epoch, Failure, Offset, Position, Shortage, StoredSession};
+use crate::stream::{Append, ContentType, Epoch, Failure, Offset, Position, Shortage, StoredSession};
 
 const LEASE: Duration = Duration::from_secs(10);
 
@@ -310,4 +310,26 @@ async fn subscriptions_take_from_the_memory_budget_until_they_are_deleted() {
     }
     assert_eq!(held(), 0);
     assert_eq!(fill(&table, 1).await.1, refused(Shortage::Share));
+}
+
+#[tokio::test]
+async fn an_outcome_counts_for_the_wake_of_its_request_and_not_for_a_later_subscription_of_the_name() {
+    let (limits, metrics) = (Arc::new(Limits::default()), Arc::new(Metrics::new()));
+    let hub = Arc::new(Hub::new(Arc::new(Memory::new()), limits, metrics, Clock::start()));
+    let keys = WebhookKeys::random().unwrap();
+    let (table, mut due) = SubscriptionTable::open(&hub, keys, "http://localhost").await.unwrap();
+    let tenant = Tenant::default();
+    let mut deliveries = Vec::new();
+    for round in 0..2 {
+        table.delete(&tenant, "jobs").await.unwrap();
+        let config = webhook().config;
+        table.create(tenant.clone(), "jobs".to_owned(), config, Principal::GATEWAY).await.unwrap();
+        let append = Append::of_any_type("x".into(), ContentType::octet_stream(), 1).or_create();
+        hub.publish(&name(&format!("events/{round}")), append).await.unwrap();
+        deliveries.push(due.recv().await.unwrap());
+    }
+    assert_eq!(deliveries[0].wake.generation, deliveries[1].wake.generation);
+    table.complete_delivery(&deliveries[0], DeliveryOutcome::Done).await;
+    assert!(!table.begin_delivery(&deliveries[0]).await);
+    assert!(table.begin_delivery(&deliveries[1]).await);
 }

@@ -56,6 +56,11 @@ impl SubscriptionUsage {
         Ok(())
     }
 
+    /// Counts a subscription that exists, whatever the limits.
+    pub(super) fn count(&self, tenant: &Tenant) {
+        self.used.lock().change(tenant, |tally| tally.subscriptions += 1);
+    }
+
     /// Counts one subscription less.
     pub(super) fn leave(&self, tenant: &Tenant) {
         self.used.lock().change(tenant, |tally| tally.subscriptions = tally.subscriptions.saturating_sub(1));

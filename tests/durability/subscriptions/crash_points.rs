@@ -74,5 +74,5 @@ async fn no_kill_between_two_steps_loses_a_wake_or_makes_a_second_holder() {
     println!("killed at: {reached:?} of {} cycles", cycles());
     let count: usize = reached.values().sum();
     assert!(2 * count >= cycles(), "the calls are not those that the gateway makes: {reached:?}");
-    workers.finish(&gateway, &format!("{count} kills between two steps")).await;
+    workers.finish(&[&gateway], &format!("{count} kills between two steps")).await;
 }

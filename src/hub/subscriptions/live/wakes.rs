@@ -8,68 +8,55 @@ const JSON_DEPTH_MAX: usize = 4;
 impl WebhookDelivery {
     /// The tenant and the name of the subscription, for logs.
     pub fn subscription(&self) -> String {
-        format!("{}/{}", self.subscription.tenant, self.subscription.id)
+        format!("{}/{}", self.tenant, self.id)
     }
 
     /// The tenant of the subscription.
     pub fn tenant(&self) -> &Tenant {
-        &self.subscription.tenant
-    }
-
-    /// Called right before the request is sent: the lease of the worker begins. `None`: the wake is over, because the delivery has
-    /// waited for longer than the lease; another one follows.
-    pub async fn begin(self) -> Option<Self> {
-        let (subscription, generation) = (self.subscription.clone(), self.generation);
-        let is_current = run_to_completion(async move { subscription.restart_lease(generation).await }).await;
-        is_current.then_some(self)
-    }
-
-    /// Takes the outcome. Runs to its end even if the future is dropped.
-    pub async fn complete(self, outcome: DeliveryOutcome) {
-        run_to_completion(async move {
-            self.subscription.delivered(self.generation, outcome, &self.shown).await;
-        })
-        .await;
+        &self.tenant
     }
 }
 
 impl LiveSubscription {
-    /// Begins the lease of a delivery again, if it is still the current one. A short wait is not worth a write to the store.
-    async fn restart_lease(self: &Arc<Self>, generation: u64) -> bool {
+    /// Begins the lease of a delivery again. Returns whether it is still the current one. A short wait is not worth a write to the store.
+    pub(in crate::hub::subscriptions) async fn restart_lease(
+        self: &Arc<Self>,
+        wake: WakeNumber,
+    ) -> Result<bool, SubscriptionError> {
         let mut kept = self.state.lock().await;
-        let Some(KeptState { state, unstored }) = kept.as_mut() else { return false };
+        let KeptState { state, unstored } = kept.as_mut().ok_or_else(|| self.missing())?;
         let now = self.now();
-        let WakePhase::Held { until, .. } = &state.phase else { return false };
-        if state.generation != generation || *until <= now {
-            return false;
+        let WakePhase::Held { until, .. } = &state.phase else { return Ok(false) };
+        if WakeNumber::of(state) != wake || *until <= now {
+            return Ok(false);
         }
-        if *until >= now + state.lease() * 3 / 4 {
-            return true;
+        if *until < now + state.lease() * 3 / 4 {
+            let mut next = state.clone();
+            next.restart_lease(now);
+            self.advance(state, next, unstored).await?;
         }
-        let mut next = state.clone();
-        next.restart_lease(now);
-        self.advance(state, next, unstored).await.is_ok()
+        Ok(true)
     }
 
     /// Takes the outcome of a delivery.
-    async fn delivered(
+    pub(in crate::hub::subscriptions) async fn delivered(
         self: &Arc<Self>,
-        generation: u64,
+        wake: WakeNumber,
         outcome: DeliveryOutcome,
         shown: &[(StreamName, Offset)],
-    ) {
+    ) -> Result<(), SubscriptionError> {
         let mut kept = self.state.lock().await;
-        let Some(KeptState { state, unstored }) = kept.as_mut() else { return };
+        let KeptState { state, unstored } = kept.as_mut().ok_or_else(|| self.missing())?;
+        if WakeNumber::of(state) != wake {
+            return Ok(());
+        }
         unstored.extend(self.observe_links(state).await);
         let mut next = state.clone();
-        let Some(acked) = next.delivered(generation, outcome, shown, self.now(), fastrand::f64()) else {
-            return;
+        let Some(acked) = next.delivered(wake.generation, outcome, shown, self.now(), fastrand::f64()) else {
+            return Ok(());
         };
         unstored.extend(acked);
-        // Otherwise the lease ends without the outcome, and the next wake follows.
-        if let Err(error) = self.advance(state, next, unstored).await {
-            tracing::warn!(subscription = self.id, %error, "the outcome of a delivery is lost");
-        }
+        self.advance(state, next, unstored).await
     }
 
     pub(super) async fn store(&self, part: SessionChange) -> Result<(), Failure> {
@@ -103,7 +90,7 @@ impl LiveSubscription {
     }
 
     /// Hands a request to the sender.
-    pub(super) fn begin_delivery(self: &Arc<Self>, state: &SubscriptionState) {
+    pub(super) fn begin_delivery(&self, state: &SubscriptionState) {
         let (WakeBy::Webhook(url), Some(wake_id)) = (&state.config.wake_by, held_wake(state)) else { return };
         let body = WebhookBody {
             subscription_id: &self.id,
@@ -115,8 +102,9 @@ impl LiveSubscription {
         };
         let shown = state.links.iter().filter_map(|(name, link)| Some((name.clone(), link.tail?)));
         let delivery = WebhookDelivery {
-            subscription: self.clone(),
-            generation: state.generation,
+            tenant: self.tenant.clone(),
+            id: self.id.clone(),
+            wake: WakeNumber::of(state),
             shown: shown.collect(),
             url: url.clone(),
             body: serde_json::to_vec(&body).unwrap_or_default().into(),

@@ -16,9 +16,19 @@ const STORE_RETRY: Duration = Duration::from_secs(5);
 /// The longest wait for a deadline. Timers stand still while the machine is suspended.
 const WAIT_MAX: Duration = Duration::from_secs(30);
 
+/// Why the streams of a subscription are not watched any more.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::hub::subscriptions) enum WatchEnd {
+    /// It is deleted, or the gateway drains.
+    Ended,
+    /// Another gateway has it.
+    Superseded,
+}
+
 impl LiveSubscription {
-    /// Wakes the workers when there is something to read. Ends when the subscription is deleted, or the gateway drains.
-    pub(in crate::hub::subscriptions) async fn watch(self: Arc<Self>) {
+    /// Wakes the workers when there is something to read. Ends when the subscription is deleted, another gateway has it, or the gateway
+    /// drains.
+    pub(in crate::hub::subscriptions) async fn watch(self: Arc<Self>) -> WatchEnd {
         let mut draining = self.shared.hub.draining();
         let (mut names, mut looks_at_all) = (Vec::new(), true);
         loop {
@@ -28,7 +38,8 @@ impl LiveSubscription {
                     looks_at_all = false;
                     due.map(|due| due.duration_since(self.now()).unwrap_or_default())
                 }
-                Err(SubscriptionError::NotFound) => return,
+                Err(SubscriptionError::NotFound) => return WatchEnd::Ended,
+                Err(SubscriptionError::Store(Failure::Superseded)) => return WatchEnd::Superseded,
                 Err(error) => {
                     tracing::warn!(subscription = self.id, %error, "cannot store a wake; trying again");
                     looks_at_all = true;
@@ -43,7 +54,7 @@ impl LiveSubscription {
             };
             tokio::select! {
                 biased;
-                _ = draining.wait_for(|draining| *draining) => return,
+                _ = draining.wait_for(|draining| *draining) => return WatchEnd::Ended,
                 () = self.changed.notified() => {}
                 changed = self.subscriber.changed(MARKS_AT_ONCE), if wait != Some(STORE_RETRY) => names = changed,
                 () = deadline => {}
@@ -59,7 +70,7 @@ impl LiveSubscription {
         looks_at_all: bool,
     ) -> Result<Option<SystemTime>, SubscriptionError> {
         let mut kept = self.state.lock().await;
-        let KeptState { state, unstored } = kept.as_mut().ok_or(SubscriptionError::NotFound)?;
+        let KeptState { state, unstored } = kept.as_mut().ok_or_else(|| self.missing())?;
         for name in names {
             if self.observe(state, &name).await {
                 unstored.insert(name);
