@@ -100,7 +100,8 @@ impl World {
         let (metrics, name) = (self.metrics.xmpp().clone(), jid("b.example"));
         let (auth, principal) = (self.auth.clone(), Principal(1));
         let service = PubsubService::of_client((hub, limits), metrics, self.clock, auth, name, principal);
-        let who = Requester { jid: jid("a@b.example/c"), grants: self.auth.anonymous(), principal };
+        let who =
+            Requester { jid: jid("a@b.example/c"), grants: self.auth.anonymous(), principal, place: None };
         let mut decoder = StreamDecoder::new(BYTES_MAX);
         let mut is_answered = false;
         for mut piece in bytes.chunks(size) {

@@ -252,6 +252,9 @@ impl Server {
             audit_log.clone(),
         )?;
         let bosh = xmpp.clone().map(|clients| Arc::new(BoshFront::new(clients)));
+        if let Some(bosh) = &bosh {
+            bosh.load().await?;
+        }
         let bosh_door = bosh.clone().map(|bosh| Arc::new(BoshDoor(bosh)) as Arc<dyn BoshService>);
         let gateway = Gateway::new(
             hub.clone(),

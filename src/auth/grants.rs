@@ -1,5 +1,7 @@
 //! What a client may do: lists of filters per action, and the one function that decides.
 
+mod stored;
+
 use std::num::NonZeroU64;
 use std::sync::Arc;
 use std::time::SystemTime;

@@ -1,15 +1,21 @@
 //! [`BoshFront`]: XMPP in HTTP requests (BOSH, XEP-0124 version 1.11 and XEP-0206), for the clients of a [`ClientFront`].
 //!
-//! `body` parses requests and builds responses, and `window` keeps their order; both have no IO. `session` is a session with its `state`,
-//! and [`ParkedRequest`] is one of its requests that waits for something to send.
+//! `body` parses requests and builds responses, and `window` keeps their order; both have no IO. `session` is a session with its `state`:
+//! it takes requests, its task in `work` handles them, and `responses` answers. [`ParkedRequest`] is a request that waits for something to
+//! send. `record` is what is stored of a session, and `moving` lets it go on at another gateway or after a restart.
 
+mod awaited;
 mod body;
+mod moving;
 mod parked;
+mod record;
+mod responses;
 mod session;
 mod state;
 #[cfg(test)]
 mod tests;
 mod window;
+mod work;
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -25,10 +31,13 @@ use tokio::time::{Instant, interval, sleep};
 use super::client::{ClientFront, LOGIN_BYTES_MAX};
 use super::drain_begins;
 use crate::budget::{Account, Charge};
+use crate::hub::Moves;
 use crate::stream::Principal;
-use body::{Condition, RequestBody, ResponseBody, SessionTarget, Sid, Wishes};
+use awaited::AwaitedSessions;
+use body::{Condition, RequestBody, SessionTarget, Sid, Wishes};
 pub use parked::ParkedRequest;
-use session::{BoshSession, TakenRequest};
+use record::session_name;
+use session::BoshSession;
 use state::SESSION_BYTES;
 
 /// Interval at which sessions are checked for the end of their time.
@@ -46,34 +55,40 @@ pub struct BoshFront {
     sessions: DashMap<Sid, Arc<BoshSession>>,
     /// Number of sessions by the principals of network addresses.
     counts: Mutex<HashMap<Principal, usize>>,
+    /// Sessions that have been stored, and wait for their clients.
+    awaited: AwaitedSessions,
+    /// Sessions that move between gateways.
+    moves: Moves,
     random: SystemRandom,
 }
 
 impl BoshFront {
     /// Serves clients of `clients`.
     pub fn new(clients: Arc<ClientFront>) -> Self {
-        Self { clients, sessions: DashMap::new(), counts: Mutex::default(), random: SystemRandom::new() }
+        let (sessions, counts, awaited) = (DashMap::new(), Mutex::default(), AwaitedSessions::default());
+        Self { clients, sessions, counts, awaited, moves: Moves::default(), random: SystemRandom::new() }
     }
 
     /// Begins to answer a request with this body, without waiting. `address` is the principal of the client's network address.
-    pub fn begin(&self, body: &[u8], address: Principal) -> ParkedRequest {
+    pub fn begin(self: &Arc<Self>, body: &[u8], address: Principal) -> ParkedRequest {
         let begun = RequestBody::parse(body, self.clients.limits.xmpp_stanza_bytes_max);
         let begun = begun.and_then(|(target, body)| match target {
             SessionTarget::New(wishes) => self.open(&body, &wishes, address).map(ParkedRequest::answered),
-            SessionTarget::Session(sid) => {
-                let session = self.sessions.get(&sid).map(|session| session.clone());
-                let session = session.ok_or(Condition::ItemNotFound)?;
-                Ok(match session.take(body) {
-                    TakenRequest::Answered(response) => ParkedRequest::answered(response),
-                    TakenRequest::Waits { rid, connection } => {
-                        ParkedRequest::waiting(session, rid, connection)
-                    }
-                })
-            }
+            SessionTarget::Session(sid) => match self.session(sid) {
+                Some(session) => {
+                    let taken = session.take(body);
+                    let request = ParkedRequest::taken(session, taken);
+                    Ok(request.unwrap_or_else(|moved| self.fetch(sid, *moved, address)))
+                }
+                None if self.clients.hub.keeps_sessions() => Ok(self.fetch(sid, body, address)),
+                None => Err(Condition::ItemNotFound),
+            },
         });
-        begun.unwrap_or_else(|condition| {
-            ParkedRequest::answered(ResponseBody::terminate(Some(condition)).with_payload(b""))
-        })
+        begun.unwrap_or_else(ParkedRequest::refused)
+    }
+
+    fn session(&self, sid: Sid) -> Option<Arc<BoshSession>> {
+        self.sessions.get(&sid).map(|session| session.clone())
     }
 
     /// Opens a session. Returns the response.
@@ -110,9 +125,12 @@ impl BoshFront {
         Ok(())
     }
 
-    /// Forgets a session that has ended.
-    fn forget(&self, session: &BoshSession) {
-        self.sessions.remove(&session.sid);
+    /// Forgets a session that has ended or moved.
+    fn forget(&self, session: &Arc<BoshSession>) {
+        if self.sessions.remove_if(&session.sid, |_, other| Arc::ptr_eq(other, session)).is_none() {
+            return;
+        }
+        session.count_moved();
         let mut counts = self.counts.lock();
         match counts.get_mut(&session.address) {
             Some(count) if *count > 1 => *count -= 1,
@@ -120,13 +138,16 @@ impl BoshFront {
         }
     }
 
-    /// Ends sessions in time, and all of them when the gateway drains. Runs until then.
+    /// Ends sessions in time, moves them between gateways, and ends or stores all of them when the gateway drains. Never returns.
     pub async fn run(self: Arc<Self>) {
         let mut draining = self.clients.hub.draining();
-        tokio::select! {
-            () = self.check() => {}
-            () = drain_begins(&mut draining) => self.drain().await,
-        }
+        let check = async {
+            tokio::select! {
+                () = self.check() => {}
+                () = drain_begins(&mut draining) => self.drain().await,
+            }
+        };
+        tokio::join!(check, self.follow_claims());
     }
 
     async fn check(&self) {
@@ -135,10 +156,14 @@ impl BoshFront {
             interval.tick().await;
             let (now, wall) = (Instant::now(), self.clients.clock.wall());
             let is_critical = self.clients.hub.budget().is_critical();
+            self.end_awaited(now).await;
             for session in self.all() {
                 consume_budget().await;
                 if session.has_ended() {
                     self.forget(&session);
+                    if session.is_stored() {
+                        self.end_record(session.sid).await;
+                    }
                     continue;
                 }
                 session.check(now, wall);
@@ -149,16 +174,31 @@ impl BoshFront {
         }
     }
 
-    /// Ends all sessions, evenly over the time of a drain.
-    async fn drain(&self) {
+    /// Ends all sessions, evenly over the time of a drain. Those that are stored go on elsewhere.
+    async fn drain(self: &Arc<Self>) {
         let sessions = self.all();
         let batches: Vec<_> = sessions.chunks(sessions.len().div_ceil(DRAIN_BATCHES).max(1)).collect();
         for batch in &batches {
-            batch.iter().for_each(|session| session.shut_down());
+            for session in *batch {
+                self.leave(session).await;
+            }
             sleep(self.clients.limits.drain_spread.get() / u32::try_from(batches.len()).unwrap_or(u32::MAX))
                 .await;
         }
-        self.all().iter().for_each(|session| session.shut_down());
+        for session in self.all() {
+            self.leave(&session).await;
+        }
+    }
+
+    /// Ends a session because the gateway drains. One that is stored goes on at another gateway, or once this one is started again.
+    async fn leave(self: &Arc<Self>, session: &Arc<BoshSession>) {
+        if !session.is_stored() {
+            session.shut_down();
+        } else if self.clients.hub.shares_sessions() {
+            self.give(session_name(session.sid)).await;
+        } else {
+            session.answer_early();
+        }
     }
 
     /// All sessions.

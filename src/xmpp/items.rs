@@ -37,6 +37,9 @@ const PAGE_EVENTS: usize = 4;
 /// What the ids of producers begin with that stand for ids of items.
 const PRODUCERS: &str = "xmpp:";
 
+/// What the ids of producers begin with that stand for clients which may send requests again.
+const SESSION_PRODUCERS: &str = "xmpp-session:";
+
 /// Appends of one item, each of which another publisher with the same id may have overtaken.
 const EPOCH_ATTEMPTS_MAX: usize = 4;
 
@@ -108,9 +111,14 @@ impl PubsubService {
             return Err(StanzaError::not_acceptable().because("payload-too-big"));
         }
         let may_create = authorize(&who.grants, Action::Create, &name).is_ok();
-        let append = self.append(who, published, item.attr("id"))?;
+        let id = item.attr("id").filter(|id| !id.is_empty());
+        let append = self.append(who, published, id)?;
         let append = if may_create { append.or_create() } else { append };
-        let appended = match self.append_once(who, &name, append).await {
+        let appended = match (id, &who.place) {
+            (None, Some(_)) => self.append_in_place(who, &name, append).await,
+            _ => self.append_once(who, &name, append).await,
+        };
+        let appended = match appended {
             Ok(appended) => appended,
             // The same as without the right to append, so that it does not tell which streams exist.
             Err(AppendError::Missing(_)) if !may_create => {
@@ -160,6 +168,27 @@ impl PubsubService {
         }
     }
 
+    /// Appends what the client may have sent before, and returns the new tail. `None`: it has.
+    async fn append_in_place(
+        &self,
+        who: &Requester,
+        name: &StreamName,
+        append: Append,
+    ) -> Result<Option<Offset>, AppendError> {
+        match self.hub.publish(name, append.clone()).await {
+            Ok(appended) => Ok(self.appended(who, name, &appended)),
+            Err(AppendError::Refused { refusal: AppendRefusal::Producer(refusal), .. }) => match refusal {
+                ProducerRefusal::StaleEpoch { .. } => Ok(None),
+                // The stream remembers no more clients. A repetition is appended rather than that a message is lost.
+                _ => {
+                    let appended = self.hub.publish(name, Append { producer: None, ..append }).await?;
+                    Ok(self.appended(who, name, &appended))
+                }
+            },
+            Err(error) => Err(error),
+        }
+    }
+
     /// Returns the new tail. `None`: it is a repetition.
     fn appended(&self, who: &Requester, name: &StreamName, appended: &Appended) -> Option<Offset> {
         if appended.created {
@@ -170,7 +199,6 @@ impl PubsubService {
 
     fn append(&self, who: &Requester, published: Published, id: Option<&str>) -> Result<Append, StanzaError> {
         let Published { bytes, content_type } = published;
-        let id = id.filter(|id| !id.is_empty());
         if id.is_some_and(|id| id.len() > PRODUCER_ID_BYTES_MAX) {
             return Err(StanzaError::not_acceptable().with_text("the id of an item has at most 256 bytes"));
         }
@@ -186,11 +214,14 @@ impl PubsubService {
             user_properties: Vec::new(),
         };
         let ContentEpoch(epoch) = ContentEpoch::first(&bytes);
-        let producer = id.map(|id| {
-            // No producer of HTTP has such an epoch, which would fence it.
-            let id = [PRODUCERS, id].concat().into();
-            Producer { id, epoch, sequence: 0 }.of(who.principal)
-        });
+        // No producer of HTTP has such an id, whose epochs would fence it.
+        let producer =
+            |id: [&str; 2], epoch| Producer { id: id.concat().into(), epoch, sequence: 0 }.of(who.principal);
+        let producer = match (id, &who.place) {
+            (Some(id), _) => Some(producer([PRODUCERS, id], epoch)),
+            (None, Some(place)) => Some(producer([SESSION_PRODUCERS, &place.session], place.number)),
+            (None, None) => None,
+        };
         let append = Append::of_any_type(bytes, content_type, self.limits.json_depth_max);
         Ok(Append { principal: who.principal, annotation: Some(Arc::new(annotation)), producer, ..append })
     }
@@ -392,6 +423,16 @@ fn append_error(error: &AppendError) -> StanzaError {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::auth::{Authenticator, Grants};
+    use crate::clock::Clock;
+    use crate::hub::Hub;
+    use crate::limits::Limits;
+    use crate::metrics::Metrics;
+    use crate::store::Memory;
+    use crate::stream::Principal;
+    use crate::xmpp::RequestPlace;
+    use crate::xmpp::stanza::Request;
+    use crate::xmpp::xml::parse_document;
 
     #[test]
     fn each_content_has_a_later_epoch_than_the_one_before_it() {
@@ -402,5 +443,32 @@ mod tests {
         assert_eq!(high.behind(again).map(ContentEpoch::checksum), Some(9));
         assert!(high.behind(again).unwrap().0 > again.0);
         assert_ne!(ContentEpoch::first(b"on"), ContentEpoch::first(b"off"));
+    }
+
+    /// Publications of the same content: again at the same place, at a later one, and by another session.
+    #[tokio::test(start_paused = true)]
+    async fn what_a_client_sends_again_at_the_same_place_is_appended_once() {
+        let (limits, clock) = (Arc::new(Limits::default()), Clock::start());
+        let metrics = Arc::new(Metrics::new());
+        let hub = Arc::new(Hub::new(Arc::new(Memory::default()), limits.clone(), metrics.clone(), clock));
+        let (auth, client) = (Arc::new(Authenticator::open()), Principal::GATEWAY);
+        let (name, metrics) = (Jid::parse("s.example").unwrap(), metrics.xmpp().clone());
+        let service = PubsubService::of_client((hub.clone(), limits), metrics, clock, auth, name, client);
+        let text = format!(
+            "<pubsub xmlns='{PUBSUB}'><publish node='a'><item><json xmlns='urn:xmpp:json:0'>1</json></item></publish></pubsub>"
+        );
+        for (session, number, tail) in [("x", 1, 1), ("x", 1, 1), ("x", 3, 2), ("x", 1, 2), ("y", 1, 3)] {
+            let payload = parse_document(text.as_bytes(), 1000).unwrap();
+            let who = Requester {
+                jid: Jid::parse("a@b").unwrap(),
+                grants: Arc::new(Grants::everything()),
+                principal: client,
+                place: Some(RequestPlace { session: session.into(), number }),
+            };
+            let answers = service.handle(&who, Request { id: "1".into(), is_set: true, payload }).await;
+            assert_eq!(answers[0].attr("type"), Some("result"), "{session} {number}");
+            let stream = hub.describe(&StreamName::parse("a").unwrap()).await.unwrap();
+            assert_eq!(stream.tail.position.0, tail, "{session} {number}");
+        }
     }
 }

@@ -76,6 +76,17 @@ struct Requester {
     grants: Arc<Grants>,
     /// Whom quotas apply to.
     principal: Principal,
+    /// The place of the request among those that the client may send again. `None`: it sends none again.
+    place: Option<RequestPlace>,
+}
+
+/// The place of a request of a client that sends it again if it does not know whether it was handled.
+#[derive(Debug, Clone)]
+struct RequestPlace {
+    /// Distinguishes the client from all others of its principal.
+    session: Arc<str>,
+    /// Grows with each request.
+    number: u64,
 }
 
 impl PubsubService {
@@ -111,7 +122,7 @@ impl PubsubService {
         let grants = self.auth.jid(jid.bare().as_str());
         // The rights of an address have a subject; without any, all such clients share the quota of the gateway.
         let principal = grants.principal().unwrap_or(Principal::GATEWAY);
-        Requester { jid, grants, principal }
+        Requester { jid, grants, principal, place: None }
     }
 
     /// The bytes of a stanza in the namespace of a link. An answer that is too large is replaced by an error; any other stanza is

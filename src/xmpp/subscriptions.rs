@@ -112,13 +112,13 @@ impl JidSubscriptions {
         }
     }
 
-    /// Stores the offsets of the client that have changed, together with another entry of its stream.
-    pub(super) async fn save_with(&self, entry: (Bytes, Option<Bytes>)) -> Result<(), Failure> {
+    /// Stores the offsets of the client that have changed, together with other entries of its stream.
+    pub(super) async fn save_with(&self, entries: Vec<(Bytes, Option<Bytes>)>) -> Result<(), Failure> {
         let unsaved = self.with(|table| table.take_unsaved(usize::MAX));
         let states = unsaved.iter().flat_map(|(_, states)| states);
         // The name is that of the stream in any case.
         let mut change = stored_change(&Jid::least(), states.clone().map(|(key, state)| (key, *state)));
-        change.entries.push(entry);
+        change.entries.extend(entries);
         let stored = self.store(change).await;
         if stored.is_err() {
             self.with(|table| states.for_each(|(key, _)| table.note_unsaved(key)));

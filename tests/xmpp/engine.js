@@ -27,18 +27,14 @@ export async function engineOf(context) {
   return (name) => ["--store", `redis+unix://${socket}`, "--gateway-name", name]
 }
 
-// Two gateways on one Redis, that know of each other's changes.
+// Two gateways on one Redis, that know of each other's changes. `again` starts one that was killed.
 export async function gatewaysOf(context, further = []) {
   const engine = await engineOf(context)
-  const gateways = []
-  for (const name of ["one", "other"]) {
-    const gateway = await gatewayOf(context, [...engine(name), ...further])
-    gateway.again = (address) => gatewayOf(context, [...engine(name), ...further], address)
-    gateways.push(gateway)
+  const startOf = async (name, address) => {
+    const gateway = await gatewayOf(context, [...engine(name), ...further], address)
+    gateway.again = () => startOf(name, gateway.address)
+    while ((await gateway.metric("engine_news_blind_partitions")) > 0) await sleep(20)
+    return gateway
   }
-  for (const gateway of gateways) {
-    const isBlind = async () => !/^pollgate_engine_news_blind_partitions 0$/m.test(await (await fetch(`${gateway.admin}/metrics`)).text())
-    while (await isBlind()) await sleep(20)
-  }
-  return gateways
+  return [await startOf("one"), await startOf("other")]
 }

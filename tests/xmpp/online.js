@@ -29,10 +29,16 @@ export async function gatewayOf(context, further = [], listen = "127.0.0.1:0") {
   const gateway = await start(listen, ["--xmpp-domain", DOMAIN, ...further], "127.0.0.1:0")
   context.after(() => gateway.stop())
   gateway.xmpp = `${gateway.url.replace("http", "ws")}/v1/xmpp`
+  gateway.bosh = `${gateway.url}/v1/bosh`
   gateway.stream = (name) => `${gateway.url}/v1/stream/${name}`
   gateway.create = async (name) => {
     const answer = await fetch(gateway.stream(name), { method: "PUT", headers: { "content-type": "application/json" } })
     assert.equal(answer.status, 201)
+  }
+  gateway.read = async (name) => (await fetch(gateway.stream(name))).json()
+  gateway.metric = async (name) => {
+    const text = await (await fetch(`${gateway.admin}/metrics`)).text()
+    return Number(text.match(new RegExp(`^pollgate_${name} (.*)$`, "m"))[1])
   }
   gateway.append = async (name, body, headers = {}) => {
     const answer = await fetch(gateway.stream(name), { method: "POST", body, headers: { "content-type": "application/json", ...headers } })

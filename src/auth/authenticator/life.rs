@@ -143,6 +143,24 @@ impl Authenticator {
         Some(*expires_at > now && standing.allows(facts))
     }
 
+    /// The rights of a client that has logged in at another gateway or before a restart, see [`Grants::to_bytes`]. `Ok(None)`: their key may
+    /// be one that was not fetched since.
+    pub fn restore(
+        &self,
+        stored: Option<&[u8]>,
+        now: SystemTime,
+    ) -> Result<Option<Arc<Grants>>, Unauthorized> {
+        let Some(stored) = stored else {
+            let grants = self.anonymous();
+            return if grants.is_empty() { Err(Unauthorized::Missing) } else { Ok(Some(grants)) };
+        };
+        let grants = Grants::from_bytes(stored).ok_or(Unauthorized::Invalid)?;
+        if grants.record().is_some_and(|record| self.recall(&record, now).is_none()) {
+            return Ok(None);
+        }
+        self.check(&grants, now).map(|()| Some(Arc::new(grants)))
+    }
+
     /// Whether a revocation names these credentials, see [`CredentialRecord::to_bytes`]. They may have expired, and their key may be
     /// out of use because it was replaced, which is no revocation.
     pub fn has_revoked(&self, credentials: &[u8]) -> bool {

@@ -4,29 +4,26 @@
 //! The stanzas of the client are handled one after the other by a task that lives as long as there are some (`work`), so that a
 //! connection that is lost interrupts nothing. The same task reads messages for the client, but only while a request waits for them.
 
-use std::collections::VecDeque;
 use std::sync::{Arc, OnceLock};
-use std::task::Context;
 use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
-use minidom::Element;
 use parking_lot::Mutex;
+use tokio::sync::oneshot;
 use tokio::time::Instant;
 
 use super::body::{Condition, RequestBody, RequestKind, ResponseBody, Sid, Wishes};
+use super::record::{BoshRecord, place_of, session_name};
 use super::state::{
-    EarlyRequest, OUT_BYTES_MAX, ParkedConnection, PendingLogin, ReleasedRequest, SessionState, Unhandled,
-    wake,
+    EarlyRequest, ParkedConnection, PendingLogin, ReleasedRequest, SessionState, SessionTerms,
+    StoredProgress, Unhandled, wake,
 };
 use super::window::{RidPlace, RidWindow};
 use crate::auth::Unauthorized;
-use crate::budget::{Account, Charge};
-use crate::hub::Waiter;
-use crate::metrics::stall_timed;
+use crate::budget::Charge;
 use crate::stream::Principal;
 use crate::xmpp::client::{
-    ClientFront, ClientSession, LOGIN_BYTES_MAX, LOGIN_TIMEOUT, Negotiation, NegotiationStep, StreamError,
+    ClientFront, ClientSession, LOGIN_BYTES_MAX, LOGIN_TIMEOUT, Negotiation, StreamError,
 };
 use crate::xmpp::xml::to_bytes;
 
@@ -38,13 +35,13 @@ pub(super) const PAUSE_MAX: Duration = Duration::from_secs(120);
 
 /// A session.
 pub(super) struct BoshSession {
-    clients: Arc<ClientFront>,
+    pub(super) clients: Arc<ClientFront>,
     pub(super) sid: Sid,
     /// The principal of the network address of the client that has opened it.
     pub(super) address: Principal,
     /// The client, once it has logged in.
-    client: OnceLock<Box<ClientSession>>,
-    state: Mutex<SessionState>,
+    pub(super) client: OnceLock<Box<ClientSession>>,
+    pub(super) state: Mutex<SessionState>,
 }
 
 /// What becomes of a request.
@@ -57,12 +54,8 @@ pub(super) enum TakenRequest {
         /// Distinguishes connections that wait for the response to one request.
         connection: u32,
     },
-}
-
-/// What the task of a session does next.
-enum SessionStep {
-    Handle(Unhandled),
-    Deliver,
+    /// The session goes on elsewhere.
+    Moved(Box<RequestBody>),
 }
 
 impl BoshSession {
@@ -79,7 +72,6 @@ impl BoshSession {
         let holds = wishes.hold != Some(0) && !wait.is_zero();
         let inactivity = limits.bosh_inactivity.get();
         let requests_max = 1 + u64::from(holds);
-        let now = Instant::now();
         let negotiation = Negotiation::new(clients.clone(), address, false);
         let opened = ResponseBody::new()
             .of_xmpp()
@@ -97,36 +89,46 @@ impl BoshSession {
         let mut window = RidWindow::new(rid, requests_max);
         let response = opened.with_payload(&to_bytes(&negotiation.features()));
         window.answer(&response);
-        let mut state = SessionState {
-            window,
-            login: Some(Box::new(PendingLogin { negotiation, until: now + LOGIN_TIMEOUT })),
-            inbox: VecDeque::new(),
-            inbox_bytes: 0,
-            out: Vec::new(),
-            parked: None,
-            early: None,
-            released: None,
-            waiter: Waiter::default(),
-            is_working: false,
-            idle_until: now + inactivity,
-            last_arrival: now,
-            has_asked_in_vain: false,
-            wait,
-            holds,
-            acks: wishes.acks,
-            next_connection: 0,
-            end: None,
-            charge,
-        };
+        let login = Box::new(PendingLogin { negotiation, until: Instant::now() + LOGIN_TIMEOUT });
+        let terms = SessionTerms { wait, holds, acks: wishes.acks };
+        let mut state = SessionState::new(window, terms, Some(login), charge, inactivity);
         state.update_charge();
         clients.metrics.bosh_sessions.inc();
         let state = Mutex::new(state);
         (Self { clients, sid, address, client: OnceLock::new(), state }, response)
     }
 
+    /// The session of a client that has logged in before, as it was stored.
+    pub(super) fn restore(
+        clients: Arc<ClientFront>,
+        sid: Sid,
+        client: ClientSession,
+        record: BoshRecord,
+        charge: Charge,
+    ) -> Self {
+        let BoshRecord { login, requests, subscriptions } = record;
+        let inactivity = clients.limits.bosh_inactivity.get();
+        let mut state = SessionState::new(requests.window, login.terms, None, charge, inactivity);
+        let answered = Some(state.window.answered());
+        state.stored =
+            Some(Box::new(StoredProgress { first: login.first, answered, ..StoredProgress::default() }));
+        state.out = requests.out;
+        state.inbox_bytes = requests.inbox_bytes;
+        state.inbox = requests.inbox.into();
+        state.update_charge();
+        client.store_in(session_name(sid));
+        client.adopt(subscriptions);
+        clients.metrics.bosh_sessions.inc();
+        let (address, state) = (Principal(login.address), Mutex::new(state));
+        Self { clients, sid, address, client: OnceLock::from(Box::new(client)), state }
+    }
+
     /// Takes a request of the client.
     pub(super) fn take(self: &Arc<Self>, body: RequestBody) -> TakenRequest {
         let mut state = self.state.lock();
+        if state.has_moved() {
+            return TakenRequest::Moved(Box::new(body));
+        }
         if let Some(end) = &state.end {
             return TakenRequest::Answered(Bytes::clone(end));
         }
@@ -138,7 +140,9 @@ impl BoshSession {
         match state.window.place(body.rid) {
             RidPlace::Answered(response) => {
                 self.clients.metrics.bosh_repeated.inc();
-                return TakenRequest::Answered(response);
+                if state.may_send(body.rid) {
+                    return TakenRequest::Answered(response);
+                }
             }
             RidPlace::Repeated => {
                 self.clients.metrics.bosh_repeated.inc();
@@ -185,7 +189,7 @@ impl BoshSession {
     ) -> Result<(), Condition> {
         let now = Instant::now();
         // The client has no reason to ask again so soon (XEP-0124, sections 11 and 12).
-        let has_asked = state.parked.is_some() || !state.holds && state.has_asked_in_vain;
+        let has_asked = state.parked.is_some() || !state.terms.holds && state.has_asked_in_vain;
         if body.is_empty() && has_asked && now < state.last_arrival + POLLING && state.login.is_none() {
             return Err(Condition::PolicyViolation);
         }
@@ -207,7 +211,10 @@ impl BoshSession {
         if !body.payload.is_empty() {
             state.inbox_bytes += body.bytes;
         }
-        state.inbox.extend(body.payload.into_iter().map(Unhandled::Element));
+        let first = state.stored.as_ref().map(|stored| stored.first);
+        let place = |index| first.and_then(|first| place_of(body.rid - first, index));
+        let elements = body.payload.into_iter().zip(0..);
+        state.inbox.extend(elements.map(|(element, index)| Unhandled::Element(element, place(index))));
         match body.kind {
             RequestKind::Plain => {}
             RequestKind::Restart => state.inbox.push_back(Unhandled::Restart),
@@ -221,7 +228,7 @@ impl BoshSession {
     }
 
     /// Answers the request that waits with what there is, as the request `newest` has come.
-    fn release(&self, state: &mut SessionState, newest: u64) {
+    pub(super) fn release(&self, state: &mut SessionState, newest: u64) {
         if !state.window.owes_response() {
             return;
         }
@@ -247,7 +254,7 @@ impl BoshSession {
     }
 
     /// Ends the session. Each request that waits gets this response, with the stanzas that are still to be sent.
-    fn end(&self, state: &mut SessionState, response: ResponseBody) -> Bytes {
+    pub(super) fn end(&self, state: &mut SessionState, response: ResponseBody) -> Bytes {
         let end = response.with_payload(&std::mem::take(&mut state.out));
         if self.client.get().is_none() {
             self.clients.metrics.logins_failed.inc();
@@ -262,7 +269,7 @@ impl BoshSession {
     }
 
     /// Ends the session with a stream error (XEP-0206, section 8).
-    fn end_with(&self, state: &mut SessionState, error: StreamError) {
+    pub(super) fn end_with(&self, state: &mut SessionState, error: StreamError) {
         state.out.extend(to_bytes(&error.to_element()));
         self.end(state, ResponseBody::terminate(Some(Condition::RemoteStreamError)));
     }
@@ -286,7 +293,7 @@ impl BoshSession {
     /// Ends the session if its time is over, or that of the client's rights.
     pub(super) fn check(&self, now: Instant, wall: SystemTime) {
         let mut state = self.state.lock();
-        if state.end.is_some() {
+        if state.end.is_some() || state.has_moved() {
             return;
         }
         if state.login.as_ref().is_some_and(|login| login.until <= now) {
@@ -306,185 +313,30 @@ impl BoshSession {
         }
     }
 
+    /// Whether the session goes on elsewhere.
+    pub(super) fn has_moved(&self) -> bool {
+        self.state.lock().has_moved()
+    }
+
+    /// Whether the client can go on elsewhere.
+    pub(super) fn is_stored(&self) -> bool {
+        self.state.lock().stored.is_some()
+    }
+
+    /// Counts the session no more, unless it has ended.
+    pub(super) fn count_moved(&self) {
+        if self.state.lock().end.is_none() {
+            self.clients.metrics.bosh_sessions.dec();
+        }
+    }
+
+    /// Gives a request away that came too early, see [`SessionState::give_early`].
+    pub(super) fn give_early(&self) -> Option<(RequestBody, oneshot::Sender<Bytes>)> {
+        self.state.lock().give_early()
+    }
+
     /// Whether the session has ended. It is kept for a moment, for a client that repeats its last request.
     pub(super) fn has_ended(&self) -> bool {
         self.state.lock().end.is_some()
-    }
-
-    /// Starts the task of the session, if there is something to do.
-    fn start_work(self: &Arc<Self>, state: &mut SessionState) {
-        if !state.is_working && (!state.inbox.is_empty() || state.parked.is_some() && self.has_messages()) {
-            state.is_working = true;
-            let session = self.clone();
-            tokio::spawn(stall_timed(|| "a BOSH session", Box::pin(async move { session.work().await })));
-        }
-    }
-
-    fn has_messages(&self) -> bool {
-        self.client.get().is_some_and(|client| client.has_messages())
-    }
-
-    /// Handles what the client has sent, and reads messages for it.
-    async fn work(self: &Arc<Self>) {
-        while let Some(step) = self.next_step() {
-            match (step, self.client.get()) {
-                (SessionStep::Handle(Unhandled::Element(stanza)), Some(client)) => {
-                    let answers = client.handle(stanza).await;
-                    self.send(answers);
-                }
-                // The messages count as sent once they are read: nothing may wait in between.
-                (SessionStep::Deliver, Some(client)) => {
-                    let messages = client.next_messages().await;
-                    self.send(messages);
-                }
-                (SessionStep::Handle(Unhandled::Element(element)), None) => self.log_in(element),
-                (SessionStep::Handle(Unhandled::Restart), _) => self.restart(),
-                (SessionStep::Handle(Unhandled::Terminate), _) => {
-                    let mut state = self.state.lock();
-                    if state.end.is_none() {
-                        self.end(&mut state, ResponseBody::terminate(None));
-                    }
-                }
-                (SessionStep::Deliver, None) => {}
-            }
-        }
-    }
-
-    /// Returns what the task has to do, or notes that it ends.
-    fn next_step(&self) -> Option<SessionStep> {
-        let mut state = self.state.lock();
-        if state.out.len() < OUT_BYTES_MAX {
-            if let Some(received) = state.inbox.pop_front() {
-                return Some(SessionStep::Handle(received));
-            }
-            // Its capacity is for elements, which are large.
-            (state.inbox, state.inbox_bytes) = Default::default();
-            if state.parked.is_some() && self.has_messages() {
-                return Some(SessionStep::Deliver);
-            }
-        }
-        state.is_working = false;
-        if let Some(parked) = &mut state.parked {
-            parked.wake();
-        }
-        None
-    }
-
-    fn send(&self, stanzas: Vec<Vec<u8>>) {
-        let mut state = self.state.lock();
-        if state.end.is_none() {
-            stanzas.iter().for_each(|stanza| state.out.extend_from_slice(stanza));
-            state.update_charge();
-        }
-    }
-
-    fn log_in(&self, element: Element) {
-        let mut state = self.state.lock();
-        let Some(login) = &mut state.login else { return };
-        match login.negotiation.handle(element) {
-            NegotiationStep::Answer(answer) => state.out.extend(to_bytes(&answer)),
-            NegotiationStep::Bound(answer, client) => {
-                state.out.extend(to_bytes(&answer));
-                state.login = None;
-                let grants = client.grants();
-                let principal = grants.principal().unwrap_or(self.address);
-                let owner = self.clients.hub.budget().owner_in(grants.tenant().clone(), principal);
-                state.charge = Charge::new(&owner, Account::Sessions, 0);
-                state.update_charge();
-                // The only place that sets it, once.
-                let _is_first = self.client.set(client);
-            }
-            // It was not offered.
-            NegotiationStep::Resume(_) => self.end_with(&mut state, StreamError("unsupported-stanza-type")),
-            NegotiationStep::End(answer, error) => {
-                state.out.extend(answer.iter().flat_map(to_bytes));
-                self.end_with(&mut state, error);
-            }
-        }
-    }
-
-    fn restart(&self) {
-        let mut state = self.state.lock();
-        if let Some(login) = &state.login {
-            let features = to_bytes(&login.negotiation.features());
-            state.out.extend(features);
-        }
-    }
-
-    /// Returns the response to a request, or until when it waits. `has_left`: the client will send no more over this connection.
-    pub(super) fn poll_response(
-        self: &Arc<Self>,
-        (rid, connection): (u64, u32),
-        has_left: bool,
-        cx: &mut Context<'_>,
-    ) -> Result<Bytes, Instant> {
-        let mut state = self.state.lock();
-        if let Some(response) = state.take_released(connection) {
-            return Ok(response);
-        }
-        if let Some(end) = &state.end {
-            return Ok(Bytes::clone(end));
-        }
-        let now = Instant::now();
-        if let Some(early) = state.early.as_mut().filter(|early| early.parked.connection == connection) {
-            early.parked.waker = Some(cx.waker().clone());
-            let deadline = early.parked.deadline;
-            if has_left {
-                // As if it had not come: it may not be answered before its turn.
-                state.early = None;
-                state.update_charge();
-                return Ok(ResponseBody::empty());
-            }
-            if deadline > now {
-                return Err(deadline);
-            }
-            // Those before it are lost.
-            return Ok(self.end(&mut state, ResponseBody::terminate(Some(Condition::ItemNotFound))));
-        }
-        let Some(parked) = state.parked.as_ref().filter(|parked| parked.connection == connection) else {
-            return Ok(match state.window.place(rid) {
-                RidPlace::Answered(response) => response,
-                // Another connection waits for the response.
-                _ => ResponseBody::empty(),
-            });
-        };
-        let deadline = parked.deadline;
-        let is_pause = parked.pause.is_some();
-        let is_over = has_left || parked.is_released || deadline <= now;
-        if let Some(client) = self.client.get().filter(|_| !is_over) {
-            while client.poll_changed(&mut state.waiter, cx).is_ready() && !state.is_working {
-                self.start_work(&mut state);
-            }
-        }
-        let is_quiet = !state.is_working && state.inbox.is_empty();
-        let has_news = !state.out.is_empty() && (is_quiet || state.out.len() >= OUT_BYTES_MAX);
-        if has_news || is_over || is_quiet && !state.holds {
-            let payload = if is_pause { Vec::new() } else { std::mem::take(&mut state.out) };
-            let response = state.response(&payload, rid);
-            state.window.answer(&response);
-            state.leave(now, self.clients.limits.bosh_inactivity.get());
-            state.update_charge();
-            self.start_work(&mut state);
-            return Ok(response);
-        }
-        if let Some(parked) = &mut state.parked {
-            parked.waker = Some(cx.waker().clone());
-        }
-        // One that has passed is handled when the task has ended, which wakes this connection.
-        let retry_at = self.client.get().and_then(|client| client.retry_at()).filter(|at| *at > now);
-        Err(retry_at.map_or(deadline, |retry_at| retry_at.min(deadline)))
-    }
-
-    /// The connection of a request is lost.
-    pub(super) fn abandon(&self, connection: u32) {
-        let mut state = self.state.lock();
-        if state.parked.as_ref().is_some_and(|parked| parked.connection == connection) {
-            state.leave(Instant::now(), self.clients.limits.bosh_inactivity.get());
-        }
-        if state.early.as_ref().is_some_and(|early| early.parked.connection == connection) {
-            state.early = None;
-            state.update_charge();
-        }
-        state.take_released(connection);
     }
 }

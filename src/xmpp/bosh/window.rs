@@ -6,6 +6,7 @@
 use std::collections::VecDeque;
 
 use bytes::Bytes;
+use serde::{Deserialize, Serialize};
 
 use super::body::ResponseBody;
 
@@ -13,7 +14,7 @@ use super::body::ResponseBody;
 const KEPT_BYTES_MAX: usize = 128 * 1024;
 
 /// The requests of a session.
-#[derive(Debug)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub(super) struct RidWindow {
     /// The last request that was taken.
     taken: u64,
@@ -69,6 +70,11 @@ impl RidWindow {
     /// The last request that was taken.
     pub(super) fn taken(&self) -> u64 {
         self.taken
+    }
+
+    /// The last request that was answered.
+    pub(super) fn answered(&self) -> u64 {
+        self.answered
     }
 
     /// Whether the last request that was taken has no response yet.

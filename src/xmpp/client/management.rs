@@ -116,7 +116,7 @@ impl ManagedSession {
         let counts = acks.counts;
         if self.session.front.hub.keeps_sessions() {
             let entry = self.record(acks, resumable, suspended).to_entry().ok_or(Failure::Broken)?;
-            self.session.service.subscriptions.save_with(entry).await?;
+            self.session.service.subscriptions.save_with(vec![entry]).await?;
         }
         if let Some(resumable) = &mut self.resumable {
             (resumable.saved, resumable.saved_at) = (counts.handled, Instant::now());

@@ -4,21 +4,22 @@
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
+use bytes::Bytes;
 use minidom::Element;
 use tokio::time::Instant;
 
 use super::login::SESSION;
 use super::{AdmittedClient, ClientFront};
-use crate::auth::Grants;
+use crate::auth::{Grants, Unauthorized};
 use crate::budget::OpenCharge;
 use crate::hub::Waiter;
-use crate::stream::{Offset, Principal};
+use crate::stream::{Failure, Offset, Principal};
 use crate::xmpp::jid::Jid;
 use crate::xmpp::service::{DISCO_INFO, PING};
 use crate::xmpp::stanza::{Request, Stanza, StanzaError, answer, returned, wants_answer};
-use crate::xmpp::subscriptions::DueSubscription;
+use crate::xmpp::subscriptions::{DueSubscription, SubscriptionKey};
 use crate::xmpp::xml::{CLIENT, WithAttribute, element};
-use crate::xmpp::{PubsubService, Requester};
+use crate::xmpp::{PubsubService, RequestPlace, Requester};
 
 const ROSTER: &str = "jabber:iq:roster";
 
@@ -54,12 +55,44 @@ impl ClientSession {
         )
         .auditing(front.audit_log.clone());
         front.metrics.clients.inc();
-        Self { front, service, who: Requester { jid, grants, principal }, open }
+        Self { front, service, who: Requester { jid, grants, principal, place: None }, open }
+    }
+
+    /// The session of a client that has logged in before, at another gateway or before a restart. `grants`: see [`Grants::to_bytes`]. `Ok(None)`:
+    /// whether its credentials still count is not known yet, or its tenant has no room for it.
+    pub(in crate::xmpp) fn restore(
+        front: &Arc<ClientFront>,
+        jid: Jid,
+        grants: Option<&[u8]>,
+        address: Principal,
+    ) -> Result<Option<Self>, Unauthorized> {
+        let Some(grants) = front.auth.restore(grants, front.clock.wall())? else { return Ok(None) };
+        let Ok(open) = front.hub.open(grants.tenant(), false) else { return Ok(None) };
+        Ok(Some(Self::new(front.clone(), jid, AdmittedClient { grants, open }, address)))
     }
 
     /// Returns the admission of the client, for another session. This one has to end.
     pub(super) fn leave_admission(&mut self) -> AdmittedClient {
         AdmittedClient { grants: self.who.grants.clone(), open: self.open.take() }
+    }
+
+    /// From now on, the subscriptions of the client are stored in the session `name`.
+    pub(in crate::xmpp) fn store_in(&self, name: Arc<str>) {
+        self.service.subscriptions.store_in(name);
+    }
+
+    /// Stores the offsets of the client that have changed, together with other entries of its session.
+    pub(in crate::xmpp) async fn save(&self, entries: Vec<(Bytes, Option<Bytes>)>) -> Result<(), Failure> {
+        self.service.subscriptions.save_with(entries).await
+    }
+
+    /// Adds the subscriptions that were stored, which go on at their offsets.
+    pub(in crate::xmpp) fn adopt(&self, subscriptions: Vec<(SubscriptionKey, Offset, bool)>) {
+        self.service.subscriptions.adopt(subscriptions.into_iter(), &self.who.grants);
+    }
+
+    pub(in crate::xmpp) fn jid(&self) -> &Jid {
+        &self.who.jid
     }
 
     pub(in crate::xmpp) fn grants(&self) -> &Arc<Grants> {
@@ -68,10 +101,19 @@ impl ClientSession {
 
     /// Handles a stanza of the client. Returns the bytes of the stanzas that answer it.
     pub(in crate::xmpp) async fn handle(&self, stanza: Element) -> Vec<Vec<u8>> {
+        self.handle_at(stanza, None).await
+    }
+
+    /// Handles a stanza that the client sends again if it does not know whether it was handled.
+    pub(in crate::xmpp) async fn handle_at(
+        &self,
+        stanza: Element,
+        place: Option<RequestPlace>,
+    ) -> Vec<Vec<u8>> {
         let stanzas = match stanza.attr("to").map(Jid::parse) {
             // What has no address is for the account (RFC 6120, section 10.3.3), as are requests to the bare address.
             None => self.handle_for_account(stanza),
-            Some(Ok(to)) if to == self.service.name => self.handle_for_service(stanza).await,
+            Some(Ok(to)) if to == self.service.name => self.handle_for_service(stanza, place).await,
             Some(Ok(to)) if to == self.who.jid.bare() => self.handle_for_account(stanza),
             Some(_) => self.refuse(&stanza, &StanzaError::service_unavailable()),
         };
@@ -79,9 +121,13 @@ impl ClientSession {
         encoded.filter(|bytes| !bytes.is_empty()).collect()
     }
 
-    async fn handle_for_service(&self, stanza: Element) -> Vec<Element> {
+    async fn handle_for_service(&self, stanza: Element, place: Option<RequestPlace>) -> Vec<Element> {
         let head = head_of(&stanza);
         match Stanza::read(stanza) {
+            Ok(Stanza::Request(request)) if place.is_some() => {
+                let who = Requester { place, ..self.who.clone() };
+                self.service.handle(&who, request).await
+            }
             Ok(Stanza::Request(request)) => self.service.handle(&self.who, request).await,
             Ok(Stanza::Presence { available }) => self.presence(available),
             Ok(Stanza::Answer | Stanza::Returned(_)) => Vec::new(),
