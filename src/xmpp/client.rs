@@ -18,7 +18,7 @@ mod resumption;
 mod sasl;
 mod session;
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;
 mod websocket;
 
 use std::sync::Arc;

@@ -7,24 +7,19 @@ use std::future::poll_fn;
 use tokio::task::JoinHandle;
 
 use super::*;
-use crate::auth::AuthSettings;
-use crate::auth::Authenticator;
-use crate::auth::issue::{Patterns, generate_key, sign};
-use crate::clock::{Clock, ReusableSleep, in_time};
-use crate::hub::Hub;
+use crate::clock::{ReusableSleep, in_time};
 use crate::limits::Limits;
-use crate::metrics::Metrics;
-use crate::store::Memory;
 use crate::stream::{Append, AppendType, ContentType, CreateIfMissing, StreamName};
+use crate::xmpp::client::tests::World as ClientWorld;
 
 const MINUTE: Duration = Duration::from_secs(60);
 const SECOND: Duration = Duration::from_secs(1);
 const CLIENT: Principal = Principal(1);
 const EMPTY: &str = "<body xmlns='http://jabber.org/protocol/httpbind'/>";
 
-/// A front that checks tokens.
+/// A front whose clients log in with tokens.
 struct World {
-    folder: tempfile::TempDir,
+    clients: ClientWorld,
     front: Arc<BoshFront>,
 }
 
@@ -34,18 +29,10 @@ impl World {
     }
 
     fn with(limits: Limits) -> Self {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("auth.toml");
-        std::fs::write(&path, "key_file = 'key'\n").unwrap();
-        generate_key(&folder.path().join("key")).unwrap();
-        let auth = Arc::new(Authenticator::new(&AuthSettings::read(&path).unwrap()).unwrap());
-        let limits = Arc::new(limits);
-        let (metrics, clock) = (Arc::new(Metrics::new()), Clock::start());
-        let hub = Arc::new(Hub::new(Arc::new(Memory::default()), limits.clone(), metrics.clone(), clock));
-        let clients = ClientFront::new(hub, limits, &metrics, clock, auth, "b.example").unwrap();
-        let front = Arc::new(BoshFront::new(Arc::new(clients)));
+        let clients = ClientWorld::with(limits);
+        let front = Arc::new(BoshFront::new(clients.front.clone()));
         tokio::spawn(front.clone().run());
-        Self { folder, front }
+        Self { clients, front }
     }
 
     /// Sends a body from a connection of its own.
@@ -71,15 +58,8 @@ impl World {
     /// A client that has logged in.
     async fn log_in(&self, attributes: &str) -> Client<'_> {
         use base64::Engine;
-        let key = self.folder.path().join("key");
-        let everything = Patterns {
-            read: vec!["#".into()],
-            append: vec!["#".into()],
-            create: vec!["#".into()],
-            ..Patterns::default()
-        };
-        let token = sign(&key, "anna", None, &everything, 60 * MINUTE).unwrap();
-        let message = base64::engine::general_purpose::STANDARD.encode(format!("\0anna\0{token}"));
+        let message =
+            base64::engine::general_purpose::STANDARD.encode(format!("\0anna\0{}", self.clients.token()));
         let mut client = self.open(attributes).await;
         let auth =
             format!("<auth xmlns='urn:ietf:params:xml:ns:xmpp-sasl' mechanism='PLAIN'>{message}</auth>");

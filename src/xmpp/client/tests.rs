@@ -21,9 +21,9 @@ const SECOND: Duration = Duration::from_secs(1);
 const OPEN: &str = "<open xmlns='urn:ietf:params:xml:ns:xmpp-framing' to='b.example' version='1.0'/>";
 
 /// A front that checks tokens.
-struct World {
+pub(in crate::xmpp) struct World {
     folder: tempfile::TempDir,
-    front: Arc<ClientFront>,
+    pub(in crate::xmpp) front: Arc<ClientFront>,
 }
 
 impl World {
@@ -31,7 +31,7 @@ impl World {
         Self::with(Limits::default())
     }
 
-    fn with(limits: Limits) -> Self {
+    pub(in crate::xmpp) fn with(limits: Limits) -> Self {
         Self::with_store(limits, Arc::new(Memory::default()))
     }
 
@@ -48,7 +48,7 @@ impl World {
         Self { folder, front: Arc::new(front) }
     }
 
-    fn token(&self) -> String {
+    pub(in crate::xmpp) fn token(&self) -> String {
         self.token_of("anna")
     }
 
