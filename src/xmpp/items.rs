@@ -463,7 +463,7 @@ mod tests {
                 jid: Jid::parse("a@b").unwrap(),
                 grants: Arc::new(Grants::everything()),
                 principal: client,
-                place: Some(RequestPlace { session: session.into(), number }),
+                place: Some(Box::new(RequestPlace { session: session.into(), number })),
             };
             let answers = service.handle(&who, Request { id: "1".into(), is_set: true, payload }).await;
             assert_eq!(answers[0].attr("type"), Some("result"), "{session} {number}");

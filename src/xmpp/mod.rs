@@ -77,7 +77,7 @@ struct Requester {
     /// Whom quotas apply to.
     principal: Principal,
     /// The place of the request among those that the client may send again. `None`: it sends none again.
-    place: Option<RequestPlace>,
+    place: Option<Box<RequestPlace>>,
 }
 
 /// The place of a request of a client that sends it again if it does not know whether it was handled.

@@ -57,12 +57,12 @@ impl JidSubscriptions {
     /// Loads the subscriptions that the store has kept. Those that the rules no longer allow end when they are next due.
     pub(super) async fn load(
         hub: &Arc<Hub>,
-        limits: &Limits,
+        limits: &Arc<Limits>,
         auth: &Authenticator,
         metrics: XmppMetrics,
     ) -> Result<Self, Failure> {
         let subscriber = hub.subscriber("xmpp");
-        let mut table = JidTable::new(hub.budget().clone(), limits, Principal::GATEWAY);
+        let mut table = JidTable::new(hub.budget().clone(), limits.clone(), Principal::GATEWAY);
         for (key, offset, suspended) in restored(hub).await? {
             let grants = auth.jid(key.jid.bare().as_str());
             if table.restore(&key, &grants, offset, suspended) {
@@ -82,11 +82,11 @@ impl JidSubscriptions {
     /// Those of one client, which end with it. They are charged to `client` if its grants have no subject.
     pub(super) fn of_client(
         hub: &Arc<Hub>,
-        limits: &Limits,
+        limits: &Arc<Limits>,
         metrics: XmppMetrics,
         client: Principal,
     ) -> Self {
-        let table = Mutex::new(JidTable::new(hub.budget().clone(), limits, client));
+        let table = Mutex::new(JidTable::new(hub.budget().clone(), limits.clone(), client));
         let place = StoredPlace::OfStream(OnceLock::new());
         Self { hub: hub.clone(), table, subscriber: OnceLock::new(), metrics, place }
     }

@@ -180,7 +180,7 @@ mod tests {
         let sid = Sid(7);
         assert_eq!(sid_of(&session_name(sid)), Some(sid));
         assert_eq!(sid_of("\0xmpp-bosh/7"), None);
-        let terms = SessionTerms { wait: std::time::Duration::from_secs(9), holds: true, acks: false };
+        let terms = SessionTerms { wait_millis: 9000, holds: true, acks: false };
         let login = LoginRecord { jid: "a@b/c".into(), address: 1, grants: None, first: 4, terms };
         let entries = |requests: RequestsRecord| {
             [login.to_entry(), requests.to_entry()]

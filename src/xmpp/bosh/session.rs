@@ -90,7 +90,8 @@ impl BoshSession {
         let response = opened.with_payload(&to_bytes(&negotiation.features()));
         window.answer(&response);
         let login = Box::new(PendingLogin { negotiation, until: Instant::now() + LOGIN_TIMEOUT });
-        let terms = SessionTerms { wait, holds, acks: wishes.acks };
+        let wait_millis = u32::try_from(wait.as_millis()).unwrap_or(u32::MAX);
+        let terms = SessionTerms { wait_millis, holds, acks: wishes.acks };
         let mut state = SessionState::new(window, terms, Some(login), charge, inactivity);
         state.update_charge();
         clients.metrics.bosh_sessions.inc();

@@ -64,8 +64,8 @@ pub(super) struct SessionState {
 /// What a client and the gateway have agreed on.
 #[derive(Debug, Clone, Copy, Serialize, Deserialize)]
 pub(super) struct SessionTerms {
-    /// How long a request waits.
-    pub(super) wait: Duration,
+    /// How long a request waits, in milliseconds.
+    pub(super) wait_millis: u32,
     /// Requests may wait.
     pub(super) holds: bool,
     /// The client wants to be told which requests have arrived.
@@ -206,7 +206,7 @@ impl SessionState {
 
     pub(super) fn new_parked(&mut self) -> ParkedConnection {
         self.next_connection = self.next_connection.wrapping_add(1);
-        let deadline = Instant::now() + self.terms.wait;
+        let deadline = Instant::now() + Duration::from_millis(self.terms.wait_millis.into());
         ParkedConnection {
             connection: self.next_connection,
             waker: None,

@@ -10,6 +10,7 @@ use super::*;
 use crate::clock::{ReusableSleep, in_time};
 use crate::limits::Limits;
 use crate::stream::{Append, AppendType, ContentType, CreateIfMissing, StreamName};
+use crate::xmpp::client::ClientSession;
 use crate::xmpp::client::tests::World as ClientWorld;
 
 const MINUTE: Duration = Duration::from_secs(60);
@@ -380,4 +381,12 @@ async fn sessions_have_a_limit_in_all_and_for_each_address() {
     assert!(has_ended_with("policy-violation")(&open(3).await));
     sleep(20 * SECOND).await;
     assert!(open(1).await.contains(" sid='"));
+}
+
+/// Each is allocated for every session, in classes of the allocator of 64 bytes. `benches/held_bosh.py` measures the whole.
+#[test]
+fn a_session_fits_into_small_allocations() {
+    let counts = 2 * size_of::<usize>();
+    assert!(size_of::<BoshSession>() + counts <= 384, "{}", size_of::<BoshSession>());
+    assert!(size_of::<ClientSession>() <= 448, "{}", size_of::<ClientSession>());
 }

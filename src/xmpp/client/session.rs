@@ -125,7 +125,7 @@ impl ClientSession {
         let head = head_of(&stanza);
         match Stanza::read(stanza) {
             Ok(Stanza::Request(request)) if place.is_some() => {
-                let who = Requester { place, ..self.who.clone() };
+                let who = Requester { place: place.map(Box::new), ..self.who.clone() };
                 self.service.handle(&who, request).await
             }
             Ok(Stanza::Request(request)) => self.service.handle(&self.who, request).await,

@@ -68,8 +68,7 @@ pub(in crate::xmpp) struct JidTable {
     failed: BTreeSet<SubscriptionKey>,
     retry_at: Option<Instant>,
     budget: Arc<Budget>,
-    subscriptions_max: usize,
-    per_jid_max: usize,
+    limits: Arc<Limits>,
     /// Whom addresses are charged to whose grants have no subject.
     principal: Principal,
 }
@@ -97,7 +96,7 @@ struct Holder {
 }
 
 impl JidTable {
-    pub(super) fn new(budget: Arc<Budget>, limits: &Limits, principal: Principal) -> Self {
+    pub(super) fn new(budget: Arc<Budget>, limits: Arc<Limits>, principal: Principal) -> Self {
         Self {
             subscriptions: BTreeMap::new(),
             holders: HashMap::new(),
@@ -108,8 +107,7 @@ impl JidTable {
             failed: BTreeSet::new(),
             retry_at: None,
             budget,
-            subscriptions_max: limits.xmpp_subscriptions_max,
-            per_jid_max: limits.xmpp_subscriptions_per_jid_max,
+            limits,
             principal,
         }
     }
@@ -139,7 +137,9 @@ impl JidTable {
         offset: Offset,
     ) -> Result<(), NoSubscriptionRoom> {
         let of_jid = self.holders.get(&key.jid.bare()).map_or(0, |holder| holder.subscriptions.len());
-        if of_jid >= self.per_jid_max || self.len() >= self.subscriptions_max {
+        if of_jid >= self.limits.xmpp_subscriptions_per_jid_max
+            || self.len() >= self.limits.xmpp_subscriptions_max
+        {
             return Err(NoSubscriptionRoom::Limit);
         }
         let owner =

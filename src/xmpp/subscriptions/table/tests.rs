@@ -15,7 +15,7 @@ fn key(stream: &str, jid: &str) -> SubscriptionKey {
 
 fn table(keys: &[&SubscriptionKey]) -> JidTable {
     let limits = Limits { xmpp_subscriptions_per_jid_max: 2, xmpp_subscriptions_max: 3, ..Limits::default() };
-    let mut table = JidTable::new(Budget::unlimited(), &limits, Principal::GATEWAY);
+    let mut table = JidTable::new(Budget::unlimited(), Arc::new(limits), Principal::GATEWAY);
     for key in keys {
         table.insert(key, &Arc::new(Grants::everything()), at(0)).unwrap();
     }
