@@ -61,7 +61,7 @@ pub struct SubscriptionTable {
 struct SubscriptionPlaces {
     /// Those that this gateway has, by tenant and name.
     here: HashMap<(Tenant, String), Arc<LiveSubscription>>,
-    /// The sessions of those that other gateways have. They count against the limits, too.
+    /// Session names of the subscriptions of other gateways. The limits count them, too.
     elsewhere: HashSet<Arc<str>>,
 }
 

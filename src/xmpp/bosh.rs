@@ -36,7 +36,6 @@ use crate::stream::Principal;
 use awaited::AwaitedSessions;
 use body::{Condition, RequestBody, SessionTarget, Sid, Wishes};
 pub use parked::ParkedRequest;
-use record::session_name;
 use session::BoshSession;
 use state::SESSION_BYTES;
 
@@ -156,13 +155,13 @@ impl BoshFront {
             interval.tick().await;
             let (now, wall) = (Instant::now(), self.clients.clock.wall());
             let is_critical = self.clients.hub.budget().is_critical();
-            self.end_awaited(now).await;
+            let mut ended = self.awaited.take_ended(now);
             for session in self.all() {
                 consume_budget().await;
                 if session.has_ended() {
                     self.forget(&session);
                     if session.is_stored() {
-                        self.end_record(session.sid).await;
+                        ended.push(session.sid);
                     }
                     continue;
                 }
@@ -171,6 +170,7 @@ impl BoshFront {
                     session.answer_early();
                 }
             }
+            self.end_records(ended).await;
         }
     }
 
@@ -179,26 +179,11 @@ impl BoshFront {
         let sessions = self.all();
         let batches: Vec<_> = sessions.chunks(sessions.len().div_ceil(DRAIN_BATCHES).max(1)).collect();
         for batch in &batches {
-            for session in *batch {
-                self.leave(session).await;
-            }
+            self.leave_all(batch).await;
             sleep(self.clients.limits.drain_spread.get() / u32::try_from(batches.len()).unwrap_or(u32::MAX))
                 .await;
         }
-        for session in self.all() {
-            self.leave(&session).await;
-        }
-    }
-
-    /// Ends a session because the gateway drains. One that is stored goes on at another gateway, or once this one is started again.
-    async fn leave(self: &Arc<Self>, session: &Arc<BoshSession>) {
-        if !session.is_stored() {
-            session.shut_down();
-        } else if self.clients.hub.shares_sessions() {
-            self.give(session_name(session.sid)).await;
-        } else {
-            session.answer_early();
-        }
+        self.leave_all(&self.all()).await;
     }
 
     /// All sessions.

@@ -36,6 +36,15 @@ impl Seen {
         assert!(wake.generation > newest, "generation {} after {newest}", wake.generation);
         self.wakes.insert(wake.generation, wake.id.clone());
     }
+
+    /// Notes a wake whose holder settles it at `path`. Checks that the holder before it is fenced.
+    async fn take_over(&mut self, gateways: &[&Gateway], path: &str, wake: &Wake) {
+        self.note(wake);
+        if let Some(before) = self.last.replace(wake.clone()) {
+            let status = settle(gateways, path, &before, true).await;
+            assert!(is_fenced(status), "two valid holders: {status:?}");
+        }
+    }
 }
 
 fn settlement(wake: &Wake, is_done: bool) -> String {
@@ -76,11 +85,7 @@ async fn work(gateways: &[&Gateway], seen: &mut Seen) -> Option<()> {
         token: claim["token"].as_str().unwrap().to_owned(),
         streams: claim["streams"].clone(),
     };
-    seen.note(&wake);
-    if let Some(before) = seen.last.replace(wake.clone()) {
-        let status = settle(gateways, &format!("{PULL}/ack"), &before, true).await;
-        assert!(is_fenced(status), "two valid holders: {status:?}");
-    }
+    seen.take_over(gateways, &format!("{PULL}/ack"), &wake).await;
     settle(gateways, &format!("{PULL}/ack"), &wake, false).await?;
     settle(gateways, &format!("{PULL}/ack"), &wake, true).await?;
     Some(())
@@ -96,11 +101,7 @@ async fn call_back(gateways: &[&Gateway], server: &mut WebhookServer, seen: &mut
             token: body["callback_token"].as_str().unwrap().to_owned(),
             streams: body["streams"].clone(),
         };
-        seen.note(&wake);
-        if let Some(before) = seen.last.replace(wake.clone()) {
-            let status = settle(gateways, &format!("{PUSH}/callback"), &before, true).await;
-            assert!(is_fenced(status), "two valid holders: {status:?}");
-        }
+        seen.take_over(gateways, &format!("{PUSH}/callback"), &wake).await;
         if wake.generation.is_multiple_of(2) {
             settle(gateways, &format!("{PUSH}/callback"), &wake, true).await;
         }

@@ -61,13 +61,19 @@ class Heard {
   }
 }
 
-test("each request of a BOSH client may go to another gateway, also while one waits", options, async (context) => {
+// Two gateways with the streams a and b, and a client of the first one that has subscribed to a.
+async function subscribed(context) {
   const gateways = await gatewaysOf(context)
   await gateways[0].create("a")
   await gateways[0].create("b")
   const client = await Bosh.loggedIn(context, gateways[0].bosh, "alice")
   await client.subscribe("a")
   const heard = new Heard()
+  return { gateways, client, heard }
+}
+
+test("each request of a BOSH client may go to another gateway, also while one waits", options, async (context) => {
+  const { gateways, client, heard } = await subscribed(context)
   let waiting
   for (const number of numbers(0, 12)) {
     client.url = gateways[number % 2].bosh
@@ -108,12 +114,7 @@ test("requests that overtake each other on their way to two gateways come in ord
 })
 
 test("a gateway is killed while a BOSH request waits or is handled: nothing is lost and nothing comes twice", options, async (context) => {
-  const gateways = await gatewaysOf(context)
-  await gateways[0].create("a")
-  await gateways[0].create("b")
-  const client = await Bosh.loggedIn(context, gateways[0].bosh, "alice")
-  await client.subscribe("a")
-  const heard = new Heard()
+  const { gateways, client, heard } = await subscribed(context)
   for (const round of [0, 1, 2, 3, 4, 5]) {
     const [here, other] = [round % 2, (round + 1) % 2]
     client.url = gateways[here].bosh

@@ -46,8 +46,8 @@ impl Drop for Scratch {
     }
 }
 
-/// Returns an address that is free now, for programs that cannot choose one. Its port is none of those that the system gives to clients
-/// (`net.ipv4.ip_local_port_range`), so that no connection takes it before the program listens.
+/// Returns a free address, for programs that cannot choose one themselves. The port is below `net.ipv4.ip_local_port_range`: the kernel gives
+/// it to no outgoing connection, so it is still free when the program listens.
 pub(super) fn free_address() -> Result<SocketAddr, ServerError> {
     let ports = 32_000..32_768;
     let any = fastrand::u16(ports.clone());

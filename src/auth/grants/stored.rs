@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use super::{Action, GrantList, Grants, Scope, TokenFacts};
 use crate::stream::{Filter, Tenant};
 
-/// Rights with a subject. Whoever reads it cannot log in with it.
+/// The rights of a client with a subject. The record has no token, so nobody can log in with it.
 #[derive(Serialize, Deserialize)]
 struct GrantsRecord {
     tenant: String,

@@ -145,7 +145,8 @@ impl SharedStore {
         }
     }
 
-    /// Has the sessions looked at whose claim got no answer. A connection of their client, or whoever looks at them, claims them again.
+    /// Reports each session as orphaned whose claim got no answer: this gateway may own it in the engine without knowing it. The
+    /// listener claims such a session again.
     pub(super) fn tell_unanswered(&self) {
         if let Some(listener) = self.listener.get() {
             self.claims.unanswered().iter().for_each(|session| listener.orphaned(session));

@@ -67,8 +67,8 @@ impl KeptMessages {
         Self { records: BTreeMap::new(), bytes: 0, charge: Charge::new(owner, Account::Messages, 0), room }
     }
 
-    /// Keeps messages in place of those that they contain, and of merged or older ones that they overlap. Messages that overlap
-    /// others are not kept. The oldest ones make room.
+    /// Keeps a record of messages. It replaces kept records that lie within it, and merged or older ones that it overlaps. If it
+    /// overlaps any other, it is not kept. The oldest records are dropped to make room.
     pub(super) fn insert(&mut self, record: Record<Bytes>, is_merged: bool) {
         let (start, end, bytes) = (record.start, record.end(), record.bytes());
         let before = self.records.range(..start).next_back();

@@ -1,15 +1,15 @@
 //! Sessions of a store that outlives the gateway: a session goes on at the gateway that its client sends its next request to. In a store that
 //! several gateways use, that gateway takes it from the one that has it (see [`SessionClaims`](crate::stream::SessionClaims)).
 
-use std::future::poll_fn;
+use std::future::{pending, poll_fn};
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use futures_util::StreamExt;
-use futures_util::stream::FuturesUnordered;
+use futures_util::{StreamExt, stream};
 use tokio::sync::oneshot;
 use tokio::time::{Instant, sleep};
+use tokio_stream::wrappers::ReceiverStream;
 
 use super::BoshFront;
 use super::awaited::AwaitedSession;
@@ -24,7 +24,7 @@ use crate::hub::{ClaimNews, SessionWalk, UNCLAIMED_MAX};
 use crate::stream::{Failure, Principal, SessionChange};
 use crate::xmpp::client::ClientSession;
 
-/// Sessions that are given to other gateways, or taken from gateways that have ended, at the same time.
+/// Sessions whose records change at the same time, because they move or have ended.
 const MOVED_AT_ONCE: usize = 64;
 
 /// How often a request looks for its session while that moves or the store does not answer, and the delay in between.
@@ -44,7 +44,7 @@ enum FoundSession {
 }
 
 impl BoshFront {
-    /// Loads the sessions that the store has kept, unless other gateways use it, too, so that their clients can go on. Their time begins now.
+    /// Loads the stored sessions, unless several gateways share the store. Each client has `bosh_inactivity` from now on to come back.
     pub async fn load(&self) -> Result<(), Failure> {
         if self.clients.hub.shares_sessions() {
             return Ok(());
@@ -173,7 +173,7 @@ impl BoshFront {
     }
 
     /// Removes what is stored of a session that has ended.
-    pub(super) async fn end_record(&self, sid: Sid) {
+    async fn end_record(&self, sid: Sid) {
         let name = session_name(sid);
         if let Err(error) = self.clients.hub.change_session(SessionChange::end(name.clone())).await {
             tracing::error!(%error, "cannot remove the record of a BOSH session; it ends later");
@@ -181,15 +181,29 @@ impl BoshFront {
         self.clients.hub.release(&name, Some(self.clients.clock.now())).await;
     }
 
-    /// Ends the sessions whose clients have not come.
-    pub(super) async fn end_awaited(&self, now: Instant) {
-        for sid in self.awaited.take_ended(now) {
-            self.end_record(sid).await;
+    /// Removes what is stored of sessions that have ended.
+    pub(super) async fn end_records(&self, sids: Vec<Sid>) {
+        stream::iter(sids).for_each_concurrent(MOVED_AT_ONCE, |sid| self.end_record(sid)).await;
+    }
+
+    /// Ends sessions because the gateway drains.
+    pub(super) async fn leave_all(self: &Arc<Self>, sessions: &[Arc<BoshSession>]) {
+        stream::iter(sessions).for_each_concurrent(MOVED_AT_ONCE, |session| self.leave(session)).await;
+    }
+
+    /// Ends a session because the gateway drains. One that is stored goes on at another gateway, or once this one is started again.
+    async fn leave(self: &Arc<Self>, session: &Arc<BoshSession>) {
+        if !session.is_stored() {
+            session.shut_down();
+        } else if self.clients.hub.shares_sessions() {
+            self.give(session_name(session.sid)).await;
+        } else {
+            session.answer_early();
         }
     }
 
     /// Gives a session to the gateway that wants it, or has it already.
-    pub(super) async fn give(self: &Arc<Self>, name: Arc<str>) {
+    async fn give(self: &Arc<Self>, name: Arc<str>) {
         let Some(sid) = sid_of(&name) else { return };
         let alone = self.moves.of(&sid).await;
         self.awaited.take(sid);
@@ -245,16 +259,9 @@ impl BoshFront {
 
     /// Follows what other gateways want. Never returns; runs as long as it is polled.
     pub(super) async fn follow_claims(self: &Arc<Self>) {
-        let mut news = self.clients.hub.follow_claims(BOSH_SESSIONS);
-        let mut moving = FuturesUnordered::new();
-        loop {
-            tokio::select! {
-                heard = news.recv(), if moving.len() < MOVED_AT_ONCE => match heard {
-                    Some(heard) => moving.push(self.take_news(heard)),
-                    None => std::future::pending().await,
-                },
-                Some(()) = moving.next() => {}
-            }
-        }
+        let news = ReceiverStream::new(self.clients.hub.follow_claims(BOSH_SESSIONS));
+        news.for_each_concurrent(MOVED_AT_ONCE, |heard| self.take_news(heard)).await;
+        // The hub, which tells the news, has ended.
+        pending().await
     }
 }

@@ -1,10 +1,11 @@
 //! Streams in a store that several gateways use: a stream belongs to the gateway over which its client was last connected. A client that
 //! resumes it elsewhere takes it along, with what the gateway before has stored.
 
+use std::future::pending;
 use std::sync::Arc;
 
 use futures_util::StreamExt;
-use futures_util::stream::FuturesUnordered;
+use tokio_stream::wrappers::ReceiverStream;
 
 use super::ClientFront;
 use super::resumption::{STREAM_SESSIONS, StreamOwner, StreamPlace, SuspendedStream, id_of, record_name};
@@ -92,16 +93,9 @@ impl ClientFront {
 
     /// Follows what other gateways want. Never returns; runs as long as it is polled.
     pub(super) async fn follow_claims(&self) {
-        let mut news = self.hub.follow_claims(STREAM_SESSIONS);
-        let mut moving = FuturesUnordered::new();
-        loop {
-            tokio::select! {
-                heard = news.recv(), if moving.len() < MOVED_AT_ONCE => match heard {
-                    Some(heard) => moving.push(self.take_news(heard)),
-                    None => std::future::pending().await,
-                },
-                Some(()) = moving.next() => {}
-            }
-        }
+        let news = ReceiverStream::new(self.hub.follow_claims(STREAM_SESSIONS));
+        news.for_each_concurrent(MOVED_AT_ONCE, |heard| self.take_news(heard)).await;
+        // The hub, which tells the news, has ended.
+        pending().await
     }
 }

@@ -1,9 +1,9 @@
 //! A link that is open: reads stanzas of the server's clients, answers them, and sends notifications while the server takes them.
 //!
 //! The component protocol has no acknowledgements. So the gateway sends a ping to itself behind its notifications, a *barrier*. The
-//! server sends it back behind the errors of messages that it could not deliver, and has taken whatever was sent before the barrier. Prosody has
-//! then written it to its clients' sockets or its archive; in ejabberd, where each client has a process, it may wait in the queue of that
-//! process for a moment, and is lost if the server is killed just then.
+//! server sends it back behind the errors of messages that it could not deliver, so it has received everything before the barrier. Prosody
+//! has then written the messages to its clients' sockets or its archive. ejabberd has one process for each client; a message may still be
+//! in the queue of that process, and is lost if ejabberd is killed at that moment.
 
 use std::fmt;
 use std::io;

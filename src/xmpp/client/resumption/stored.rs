@@ -104,7 +104,8 @@ impl SuspendedRecord {
 }
 
 impl ResumableStreams {
-    /// Loads the streams that the store has kept, unless other gateways use it, too. The time of those that were connected begins now.
+    /// Loads the stored streams, unless several gateways share the store. A stream that was connected when the gateway ended can be
+    /// resumed for `xmpp_resume_time` from now on.
     pub(in crate::xmpp::client) async fn load(&self, hub: &Hub, clock: Clock) -> Result<(), Failure> {
         if hub.shares_sessions() {
             return Ok(());
