@@ -25,8 +25,8 @@ impl Broker {
             Some(Authentication { data, .. }) => Some(data.as_ref().ok_or(Reason::NotAuthorized)?),
             None => connect.password.as_ref(),
         };
-        let grants = match token {
-            Some(token) => {
+        let grants = match (token, &peer.grants) {
+            (Some(token), _) => {
                 let verified = self.auth.token(token.bytes(), peer.principal, self.clock.wall());
                 verified.map_err(|error| match error {
                     Unauthorized::KeysPending => Reason::ServerUnavailable,
@@ -34,12 +34,12 @@ impl Broker {
                     _ => Reason::BadUserNameOrPassword,
                 })?
             }
-            None if let Some(grants) = &peer.grants => {
+            (None, Some(grants)) => {
                 let checked = self.auth.check(grants, self.clock.wall());
                 checked.map_err(|_| Reason::NotAuthorized).map(|()| grants.clone())?
             }
-            None if self.auth.anonymous().is_empty() => return Err(Reason::NotAuthorized),
-            None => self.auth.anonymous(),
+            (None, None) if self.auth.anonymous().is_empty() => return Err(Reason::NotAuthorized),
+            (None, None) => self.auth.anonymous(),
         };
         let will = connect.will.as_ref().map(|will| publish::stream(&will.topic, grants.tenant()));
         match will {

@@ -155,10 +155,10 @@ impl Committer {
 
     /// How long to wait for a job before other work is due.
     fn job_timeout(&self) -> Duration {
-        match self.sync {
+        match (&self.reclaiming, self.sync) {
             _ if self.search_again => Duration::ZERO,
-            _ if let Some(reclaiming) = &self.reclaiming => reclaiming.pause(),
-            SyncPolicy::Interval(interval) if !self.unsynced.is_empty() => {
+            (Some(reclaiming), _) => reclaiming.pause(),
+            (None, SyncPolicy::Interval(interval)) if !self.unsynced.is_empty() => {
                 interval.saturating_sub(self.synced_at.elapsed())
             }
             _ => Duration::from_secs(1),

@@ -52,12 +52,17 @@ impl News {
 impl SharedStore {
     /// Tells one message: that a stream has moved, or that another gateway wants a session of this one.
     pub(super) fn tell(&self, message: &str, listener: &dyn NewsListener) {
-        match message.strip_prefix("wanted\n").and_then(|rest| rest.split_once('\n')) {
-            Some((owner, session)) if *owner == *self.claims.owner(session) => listener.wanted(session),
-            Some(_) => {}
-            None if let Some(session) = message.strip_prefix("known\n") => listener.known(session),
-            None if let Some(session) = message.strip_prefix("gone\n") => listener.gone(session),
-            None => {
+        match message.split_once('\n') {
+            Some(("wanted", rest)) => {
+                if let Some((owner, session)) = rest.split_once('\n')
+                    && *owner == *self.claims.owner(session)
+                {
+                    listener.wanted(session);
+                }
+            }
+            Some(("known", session)) => listener.known(session),
+            Some(("gone", session)) => listener.gone(session),
+            _ => {
                 if let Some(news) = News::parse(message) {
                     self.attached.note_news(&news.name, news.moved);
                     news.tell(listener);
