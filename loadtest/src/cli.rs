@@ -173,14 +173,13 @@ mod tests {
     #[test]
     fn load_commands_parse_their_options() {
         let parse = |line: &str| Cli::try_parse_from(line.split(' ')).map(|cli| cli.command);
-        let line =
-            "loadtest appends --rival durable-streams=/bin/server --rival nchan --store /data --streams 8";
+        let line = "loadtest appends --rival durable-streams=/bin/server --rival pollgate=/older --store /data --streams 8";
         let Ok(Some(Command::Appends(appends))) = parse(line) else { panic!("no appends") };
         assert_eq!((appends.load().connections, appends.load().streams), (64, 8));
         assert_eq!(appends.rounds.store, Storage::Disk("/data".into()));
         assert_eq!(
             appends.rounds.rival.iter().map(Server::name).collect::<Vec<_>>(),
-            ["durable-streams", "nchan"]
+            ["durable-streams", "other build"]
         );
         let Ok(Some(Command::Wake(wake))) = parse("loadtest wake --held 7 --rate 20 --rounds 3") else {
             panic!("no wake")

@@ -25,6 +25,8 @@ pub use storage::Storage;
 pub enum Server {
     /// The gateway's program, and the address to listen on; `None` for any free port.
     Gateway(PathBuf, Option<SocketAddr>),
+    /// The program of another build of the gateway, as a rival.
+    OtherBuild(PathBuf),
     /// A gateway that is already running.
     Target(Target),
     /// nginx with nchan.
@@ -100,7 +102,8 @@ impl FromStr for Server {
             Some((name, program)) if name == durable_streams::NAME => {
                 Ok(Self::DurableStreams(program.into()))
             }
-            _ => Err("want nchan, mosquitto or durable-streams=PROGRAM".to_owned()),
+            Some((name, program)) if name == gateway::NAME => Ok(Self::OtherBuild(program.into())),
+            _ => Err("want nchan, mosquitto, durable-streams=PROGRAM or pollgate=PROGRAM".to_owned()),
         }
     }
 }
@@ -125,6 +128,7 @@ impl Server {
     pub fn name(&self) -> &'static str {
         match self {
             Self::Gateway(..) | Self::Target(_) => gateway::NAME,
+            Self::OtherBuild(_) => "other build",
             Self::Nchan => nchan::NAME,
             Self::Mosquitto => mosquitto::NAME,
             Self::DurableStreams(_) => durable_streams::NAME,
@@ -134,7 +138,7 @@ impl Server {
     /// Returns the name in messages.
     pub fn kind(&self) -> &'static str {
         match self {
-            Self::Gateway(..) | Self::Target(_) => "gateway",
+            Self::Gateway(..) | Self::OtherBuild(_) | Self::Target(_) => "gateway",
             rival => rival.name(),
         }
     }
@@ -144,7 +148,7 @@ impl Server {
         match self {
             Self::Nchan => nchan::installed(),
             Self::Mosquitto => mosquitto::installed(),
-            Self::Gateway(program, _) | Self::DurableStreams(program) => {
+            Self::Gateway(program, _) | Self::OtherBuild(program) | Self::DurableStreams(program) => {
                 let missing =
                     || ServerError::Missing(self.name().into(), format!("no {}", program.display()));
                 program.is_file().then_some(()).ok_or_else(missing)
@@ -163,7 +167,7 @@ impl Server {
             (Self::Target(_), Wake(_)) => {
                 without("a running gateway does not know this program's push services")
             }
-            (Self::Gateway(..) | Self::Target(_), _) => Ok(()),
+            (Self::Gateway(..) | Self::OtherBuild(_) | Self::Target(_), _) => Ok(()),
             (Self::Nchan, ShortPoll(_) | LongPoll(_) | Sse(None) | WebSocket(None)) => Ok(()),
             (Self::Mosquitto, Mqtt(_)) => Ok(()),
             (Self::DurableStreams(_), ShortPoll(_) | LongPoll(_) | Sse(None)) => Ok(()),
@@ -175,8 +179,10 @@ impl Server {
     pub fn keeps_in(&self, storage: &Storage) -> Result<(), ServerError> {
         let is_able = match storage {
             Storage::Memory => true,
-            Storage::Disk(_) => matches!(self, Self::Gateway(..) | Self::DurableStreams(_)),
-            Storage::Engine(..) => matches!(self, Self::Gateway(..) | Self::Nchan),
+            Storage::Disk(_) => {
+                matches!(self, Self::Gateway(..) | Self::OtherBuild(_) | Self::DurableStreams(_))
+            }
+            Storage::Engine(..) => matches!(self, Self::Gateway(..) | Self::OtherBuild(_) | Self::Nchan),
         };
         is_able.then_some(()).ok_or_else(|| ServerError::CannotKeep(self.name().into()))
     }
@@ -184,7 +190,9 @@ impl Server {
     /// Returns the version of its program, if it reports one.
     pub fn version(&self) -> Option<String> {
         match self {
-            Self::Gateway(program, _) => process::first_line(program, &["--version"]),
+            Self::Gateway(program, _) | Self::OtherBuild(program) => {
+                process::first_line(program, &["--version"])
+            }
             Self::Nchan => nchan::version(),
             Self::Mosquitto => mosquitto::version(),
             // Neither reports a version.
@@ -204,6 +212,7 @@ impl Server {
     async fn start_one(&self, strategy: Strategy, storage: &Storage) -> Result<Running, ServerError> {
         match self {
             Self::Gateway(program, listen) => gateway::start(program, *listen, strategy, storage).await,
+            Self::OtherBuild(program) => gateway::start(program, None, strategy, storage).await,
             Self::Target(target) => Ok(Running::of(target.clone(), None)),
             Self::Nchan => nchan::start(strategy, storage).await,
             Self::Mosquitto => mosquitto::start().await,

@@ -97,7 +97,7 @@ pub struct ShortPollsOptions {
 /// Options of every round: servers, messages and times.
 #[derive(Debug, Clone, Args)]
 pub struct Rounds {
-    /// Another server under the same load: nchan or durable-streams=PROGRAM; repeatable
+    /// Another server under the same load: nchan, durable-streams=PROGRAM or another build of the gateway, pollgate=PROGRAM; repeatable
     #[arg(long, value_name = "NAME")]
     pub rival: Vec<Server>,
     /// Where servers keep messages: memory; a folder, where each server gets a new subfolder and syncs before it answers; or the URL

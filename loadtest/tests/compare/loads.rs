@@ -62,6 +62,7 @@ async fn unfair_comparisons_are_refused() {
         (&["--rival", "mosquitto"], "mosquitto has no long-poll"),
         (&["--generator", "wrk", "--streams", "2"], "remove --streams 2 or --generator wrk"),
         (&["--rival", "durable-streams=/no/such/program"], "durable-streams is not installed"),
+        (&["--rival", "pollgate=/no/such/program"], "other build is not installed"),
     ] {
         let ended = load(&[&["appends"], arguments].concat()).await;
         assert_eq!(ended.code, Some(2), "{arguments:?}");
