@@ -3,6 +3,7 @@
 
 use std::future::{Future, poll_fn};
 use std::pin::{Pin, pin};
+use std::sync::Arc;
 
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
@@ -18,10 +19,26 @@ use crate::error::ConnectError;
 use crate::origin::Origin;
 
 /// Opens the socket.
-async fn connect(origin: &Origin) -> std::io::Result<TcpStream> {
+async fn connect(origin: &Origin, connector: Option<&Connector>) -> std::io::Result<TcpStream> {
+    if let Some(Connector(connect)) = connector {
+        return connect(&origin.host, origin.port).await;
+    }
     let socket = TcpStream::connect((&*origin.host, origin.port)).await?;
     socket.set_nodelay(true)?;
     Ok(socket)
+}
+
+/// A connection that the user of the client opens.
+pub(crate) type Connecting = Pin<Box<dyn Future<Output = std::io::Result<TcpStream>> + Send>>;
+
+/// Opens connections to a host and port instead of the client.
+#[derive(Clone)]
+pub(crate) struct Connector(pub(crate) Arc<dyn Fn(&str, u16) -> Connecting + Send + Sync>);
+
+impl std::fmt::Debug for Connector {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.write_str("Connector")
+    }
 }
 
 /// Future that reads and writes the socket.
@@ -30,13 +47,13 @@ type Driver = Pin<Box<dyn Future<Output = hyper::Result<()>> + Send>>;
 /// A connection for one request after the other. Dropping it closes the connection.
 pub(crate) struct Connection {
     sender: SendRequest<Full<Bytes>>,
-    driver: Driver,
-    ended: bool,
+    /// `None` once the connection has ended: the sender learns of the end when the driver is dropped.
+    driver: Option<Driver>,
 }
 
 impl Connection {
     async fn open(endpoint: &Endpoint) -> Result<Self, ConnectError> {
-        let socket = connect(&endpoint.origin).await?;
+        let socket = connect(&endpoint.origin, endpoint.connector.as_ref()).await?;
         match &endpoint.tls {
             None => Self::over(socket).await,
             Some(tls) => Self::over(tls.connect(socket).await?).await,
@@ -45,7 +62,7 @@ impl Connection {
 
     async fn over(io: impl AsyncRead + AsyncWrite + Unpin + Send + 'static) -> Result<Self, ConnectError> {
         let (sender, driver) = handshake(TokioIo::new(io)).await.map_err(|_| ConnectError::Unreachable)?;
-        Ok(Self { sender, driver: Box::pin(driver.with_upgrades()), ended: false })
+        Ok(Self { sender, driver: Some(Box::pin(driver.with_upgrades())) })
     }
 
     /// Returns the idle connection if the server has not closed it, else a new one; and whether it was idle.
@@ -62,21 +79,21 @@ impl Connection {
     }
 
     async fn is_usable(&mut self) -> bool {
-        let Self { sender, driver, ended } = self;
-        drive(driver, ended, sender.ready()).await.is_ok()
+        let Self { sender, driver } = self;
+        drive(driver, sender.ready()).await.is_ok()
     }
 
     /// Sends a request and waits for the head of the response.
     pub(crate) async fn send(&mut self, request: Request<Full<Bytes>>) -> hyper::Result<Response<Incoming>> {
-        let Self { sender, driver, ended } = self;
-        drive(driver, ended, sender.send_request(request)).await
+        let Self { sender, driver } = self;
+        drive(driver, sender.send_request(request)).await
     }
 
     /// Waits for the next bytes of the response body. `None` at its end.
     pub(crate) async fn more(&mut self, body: &mut Incoming) -> Option<hyper::Result<Bytes>> {
-        let Self { driver, ended, .. } = self;
+        let Self { driver, .. } = self;
         loop {
-            match drive(driver, ended, body.frame()).await?.map(hyper::body::Frame::into_data) {
+            match drive(driver, body.frame()).await?.map(hyper::body::Frame::into_data) {
                 Ok(Ok(bytes)) => return Some(Ok(bytes)),
                 // Trailers, which are not used.
                 Ok(Err(_)) => {}
@@ -87,17 +104,17 @@ impl Connection {
 
     /// Drives the connection during `work`, such as waiting for an upgrade.
     pub(crate) async fn during<T>(&mut self, work: impl Future<Output = T>) -> T {
-        drive(&mut self.driver, &mut self.ended, work).await
+        drive(&mut self.driver, work).await
     }
 }
 
 /// Polls `work`, and before it the connection that it waits for.
-async fn drive<T>(driver: &mut Driver, ended: &mut bool, work: impl Future<Output = T>) -> T {
+async fn drive<T>(driver: &mut Option<Driver>, work: impl Future<Output = T>) -> T {
     let mut work = pin!(work);
     poll_fn(|context| {
-        if !*ended && driver.as_mut().poll(context).is_ready() {
+        if driver.as_mut().is_some_and(|driver| driver.as_mut().poll(context).is_ready()) {
             // `work` gets the error too.
-            *ended = true;
+            *driver = None;
         }
         work.as_mut().poll(context)
     })
@@ -127,4 +144,54 @@ pub(crate) async fn exchange(
         Err(_) => return Err(ConnectError::Unreachable),
     };
     Ok((head.status, head.headers, document))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::TcpListener;
+    use tokio::time::timeout;
+
+    use super::*;
+    use crate::credentials::Credentials;
+
+    /// After this time, a wait hangs.
+    const HANGS: Duration = Duration::from_secs(60);
+
+    #[tokio::test]
+    async fn an_idle_connection_that_the_server_has_closed_is_replaced_at_once() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        let endpoint = Endpoint {
+            origin: Origin::parse(&url).unwrap(),
+            tls: None,
+            credentials: Credentials::default(),
+            connector: None,
+        };
+        let server = tokio::spawn(async move {
+            for _ in 0..2 {
+                let (mut connection, _) = listener.accept().await.unwrap();
+                let mut head = [0; 1024];
+                assert!(connection.read(&mut head).await.unwrap() > 0);
+                connection.write_all(b"HTTP/1.1 204 No Content\r\n\r\n").await.unwrap();
+            }
+        });
+        let mut idle = None;
+        for _ in 0..2 {
+            let request = endpoint.request(hyper::Method::GET, "/".to_owned()).body(Full::default()).unwrap();
+            let answered = timeout(HANGS, exchange(request, &mut idle, &endpoint)).await.expect("hangs");
+            assert_eq!(answered.unwrap().0, StatusCode::NO_CONTENT);
+            // Until the server has closed the connection.
+            let connection = idle.as_mut().unwrap();
+            let closes = async {
+                while connection.is_usable().await {
+                    tokio::task::yield_now().await;
+                }
+            };
+            timeout(HANGS, closes).await.expect("hangs");
+        }
+        server.await.unwrap();
+    }
 }

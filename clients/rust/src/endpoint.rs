@@ -4,6 +4,7 @@ use hyper::header::HOST;
 use hyper::http::request::Builder;
 use hyper::{Method, Request};
 
+use crate::connection::Connector;
 use crate::credentials::Credentials;
 use crate::origin::Origin;
 use crate::tls::Tls;
@@ -15,6 +16,8 @@ pub(crate) struct Endpoint {
     /// For `https`.
     pub(crate) tls: Option<Tls>,
     pub(crate) credentials: Credentials,
+    /// Opens the connections, if the client does not.
+    pub(crate) connector: Option<Connector>,
 }
 
 impl Endpoint {

@@ -94,6 +94,7 @@ use std::collections::HashSet;
 use std::sync::Arc;
 
 use parking_lot::Mutex;
+use tokio::net::TcpStream;
 use tokio::sync::{mpsc, watch};
 
 pub use attempt::Form;
@@ -112,6 +113,7 @@ pub use settings::Settings;
 pub use start::Start;
 pub use subscription::Subscription;
 
+use connection::Connector;
 use credentials::Credentials;
 use endpoint::Endpoint;
 use event::OnEvent;
@@ -142,6 +144,7 @@ pub struct Builder {
     network: Arc<str>,
     memory: Memory,
     on_event: OnEvent,
+    connector: Option<Connector>,
 }
 
 impl Client {
@@ -165,6 +168,7 @@ impl Client {
             network: Arc::default(),
             memory: Memory::default(),
             on_event: OnEvent(Arc::new(|_| {})),
+            connector: None,
         }
     }
 
@@ -293,19 +297,37 @@ impl Builder {
         Self { on_event: OnEvent(Arc::new(on_event)), ..self }
     }
 
+    /// Opens each connection by this function, which gets the host and the port of the URL: for a proxy that the client does not
+    /// speak to, a certain interface, or a simulated network. TLS and HTTP are spoken on whatever it returns.
+    ///
+    /// ```
+    /// # fn example() -> Result<(), Box<dyn std::error::Error>> {
+    /// let through_the_tunnel = |_: &str, port| tokio::net::TcpStream::connect(("127.0.0.1", 10_000 + port));
+    /// let client = pollgate_client::Client::builder("https://gateway.example").connector(through_the_tunnel).build()?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn connector<F>(self, connect: impl Fn(&str, u16) -> F + Send + Sync + 'static) -> Self
+    where
+        F: Future<Output = std::io::Result<TcpStream>> + Send + 'static,
+    {
+        let connector = Connector(Arc::new(move |host, port| Box::pin(connect(host, port))));
+        Self { connector: Some(connector), ..self }
+    }
+
     /// Builds the client. For `https`, this loads the root certificates of the operating system from its disk.
     ///
     /// # Errors
     /// The URL is not one of a gateway, a setting is malformed, or TLS cannot be used.
     pub fn build(self) -> Result<Client, BuildError> {
-        let Self { origin, credentials, roots, error, settings, network, memory, on_event } = self;
+        let Self { origin, credentials, roots, error, settings, network, memory, on_event, connector } = self;
         let origin = origin?;
         if let Some(error) = error {
             return Err(error);
         }
         let tls = origin.is_secure.then(|| Tls::new(&origin.host, &roots)).transpose()?;
         let shared = Shared {
-            endpoint: Endpoint { origin, tls, credentials },
+            endpoint: Endpoint { origin, tls, credentials, connector },
             room: Arc::new(Room::new(settings.publish_messages_max, settings.publish_bytes_max)),
             settings,
             network: watch::Sender::new(network),
