@@ -3,7 +3,6 @@
 
 use std::future::{Future, poll_fn};
 use std::pin::{Pin, pin};
-use std::sync::Arc;
 
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
@@ -14,31 +13,19 @@ use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 
+use crate::connector::Connector;
 use crate::endpoint::Endpoint;
 use crate::error::ConnectError;
 use crate::origin::Origin;
 
 /// Opens the socket.
 async fn connect(origin: &Origin, connector: Option<&Connector>) -> std::io::Result<TcpStream> {
-    if let Some(Connector(connect)) = connector {
-        return connect(&origin.host, origin.port).await;
+    if let Some(connector) = connector {
+        return connector.connect(&origin.host, origin.port).await;
     }
     let socket = TcpStream::connect((&*origin.host, origin.port)).await?;
     socket.set_nodelay(true)?;
     Ok(socket)
-}
-
-/// A connection that the user of the client opens.
-pub(crate) type Connecting = Pin<Box<dyn Future<Output = std::io::Result<TcpStream>> + Send>>;
-
-/// Opens connections to a host and port instead of the client.
-#[derive(Clone)]
-pub(crate) struct Connector(pub(crate) Arc<dyn Fn(&str, u16) -> Connecting + Send + Sync>);
-
-impl std::fmt::Debug for Connector {
-    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        formatter.write_str("Connector")
-    }
 }
 
 /// Future that reads and writes the socket.

@@ -4,7 +4,7 @@ use hyper::header::HOST;
 use hyper::http::request::Builder;
 use hyper::{Method, Request};
 
-use crate::connection::Connector;
+use crate::connector::Connector;
 use crate::credentials::Credentials;
 use crate::origin::Origin;
 use crate::tls::Tls;

@@ -60,6 +60,7 @@
 
 mod attempt;
 mod connection;
+mod connector;
 mod credentials;
 mod device;
 mod endpoint;
@@ -113,7 +114,7 @@ pub use settings::Settings;
 pub use start::Start;
 pub use subscription::Subscription;
 
-use connection::Connector;
+use connector::Connector;
 use credentials::Credentials;
 use endpoint::Endpoint;
 use event::OnEvent;
@@ -311,8 +312,7 @@ impl Builder {
     where
         F: Future<Output = std::io::Result<TcpStream>> + Send + 'static,
     {
-        let connector = Connector(Arc::new(move |host, port| Box::pin(connect(host, port))));
-        Self { connector: Some(connector), ..self }
+        Self { connector: Some(Connector::new(connect)), ..self }
     }
 
     /// Builds the client. For `https`, this loads the root certificates of the operating system from its disk.
