@@ -1,4 +1,4 @@
-//! The clocks of the gateway. The system's clocks are read here only, through `source::Source`, which unit tests replace.
+//! The clocks of the gateway. The system's clocks are read here only, through `source::Source`, which simulations replace.
 //!
 //! * [`Clock::now`] measures lifetimes and ages. It starts at the time of day and advances with the kernel's boot-time clock,
 //!   which counts suspends and cannot be set, so it neither jumps nor stands still. The times in a store are times of this
@@ -54,6 +54,11 @@ impl Clock {
     /// A new clock that starts at the time of day.
     pub fn start() -> Self {
         Self::new(Source::new())
+    }
+
+    /// A new clock that follows tokio's clock, and shows `wall` now: whoever pauses tokio's clock simulates time.
+    pub fn of_tokio(wall: SystemTime) -> Self {
+        Self::new(Source::of_tokio(wall))
     }
 
     fn new(source: Source) -> Self {

@@ -16,10 +16,11 @@ mod xmpp;
 
 use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use parking_lot::Mutex;
 use socket2::{Domain, Protocol, Socket, Type};
+use tokio::net::TcpStream;
 use tokio::sync::{mpsc, watch};
 use tokio::task::{JoinHandle, spawn_blocking};
 use tokio::time::{Instant, sleep, timeout_at};
@@ -63,6 +64,8 @@ pub struct Server {
     upstream: Option<UpstreamOptions>,
     metrics: Arc<Metrics>,
     clock: Clock,
+    /// The process has other things in its memory than this server.
+    is_simulated: bool,
     /// Keeps the clock of a store on disk across restarts.
     clock_file: Option<ClockFile>,
     limits: Arc<Limits>,
@@ -98,6 +101,8 @@ pub struct Running {
     drain: Duration,
     phase: watch::Sender<Phase>,
     tasks: Vec<JoinHandle<()>>,
+    /// Connections that the HTTP listener did not accept.
+    handed: mpsc::Sender<(TcpStream, SocketAddr)>,
     /// The task of the XMPP component, which ends by itself in a drain.
     component: Mutex<Option<JoinHandle<()>>>,
     logs: Logs,
@@ -105,6 +110,9 @@ pub struct Running {
 
 /// WebSockets that wait for the MQTT front; further ones wait in their HTTP connections.
 const SUBPROTOCOL_SOCKETS_MAX: usize = 64;
+
+/// Connections that were handed over and wait for the acceptor; further ones wait in [`Running::serve`].
+const HANDED_MAX: usize = 64;
 
 /// How soon a change of the time of day is written to the clock file, and how soon a failed write is retried.
 const CLOCK_INTERVAL: Duration = Duration::from_secs(1);
@@ -120,6 +128,16 @@ const SEGMENT_BYTES: usize = 8 * 1024;
 impl Server {
     /// Binds the addresses and opens the store.
     pub fn bind(settings: &Settings) -> Result<Self, BindError> {
+        Self::bind_with(settings, None)
+    }
+
+    /// Like [`bind`](Self::bind), for a simulation: all clocks follow that of the current tokio runtime, and show `wall` now. If
+    /// tokio's clock is paused, a day passes as fast as its events can be computed.
+    pub fn bind_simulated(settings: &Settings, wall: SystemTime) -> Result<Self, BindError> {
+        Self::bind_with(settings, Some(Clock::of_tokio(wall)))
+    }
+
+    fn bind_with(settings: &Settings, simulated: Option<Clock>) -> Result<Self, BindError> {
         let access = AccessPolicy::new(settings.listen.ip(), &settings.host, &settings.origin)?;
         let access = access.encrypted(settings.is_encrypted());
         // Pages that may use the gateway must not read what only operators may see.
@@ -144,7 +162,8 @@ impl Server {
             StorePlace::Directory(directory) => Some(ClockFile::read(directory)),
             StorePlace::Memory | StorePlace::Engine(_) => None,
         };
-        let clock = clock_file.as_ref().map_or_else(Clock::start, ClockFile::clock);
+        let clock = || clock_file.as_ref().map_or_else(Clock::start, ClockFile::clock);
+        let clock = simulated.unwrap_or_else(clock);
         let metrics = Arc::new(authorization::metrics(&auth, &tenants, &settings.limits));
         let limits = Arc::new(settings.limits.clone());
         let bounds = Bounds {
@@ -181,6 +200,7 @@ impl Server {
             budget,
             metrics,
             clock,
+            is_simulated: simulated.is_some(),
             clock_file,
             limits,
             holds: HoldPolicy { default: settings.hold.get(), max: settings.hold_max.get() },
@@ -281,13 +301,14 @@ impl Server {
             Some((certificates, http, mqtt)) => (Some(certificates), Some(http), Some(mqtt)),
             None => (None, None, None),
         };
-        let acceptor = |front, tls, connections_max, proxies, listener| {
+        let (handed_sender, handed) = mpsc::channel(HANDED_MAX);
+        let acceptor = |front, tls, connections_max, proxies, listener, handed| {
             let (limits, metrics, phase) = (self.limits.clone(), metrics.clone(), phase_receiver.clone());
             let budget = self.budget.clone();
             let acceptor = Acceptor::new(front, tls, connections_max, limits, metrics, budget, phase);
             let acceptor = acceptor.behind(proxies, self.proxy_protocol);
             let acceptor = acceptor.identifying_clients(self.identifies_clients);
-            tokio::spawn(stall_timed(|| "accepting connections", Box::pin(acceptor.run(listener))))
+            tokio::spawn(stall_timed(|| "accepting connections", Box::pin(acceptor.run(listener, handed))))
         };
         let wakes_per_second = self.limits.wakes_per_second_max;
         let wakes = WakeSender::new(hub.clone(), clock, wakes_per_second, self.wake_apps.sending, client);
@@ -303,6 +324,7 @@ impl Server {
                 self.limits.connections_max,
                 self.proxies.clone(),
                 self.gateway,
+                Some(handed),
             ),
             acceptor(
                 Front::Http(Arc::new(Service::Admin(Box::new(admin)))),
@@ -310,8 +332,8 @@ impl Server {
                 self.limits.admin_connections_max,
                 None,
                 self.admin,
+                None,
             ),
-            tokio::spawn(async move { budget.watch().await }),
             tokio::spawn(stall_timed(
                 || "the sweep of streams",
                 Box::pin(async move { sweeper.sweep().await }),
@@ -340,16 +362,34 @@ impl Server {
         tasks.extend(self.clock_file.map(|file| tokio::spawn(keep_clock(file, clock))));
         if let Some((listener, _)) = self.mqtt {
             let connections_max = self.limits.connections_max;
-            tasks.push(acceptor(Front::Mqtt(broker), mqtt_tls, connections_max, self.proxies, listener));
+            tasks.push(acceptor(
+                Front::Mqtt(broker),
+                mqtt_tls,
+                connections_max,
+                self.proxies,
+                listener,
+                None,
+            ));
         }
-        tasks.push(tokio::spawn(shed_idle_connections(phase.clone(), self.budget)));
+        if !self.is_simulated {
+            tasks.push(tokio::spawn(async move { budget.watch().await }));
+            tasks.push(tokio::spawn(shed_idle_connections(phase.clone(), self.budget)));
+        }
         drop(phase_receiver);
         let component = Mutex::new(component);
-        Ok(Running { hub, store, drain: self.drain, phase, tasks, component, logs: self.logs })
+        let handed = handed_sender;
+        Ok(Running { hub, store, drain: self.drain, phase, tasks, handed, component, logs: self.logs })
     }
 }
 
 impl Running {
+    /// Serves a connection that something else than the HTTP listener has accepted, such as a pair of sockets in a simulation. It
+    /// counts against the same limits as the listener's. `peer` is the address of the client. A server that drains closes it.
+    pub async fn serve(&self, connection: TcpStream, peer: SocketAddr) {
+        // After the acceptor has ended, the connection is closed by its drop.
+        let _closed = self.handed.send((connection, peer)).await;
+    }
+
     /// Drains the server and closes the store; clients lose nothing that they cannot request again. `/ready` answers 503 at
     /// once, held polls and live forms end with their offsets over `drain_spread`, then connections close. Connections that are
     /// left at the hard stop are dropped.

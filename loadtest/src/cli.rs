@@ -7,6 +7,7 @@ mod generator;
 mod networks;
 mod promise;
 mod rounds;
+mod simulate;
 mod values;
 
 use std::net::SocketAddr;
@@ -24,6 +25,7 @@ pub use generator::GeneratorOptions;
 pub use networks::NetworksOptions;
 pub use promise::Promised;
 pub use rounds::{AppendsOptions, FanOutOptions, HoldOptions, Rounds, ShortPollsOptions, WakeOptions};
+pub use simulate::SimulateOptions;
 
 /// Runs the same workload over every delivery strategy and reports the cost of each one.
 #[derive(Debug, Parser)]
@@ -46,6 +48,8 @@ pub enum Command {
     Sweep(Box<SweepOptions>),
     /// Recommend the strategy that keeps a promise at the least cost, with the reason
     Recommend(Box<Promised>),
+    /// Simulate a day of many phones: the real gateway and client in virtual time, with models of networks and radios
+    Simulate(Box<SimulateOptions>),
     /// Append in a closed loop to the gateway and rivals in turn, and compare them
     Appends(Box<AppendsOptions>),
     /// Publish to held polls of the gateway and rivals in turn, and compare them

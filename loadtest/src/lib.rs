@@ -1,7 +1,7 @@
 //! The comparison: runs the same workload over every delivery strategy, also on other servers, and reports numbers and plots.
 //!
-//! It uses only the gateway's wire protocol, and starts the gateway as a separate process. From the crate `pollgate` it uses
-//! only the client, which is one of the readers that it measures.
+//! What is measured uses only the gateway's wire protocol, and starts the gateway as a separate process. [`simulate`] runs the
+//! gateway's own code in this process, on a simulated clock.
 
 pub mod advice;
 pub mod cli;
@@ -30,6 +30,7 @@ pub mod report;
 pub mod rounds;
 pub mod run;
 pub mod servers;
+pub mod simulate;
 pub mod sockets;
 pub mod strategies;
 pub mod streams;

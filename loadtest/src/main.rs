@@ -5,12 +5,13 @@
 use std::io;
 use std::path::PathBuf;
 use std::process::ExitCode;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use clap::Parser;
 use loadtest::advice::advise;
 use loadtest::cli::{
-    Cli, Command, Comparison, MiddleboxOptions, NetworksOptions, Promised, Rounds, SweepOptions,
+    Cli, Command, Comparison, MiddleboxOptions, NetworksOptions, Promised, Rounds, SimulateOptions,
+    SweepOptions,
 };
 use loadtest::compare::{Outcome, compare};
 use loadtest::figures::table as standings_table;
@@ -22,6 +23,7 @@ use loadtest::matrix::{matrix, table as networks_table};
 use loadtest::network::{Middlebox, Passed};
 use loadtest::rounds::rounds;
 use loadtest::run::RunError;
+use loadtest::simulate;
 use loadtest::sweep::sweep;
 use loadtest::table::{LEGEND, table};
 use rustix::process::{Resource, Rlimit, getrlimit, setpriority_process, setrlimit};
@@ -47,6 +49,7 @@ fn main() -> ExitCode {
         None => runtime.block_on(run_compare(&cli.compare)),
         Some(Command::Sweep(wanted)) => runtime.block_on(run_sweep(&wanted)),
         Some(Command::Recommend(wanted)) => run_recommend(&wanted),
+        Some(Command::Simulate(wanted)) => run_simulate(&wanted),
         Some(Command::Appends(wanted)) => runtime.block_on(run_rounds(&wanted.load(), &wanted.rounds)),
         Some(Command::Wake(wanted)) => runtime.block_on(run_rounds(&wanted.load(), &wanted.rounds)),
         Some(Command::Hold(wanted)) => runtime.block_on(run_rounds(&wanted.load(), &wanted.rounds)),
@@ -106,6 +109,34 @@ async fn run_sweep(wanted: &SweepOptions) -> ExitCode {
         }
     }
     ended(outcome.failure)
+}
+
+fn run_simulate(wanted: &SimulateOptions) -> ExitCode {
+    let (mut outcomes, mut trace) = (Vec::new(), String::new());
+    for simulation in wanted.simulations() {
+        let (strategy, began) = (simulation.reader.to_string(), Instant::now());
+        let outcome = match simulation.run() {
+            Ok(outcome) => outcome,
+            Err(error) => return fail(&error, UNUSABLE),
+        };
+        let (took, digest) = (began.elapsed().as_secs_f64(), outcome.digest);
+        eprintln!(
+            "{strategy}: {} hours of {} phones in {took:.2} s, trace {digest:016x}",
+            wanted.hours, wanted.phones
+        );
+        trace.push_str(&outcome.trace);
+        outcomes.push((strategy, outcome));
+    }
+    println!("{}\n{}", simulate::table(&outcomes), simulate::LEGEND);
+    if let Some(path) = &wanted.trace
+        && let Err(error) = std::fs::write(path, trace)
+    {
+        return fail(&format!("{}: {error}", path.display()), UNUSABLE);
+    }
+    let is_whole = outcomes.iter().all(|(_, outcome)| {
+        outcome.lost() + outcome.refused + outcome.doubled + outcome.reordered + outcome.gaps == 0
+    });
+    if is_whole { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
 fn run_recommend(wanted: &Promised) -> ExitCode {

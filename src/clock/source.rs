@@ -1,5 +1,5 @@
-//! The source of time of a clock: the system, or in unit tests a simulation that follows tokio's clock, so that a test that
-//! pauses tokio's clock pauses every clock.
+//! The source of time of a clock: the system, or a simulation that follows tokio's clock, so that whoever pauses tokio's clock
+//! pauses every clock. Unit tests have a simulation of their own, which can also be stepped, suspended and rebooted.
 
 use std::time::{Duration, SystemTime};
 
@@ -14,39 +14,72 @@ pub(super) use system::Source;
 #[cfg_attr(test, allow(dead_code, reason = "unit tests simulate"))]
 mod system {
     use rustix::time::{ClockId, Timespec, clock_gettime};
+    use tokio::time::Instant;
 
     use super::{Duration, SystemTime};
 
-    /// The clocks of the operating system.
+    /// The clocks of the operating system, or tokio's.
     #[derive(Debug, Clone, Copy)]
-    pub(in crate::clock) struct Source;
+    pub(in crate::clock) enum Source {
+        System,
+        Tokio(&'static TokioTime),
+    }
+
+    /// A machine that booted at a moment of tokio's clock and is never suspended.
+    #[derive(Debug)]
+    pub(in crate::clock) struct TokioTime {
+        booted: Instant,
+        /// The time of day at the boot.
+        wall: SystemTime,
+    }
 
     impl Source {
         /// A source for a new clock.
         pub(in crate::clock) fn new() -> Self {
-            Self
+            Self::System
+        }
+
+        /// A source that follows tokio's clock, and at which it is `wall` now. It is leaked, so that clocks can copy a reference to it.
+        pub(in crate::clock) fn of_tokio(wall: SystemTime) -> Self {
+            Self::Tokio(Box::leak(Box::new(TokioTime { booted: Instant::now(), wall })))
         }
 
         #[allow(clippy::disallowed_methods, reason = "this is the place")]
         pub(in crate::clock) fn wall(self) -> SystemTime {
-            SystemTime::now()
+            match self {
+                Self::System => SystemTime::now(),
+                Self::Tokio(time) => time.wall + time.booted.elapsed(),
+            }
         }
 
         /// The time since boot, suspends included (clock_gettime(2), `CLOCK_BOOTTIME`).
         pub(in crate::clock) fn since_boot(self) -> Duration {
-            duration(clock_gettime(ClockId::Boottime))
+            match self {
+                Self::System => duration(clock_gettime(ClockId::Boottime)),
+                Self::Tokio(time) => time.booted.elapsed(),
+            }
         }
 
         /// The time for which the machine was suspended since boot.
         pub(in crate::clock) fn suspended(self) -> Duration {
-            let awake = duration(clock_gettime(ClockId::Monotonic));
-            self.since_boot().saturating_sub(awake)
+            match self {
+                Self::System => {
+                    let awake = duration(clock_gettime(ClockId::Monotonic));
+                    self.since_boot().saturating_sub(awake)
+                }
+                Self::Tokio(_) => Duration::ZERO,
+            }
         }
 
         /// The id of the current boot (random(4)).
         pub(in crate::clock) fn boot_id(self) -> Option<String> {
-            let id = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").ok()?;
-            Some(id.trim().to_owned())
+            match self {
+                Self::System => {
+                    let id = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").ok()?;
+                    Some(id.trim().to_owned())
+                }
+                Self::Tokio(_) => None,
+            }
         }
     }
 
@@ -125,6 +158,11 @@ mod simulated {
         /// A source for a new clock, with a simulated time of its own.
         pub(in crate::clock) fn new() -> Self {
             Self(SimulatedTime::start())
+        }
+
+        /// As above, whatever the time of day.
+        pub(in crate::clock) fn of_tokio(_wall: SystemTime) -> Self {
+            Self::new()
         }
 
         pub(in crate::clock) fn wall(self) -> SystemTime {

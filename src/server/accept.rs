@@ -8,7 +8,7 @@ use std::time::Duration;
 use rustix::process::{Resource, getrlimit};
 use socket2::{SockFilter, SockRef};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
 use tokio::task::{unconstrained, yield_now};
 use tokio::time::{Instant, timeout, timeout_at};
 use tokio_rustls::rustls::ServerConfig;
@@ -104,8 +104,12 @@ impl Acceptor {
         self
     }
 
-    /// Accepts until the server closes.
-    pub(super) async fn run(mut self, listener: std::net::TcpListener) {
+    /// Accepts until the server closes. Also serves the connections that are `handed` over.
+    pub(super) async fn run(
+        mut self,
+        listener: std::net::TcpListener,
+        mut handed: Option<mpsc::Receiver<(TcpStream, SocketAddr)>>,
+    ) {
         let listener = match TcpListener::from_std(listener) {
             Ok(listener) => listener,
             Err(error) => return tracing::error!(%error, "cannot accept connections"),
@@ -120,6 +124,7 @@ impl Acceptor {
                 // Without tokio's cooperative budget: it would let the accepted connections run while the kernel's queue
                 // overflows.
                 accepted = unconstrained(listener.accept()) => accepted,
+                Some(connection) = next_of(handed.as_mut()) => Ok(connection),
                 _ = phase.wait_for(|phase| *phase >= Phase::Closing) => break,
             };
             match accepted {
@@ -174,6 +179,16 @@ impl Acceptor {
                 );
             }
         }
+    }
+}
+
+/// Returns the next connection that is handed over; `None` without a receiver.
+async fn next_of(
+    handed: Option<&mut mpsc::Receiver<(TcpStream, SocketAddr)>>,
+) -> Option<(TcpStream, SocketAddr)> {
+    match handed {
+        Some(handed) => handed.recv().await,
+        None => None,
     }
 }
 

@@ -151,9 +151,13 @@ impl Starter {
     }
 }
 
+/// Sets the options of a TCP socket. Sockets of other families, which only [`super::Running::serve`] hands over, have none of them.
 fn prepare(stream: &TcpStream, limits: &Limits) -> io::Result<()> {
-    stream.set_nodelay(true)?;
-    SockRef::from(stream).set_tcp_user_timeout(Some(limits.write_timeout.get()))
+    match stream.set_nodelay(true) {
+        Err(error) if error.kind() == io::ErrorKind::Unsupported => Ok(()),
+        Err(error) => Err(error),
+        Ok(()) => SockRef::from(stream).set_tcp_user_timeout(Some(limits.write_timeout.get())),
+    }
 }
 
 /// Serves an MQTT connection over TCP to its end. `refuse`: the connection is above a limit, and the client is told so.

@@ -7,12 +7,13 @@ use clap::{CommandFactory, Parser};
 use super::Cli;
 
 /// Documents with command lines of this program, relative to the repository.
-const DOCUMENTS: [&str; 7] = [
+const DOCUMENTS: [&str; 8] = [
     "CONTRIBUTING.md",
     "README.md",
     "docs/benchmarks.md",
     "docs/comparison.md",
     "docs/design/cost-model.md",
+    "docs/design/simulation.md",
     "docs/networks.md",
     "loadtest/README.md",
 ];

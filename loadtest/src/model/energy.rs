@@ -29,13 +29,18 @@ impl Radios {
     }
 }
 
+/// The share of a phone's battery that this energy is.
+pub fn battery_share(joules: f64) -> f64 {
+    joules / BATTERY_JOULES
+}
+
 /// Converts a mean power above sleep to the figures of a report.
 pub fn per_client_hour(radio: &str, watts: f64) -> data::Energy {
     let joules_per_client_hour = watts * 3600.0;
     data::Energy {
         radio: radio.to_owned(),
         joules_per_client_hour,
-        battery_per_day: joules_per_client_hour * 24.0 / BATTERY_JOULES,
+        battery_per_day: battery_share(joules_per_client_hour * 24.0),
     }
 }
 

@@ -1,0 +1,101 @@
+//! A group of phones with their gateway, on one thread and one paused clock.
+
+use std::ops::Range;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use fastrand::Rng;
+use pollgate::config::{MqttAddress, Settings, StorePlace};
+use pollgate::server::{Running, Server};
+use tokio::sync::watch;
+use tokio::time::Instant;
+
+use super::link::Link;
+use super::outcome::Outcome;
+use super::phone::Phone;
+use super::publisher::{Published, beside, publish};
+use super::trace::Trace;
+use super::{Simulation, SimulationError};
+use crate::model::radio::Radios;
+
+/// The day: 15 January 2026.
+const MORNING: Duration = Duration::from_secs(1_768_435_200);
+
+/// How long phones have to catch up after the day's last message: until a form that was given up is surely tried again.
+const CATCHING_UP: Duration = Duration::from_secs(3600);
+
+/// The gateway's longest hold by default.
+const HOLD_MAX: Duration = Duration::from_secs(55);
+
+/// Simulates the phones of one group.
+pub(super) fn run(simulation: &Simulation, phones: Range<u32>) -> Result<Outcome, SimulationError> {
+    // What gateway and clients draw at random, they draw from the generator of the thread.
+    fastrand::seed(seed(simulation, phones.start, 0));
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().start_paused(true).build()?;
+    let outcome = runtime.block_on(simulate(simulation, phones));
+    // Nothing that is left is waited for: its clock stands still.
+    runtime.shutdown_background();
+    outcome
+}
+
+/// A seed for one part of the simulation.
+fn seed(simulation: &Simulation, phone: u32, part: u64) -> u64 {
+    Rng::with_seed(simulation.seed ^ (u64::from(phone) << 8) ^ (part << 60)).u64(..)
+}
+
+async fn gateway(simulation: &Simulation) -> Result<Arc<Running>, SimulationError> {
+    let any = ([127, 0, 0, 1], 0).into();
+    let mut settings = Settings {
+        store: StorePlace::Memory,
+        listen: any,
+        admin: any,
+        mqtt: MqttAddress::Off,
+        ..Settings::default()
+    };
+    if simulation.reader.hold() > HOLD_MAX {
+        settings.hold_max =
+            format!("{}s", simulation.reader.hold().as_secs()).parse().unwrap_or(settings.hold_max);
+    }
+    let server = Server::bind_simulated(&settings, SystemTime::UNIX_EPOCH + MORNING)?;
+    Ok(Arc::new(server.start().await?))
+}
+
+async fn simulate(simulation: &Simulation, phones: Range<u32>) -> Result<Outcome, SimulationError> {
+    let gateway = gateway(simulation).await?;
+    let trace = Arc::new(Trace::new(simulation.keeps_trace));
+    let began = Instant::now();
+    let end = began + simulation.day.length();
+    let publisher = beside(gateway.clone())?;
+    let mut reading = Vec::new();
+    for phone in phones {
+        let published = Arc::new(Published::default());
+        let random = Rng::with_seed(seed(simulation, phone, 1));
+        let (all_published, mut expected) = watch::channel(None);
+        let work =
+            publish(publisher.clone(), phone, simulation.every, random, (began, end), published.clone());
+        let count = published.clone();
+        let publishing = tokio::spawn(async move {
+            work.await;
+            all_published.send_replace(Some(count.count()));
+            // The phone may still look at it.
+            all_published.closed().await;
+        });
+        let link = Arc::new(Link::new(phone, seed(simulation, phone, 2), trace.clone(), began));
+        let mut reader =
+            Phone::start(phone, simulation.reader, &simulation.day, link, gateway.clone(), began)?;
+        reading.push(tokio::spawn(async move {
+            reader.read(&mut expected, end + CATCHING_UP).await;
+            publishing.abort();
+            (reader, published)
+        }));
+    }
+    let (mut outcome, radios) = (Outcome::default(), Radios::default());
+    for phone in reading {
+        let (phone, published) = phone.await.map_err(std::io::Error::other)?;
+        let counts = (published.count(), published.refused());
+        outcome.add_phone(counts, &phone.seen, &phone.link.packets(), &radios, simulation.day.length());
+    }
+    outcome.digest = trace.digest();
+    outcome.trace = trace.text();
+    Ok(outcome)
+}

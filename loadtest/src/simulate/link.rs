@@ -1,0 +1,260 @@
+//! The link of a phone: what the network that it is in does to its connections.
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use fastrand::Rng;
+use parking_lot::Mutex;
+use pollgate::server::Running;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::sync::{mpsc, watch};
+use tokio::time::{Instant, sleep, sleep_until, timeout};
+
+use super::day::Network;
+use super::pair::pair;
+use super::trace::Trace;
+use crate::model::energy::PacketEvent;
+
+/// Bytes of a packet beside its content: IPv4 and TCP with timestamps (docs/design/cost-model.md, section 4).
+const HEADER_BYTES: u32 = 52;
+
+/// Most content of a packet.
+const SEGMENT_BYTES: u32 = 1400;
+
+/// Most bytes per read.
+const READ_BYTES: usize = 16 * 1024;
+
+/// Least time until a lost packet is sent again; two round trips if that is more. It doubles while the packet is lost again.
+const RETRANSMISSION: Duration = Duration::from_millis(200);
+
+/// Time until a lost SYN is sent again (RFC 6298, section 2.1).
+const SYN_RETRANSMISSION: Duration = Duration::from_secs(1);
+
+/// How long the gateway's system sends a packet again that nobody acknowledges, before it gives the connection up: the gateway's
+/// default of `write_timeout`, which it sets as TCP_USER_TIMEOUT.
+const USER_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// The way between one phone and the gateway.
+#[derive(Debug)]
+pub(super) struct Link {
+    phone: u32,
+    network: watch::Sender<Option<Network>>,
+    random: Mutex<Rng>,
+    packets: Mutex<Packets>,
+    trace: Arc<Trace>,
+    began: Instant,
+}
+
+/// What passed a phone's link.
+#[derive(Debug, Default, Clone)]
+pub(super) struct Packets {
+    /// Packets at the phone, each with the radio that it used.
+    pub(super) events: Vec<(PacketEvent, Arc<str>)>,
+    /// HTTP requests.
+    pub(super) requests: u64,
+    /// Content bytes in both directions.
+    pub(super) bytes: u64,
+    /// Connections that were opened.
+    pub(super) connections: u64,
+    /// Connections that the network forgot.
+    pub(super) forgotten: u64,
+}
+
+/// A connection's network, and whether it still passes anything.
+struct Carried {
+    link: Arc<Link>,
+    network: Network,
+    radio: Arc<str>,
+    /// Told of changes of the network, each of which changes the phone's address.
+    changes: watch::Receiver<Option<Network>>,
+    last_packet: Mutex<Instant>,
+}
+
+impl Link {
+    pub(super) fn new(phone: u32, seed: u64, trace: Arc<Trace>, began: Instant) -> Self {
+        let random = Mutex::new(Rng::with_seed(seed));
+        Self { phone, network: watch::Sender::new(None), random, packets: Mutex::default(), trace, began }
+    }
+
+    /// Puts the phone into another network, or into none. Its connections pass nothing from now on.
+    pub(super) fn enter(&self, network: Option<Network>) {
+        self.note("enters", network.as_ref().map_or(0, |network| network.name.len() as u64));
+        self.network.send_replace(network);
+    }
+
+    /// What passed until now.
+    pub(super) fn packets(&self) -> Packets {
+        self.packets.lock().clone()
+    }
+
+    pub(super) fn note(&self, what: &str, number: u64) {
+        self.trace.note(self.began.elapsed(), self.phone, what, number);
+    }
+
+    /// Opens a connection to the gateway. Pends while there is no network.
+    pub(super) async fn connect(self: Arc<Self>, gateway: Arc<Running>) -> io::Result<TcpStream> {
+        let mut changes = self.network.subscribe();
+        let Some(network) = changes.borrow_and_update().clone() else { return std::future::pending().await };
+        self.packets.lock().connections += 1;
+        let radio: Arc<str> = network.radio.as_str().into();
+        self.count(true, 0, &radio);
+        // A connection that was begun in another network is never answered.
+        let handshake = self.delay(&network, SYN_RETRANSMISSION) + self.delay(&network, SYN_RETRANSMISSION);
+        if timeout(handshake, changes.changed()).await.is_ok() {
+            return std::future::pending().await;
+        }
+        self.count(false, 0, &radio);
+        let (phone_end, near) = pair()?;
+        let (gateway_end, far) = pair()?;
+        let [a, b, c, d] = (0x0a00_0000 | self.phone).to_be_bytes();
+        gateway.serve(gateway_end, SocketAddr::from(([a, b, c, d], 40_000))).await;
+        let last_packet = Mutex::new(Instant::now());
+        let carried = Carried { link: self, network, radio, changes, last_packet };
+        tokio::spawn(carried.carry(near, far));
+        Ok(phone_end)
+    }
+
+    /// How long a packet takes one way, with the times that it is lost.
+    fn delay(&self, network: &Network, retransmission: Duration) -> Duration {
+        let mut random = self.random.lock();
+        let jitter = -network.jitter * (1.0 - random.f64()).ln();
+        let mut delay = Duration::from_secs_f64(network.round_trip / 2.0 + jitter);
+        let mut again = retransmission.max(Duration::from_secs_f64(2.0 * network.round_trip));
+        while random.f64() < network.loss {
+            delay += again;
+            again *= 2;
+        }
+        delay
+    }
+
+    /// Counts packets that the phone sends or receives now, and the acknowledgement the other way.
+    fn count(&self, up: bool, content: usize, radio: &Arc<str>) {
+        let at = self.began.elapsed();
+        let content_bytes = u32::try_from(content).unwrap_or(u32::MAX);
+        let count = content_bytes.div_ceil(SEGMENT_BYTES).max(1);
+        let packet = |up, bytes| (PacketEvent { at, up, bytes }, radio.clone());
+        let mut packets = self.packets.lock();
+        packets.events.push(packet(up, content_bytes + count * HEADER_BYTES));
+        packets.events.push(packet(!up, count * HEADER_BYTES));
+        packets.bytes += content as u64;
+        drop(packets);
+        self.note(if up { "sends" } else { "receives" }, content as u64);
+    }
+}
+
+impl Carried {
+    /// Relays until both ends have closed, or until the gateway's system gives a silent connection up.
+    async fn carry(self, mut near: TcpStream, mut far: TcpStream) {
+        let ((from_phone, to_phone), (from_gateway, to_gateway)) = (near.split(), far.split());
+        let up = self.way(true, from_phone, to_gateway);
+        let down = self.way(false, from_gateway, to_phone);
+        // An error is the end of a connection that one side has closed.
+        let _ended = tokio::try_join!(up, down);
+    }
+
+    async fn way(
+        &self,
+        up: bool,
+        from: impl AsyncRead + Unpin,
+        to: impl AsyncWrite + Unpin,
+    ) -> io::Result<()> {
+        let (sender, receiver) = mpsc::unbounded_channel();
+        tokio::try_join!(self.send(up, from, sender), self.arrive(up, to, receiver)).map(drop)
+    }
+
+    /// Takes what one side sends, and assigns each packet its time of arrival, in order.
+    async fn send(
+        &self,
+        up: bool,
+        mut from: impl AsyncRead + Unpin,
+        on_the_way: mpsc::UnboundedSender<(Instant, Bytes)>,
+    ) -> io::Result<()> {
+        let mut arrives = Instant::now();
+        let mut unacknowledged = None;
+        let mut buffer = vec![0; READ_BYTES];
+        loop {
+            let count = match unacknowledged {
+                Some(since) if !up => {
+                    let given_up = since + USER_TIMEOUT;
+                    tokio::select! {
+                        biased;
+                        count = from.read(&mut buffer) => count?,
+                        () = sleep_until(given_up) => return Err(io::ErrorKind::TimedOut.into()),
+                    }
+                }
+                _ => from.read(&mut buffer).await?,
+            };
+            let bytes = buffer.get(..count).unwrap_or_default();
+            if up && !bytes.is_empty() {
+                self.link.count(up, bytes.len(), &self.radio);
+                let is_request =
+                    [&b"GET "[..], b"POST ", b"PUT "].iter().any(|method| bytes.starts_with(method));
+                self.link.packets.lock().requests += u64::from(is_request);
+            }
+            if !self.passes() {
+                unacknowledged.get_or_insert(Instant::now());
+                if bytes.is_empty() {
+                    // Nobody learns of the end, so this side stays open for the other.
+                    sleep(USER_TIMEOUT).await;
+                    return Err(io::ErrorKind::TimedOut.into());
+                }
+                continue;
+            }
+            arrives = arrives.max(Instant::now() + self.link.delay(&self.network, RETRANSMISSION));
+            // The receiver is gone after a write error, which ends this future, too.
+            let _gone = on_the_way.send((arrives, Bytes::copy_from_slice(bytes)));
+            if bytes.is_empty() {
+                return Ok(());
+            }
+        }
+    }
+
+    async fn arrive(
+        &self,
+        up: bool,
+        mut to: impl AsyncWrite + Unpin,
+        mut on_the_way: mpsc::UnboundedReceiver<(Instant, Bytes)>,
+    ) -> io::Result<()> {
+        while let Some((due, bytes)) = on_the_way.recv().await {
+            sleep_until(due).await;
+            if self.has_moved() {
+                continue;
+            }
+            *self.last_packet.lock() = Instant::now();
+            if !up && !bytes.is_empty() {
+                self.link.count(up, bytes.len(), &self.radio);
+            }
+            to.write_all(&bytes).await?;
+        }
+        to.shutdown().await
+    }
+
+    /// Whether the phone is in another network than at the begin of the connection.
+    fn has_moved(&self) -> bool {
+        self.changes.has_changed().unwrap_or(true)
+    }
+
+    /// Whether a packet that is sent now arrives some time.
+    fn passes(&self) -> bool {
+        if self.has_moved() {
+            return false;
+        }
+        let mut last = self.last_packet.lock();
+        let idle = last.elapsed().as_secs_f64();
+        if self.network.nat_idle.is_some_and(|most| idle > most) {
+            // It stays forgotten: nothing renews the time of the last packet.
+            drop(last);
+            let mut packets = self.link.packets.lock();
+            packets.forgotten += 1;
+            drop(packets);
+            self.link.note("forgotten", 0);
+            return false;
+        }
+        *last = Instant::now();
+        true
+    }
+}

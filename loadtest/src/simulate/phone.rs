@@ -1,0 +1,194 @@
+//! A phone: the Rust client, as an app uses it, and what its user sees.
+
+use std::fmt;
+use std::str::FromStr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use pollgate::server::Running;
+use pollgate_client::{BuildError, Client, Form, Item, Settings, Start, Subscription};
+use serde::{Deserialize, Serialize};
+use tokio::sync::watch;
+use tokio::time::{Instant, sleep_until};
+
+use super::day::Day;
+use super::link::Link;
+use super::outcome::Latencies;
+use crate::strategies::Strategy;
+
+/// How phones read: by the client's own choice of forms, or by one form.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Reader {
+    /// The client's default: the best form that the network lets through.
+    Fallback,
+    /// One form with its settings, without fallback.
+    Only(Strategy),
+}
+
+/// What a phone saw of the messages to it.
+#[derive(Debug, Default, Clone)]
+pub(super) struct Seen {
+    /// Messages that arrived for the first time.
+    pub received: u64,
+    /// Messages that arrived again.
+    pub doubled: u64,
+    /// Messages that arrived after a later one.
+    pub reordered: u64,
+    /// Gaps that the client told.
+    pub gaps: u64,
+    /// Time from the call of publish to the arrival.
+    pub latencies: Latencies,
+}
+
+impl Reader {
+    /// The client's settings.
+    pub(super) fn settings(self) -> Settings {
+        let settings = Settings { times: false, ..Settings::default() };
+        let only = |form| Settings { forms: vec![form], ..settings.clone() };
+        let with_heartbeat = |form, heartbeat: Option<Duration>| match heartbeat {
+            None => only(form),
+            Some(every) => Settings { heartbeat_min: every, heartbeat_max: every, ..only(form) },
+        };
+        match self {
+            Self::Fallback => settings,
+            Self::Only(Strategy::ShortPoll(interval)) => Settings { interval, ..only(Form::ShortPoll) },
+            Self::Only(Strategy::LongPoll(hold)) => Settings { hold, ..only(Form::LongPoll) },
+            Self::Only(Strategy::Sse(heartbeat)) => with_heartbeat(Form::Sse, heartbeat),
+            Self::Only(Strategy::Ndjson(heartbeat)) => with_heartbeat(Form::Ndjson, heartbeat),
+            // Refused when it is parsed: any other strategy.
+            Self::Only(strategy) => with_heartbeat(Form::WebSocket, strategy.heartbeat()),
+        }
+    }
+
+    /// The longest hold that is asked for.
+    pub(super) fn hold(self) -> Duration {
+        self.settings().hold
+    }
+}
+
+impl fmt::Display for Reader {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Fallback => formatter.write_str("fallback"),
+            Self::Only(strategy) => strategy.fmt(formatter),
+        }
+    }
+}
+
+impl FromStr for Reader {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        if text == "fallback" {
+            return Ok(Self::Fallback);
+        }
+        match text.parse()? {
+            Strategy::Mqtt(_) | Strategy::XmppWebSocket | Strategy::Wake(_) => {
+                Err("want fallback, short-poll:INTERVAL, long-poll:HOLD, sse, ndjson or websocket".to_owned())
+            }
+            strategy => Ok(Self::Only(strategy)),
+        }
+    }
+}
+
+/// The name of a phone's stream.
+pub(super) fn stream(phone: u32) -> String {
+    format!("phones/{phone}")
+}
+
+/// A message to a phone.
+#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
+pub(super) struct Text {
+    /// Its number in the stream.
+    pub(super) number: u64,
+    /// When it was published, in microseconds since the begin of the day.
+    pub(super) at: u64,
+}
+
+/// Moves the phone through the networks of the day, and tells the client of each.
+async fn travel(day: Day, link: Arc<Link>, client: Client, began: Instant) {
+    let mut until = Duration::ZERO;
+    while until < day.length() {
+        sleep_until(began + until).await;
+        let (network, next) = day.at(until);
+        link.enter(network.cloned());
+        // Apps learn of a network that was found, not of one that was lost.
+        if let Some(network) = network {
+            client.network_changed(&network.name);
+        }
+        until = next;
+    }
+}
+
+/// Reads the phone's stream. Ends when the task is aborted, or with a refusal.
+pub(super) struct Phone {
+    pub(super) link: Arc<Link>,
+    pub(super) seen: Seen,
+    began: Instant,
+    subscription: Subscription,
+    travel: tokio::task::JoinHandle<()>,
+}
+
+impl Phone {
+    pub(super) fn start(
+        number: u32,
+        reader: Reader,
+        day: &Day,
+        link: Arc<Link>,
+        gateway: Arc<Running>,
+        began: Instant,
+    ) -> Result<Self, BuildError> {
+        let (events, connecting) = (link.clone(), link.clone());
+        let client = Client::builder("http://localhost")
+            .settings(reader.settings())
+            .connector(move |_, _| connecting.clone().connect(gateway.clone()))
+            .on_event(move |event| events.note(&format!("{event:?}"), 0))
+            .build()?;
+        let travel = tokio::spawn(travel(day.clone(), link.clone(), client.clone(), began));
+        let subscription = client.subscribe([stream(number)], Start::earliest());
+        Ok(Self { link, seen: Seen::default(), began, subscription, travel })
+    }
+
+    /// Reads until all messages have arrived, or until the deadline. `expected` is their number, once it is known.
+    pub(super) async fn read(&mut self, expected: &mut watch::Receiver<Option<u64>>, deadline: Instant) {
+        while expected.borrow_and_update().is_none_or(|expected| self.seen.received < expected) {
+            tokio::select! {
+                biased;
+                item = self.subscription.next() => match item {
+                    Some(item) => self.take(item),
+                    None => return self.link.note("refused", 0),
+                },
+                Ok(()) = expected.changed() => {}
+                () = sleep_until(deadline) => return,
+            }
+        }
+    }
+
+    fn take(&mut self, item: Item) {
+        match item {
+            Item::Message(message) => {
+                let Ok(Text { number, at }) = serde_json::from_slice(message.data.bytes()) else {
+                    return self.link.note("no text", 0);
+                };
+                let delay = self.began.elapsed().saturating_sub(Duration::from_micros(at));
+                self.link.note("message", number);
+                match number.cmp(&self.seen.received) {
+                    std::cmp::Ordering::Equal => {
+                        self.seen.received += 1;
+                        self.seen.latencies.record(delay);
+                    }
+                    std::cmp::Ordering::Less => self.seen.doubled += 1,
+                    std::cmp::Ordering::Greater => self.seen.reordered += 1,
+                }
+            }
+            Item::Gap { .. } => self.seen.gaps += 1,
+            other => self.link.note(&format!("{other:?}"), 0),
+        }
+    }
+}
+
+impl Drop for Phone {
+    fn drop(&mut self) {
+        self.travel.abort();
+    }
+}

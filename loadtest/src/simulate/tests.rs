@@ -1,0 +1,124 @@
+//! Scenarios of simulated days. Each compares with what the network's settings make exact, or with a formula.
+
+use std::time::Duration;
+
+use super::{Day, Network, Outcome, Simulation};
+use crate::model::prediction;
+
+const HOUR: Duration = Duration::from_secs(3600);
+
+fn network() -> Network {
+    Network {
+        name: "lab".into(),
+        radio: "LTE".into(),
+        round_trip: 0.1,
+        jitter: 0.0,
+        loss: 0.0,
+        nat_idle: None,
+    }
+}
+
+fn simulation(reader: &str, network: Network, length: Duration) -> Simulation {
+    let day = Day::within(network, length);
+    let reader = reader.parse().unwrap();
+    Simulation { day, phones: 1, reader, every: Duration::from_secs(60), seed: 7, keeps_trace: true }
+}
+
+fn assert_whole(outcome: &Outcome) {
+    let faults = [outcome.lost(), outcome.refused, outcome.doubled, outcome.reordered, outcome.gaps];
+    assert_eq!(faults, [0; 5], "{} published", outcome.published);
+    assert!(outcome.published > 0);
+}
+
+/// A train ride with two tunnels, to an office.
+fn ride() -> Day {
+    let networks = "
+        [[network]]
+        name = \"train\"
+        radio = \"LTE\"
+        round-trip = 0.15
+        jitter = 0.1
+        loss = 0.03
+        nat-idle = 300
+        [[network]]
+        name = \"office\"
+        radio = \"Wi-Fi\"
+        round-trip = 0.02
+        nat-idle = 60
+    ";
+    let part = |from: &str, network: &str| {
+        let network = if network.is_empty() { String::new() } else { format!("network = \"{network}\"") };
+        format!("[[part]]\nfrom = \"{from}\"\n{network}\n")
+    };
+    let parts = [
+        ("00:00", "train"),
+        ("00:10", ""),
+        ("00:13", "train"),
+        ("00:21", ""),
+        ("00:22", "train"),
+        ("00:30", "office"),
+    ];
+    let parts: String = parts.iter().map(|(from, network)| part(from, network)).collect();
+    format!("{networks}{parts}").parse::<Day>().unwrap().lasting(Duration::from_secs(45 * 60))
+}
+
+#[test]
+fn the_same_seed_gives_the_same_trace_and_another_seed_another_one() {
+    let of = |seed| {
+        let simulation = simulation("fallback", network(), HOUR);
+        Simulation { day: ride(), phones: 5, seed, ..simulation }.run().unwrap()
+    };
+    let (first, again, other) = (of(1), of(1), of(2));
+    assert!(first.trace.lines().count() > 100, "{}", first.trace);
+    assert!(first.trace == again.trace && first.digest == again.digest);
+    assert_ne!(first.digest, other.digest);
+}
+
+#[test]
+fn long_polls_cost_what_the_formula_says() {
+    let (hold, every) = (Duration::from_secs(25), Duration::from_secs(20));
+    let simulation = simulation("long-poll:25s", network(), 4 * HOUR);
+    let outcome = Simulation { every, ..simulation }.run().unwrap();
+    assert_whole(&outcome);
+    let round_trip = Duration::from_millis(100);
+    let rate = outcome.published as f64 / (4.0 * HOUR.as_secs_f64());
+    let predicted = prediction::long_poll(hold, rate, round_trip, round_trip);
+    let requests = outcome.requests as f64 / 4.0;
+    assert!((requests / predicted.requests_per_client_hour - 1.0).abs() < 0.03, "{requests} {predicted:?}");
+    // A message that finds the poll held takes half a round trip, and a millisecond of the clock's precision.
+    let [median] = outcome.latencies.quantiles([0.5]).unwrap();
+    assert!((50..=52).contains(&median.as_millis()), "{median:?}");
+}
+
+#[test]
+fn a_nat_that_forgets_makes_long_holds_late_and_short_ones_not() {
+    let forgetful = Network { nat_idle: Some(60.0), ..network() };
+    let of = |reader: &str| {
+        let simulation = simulation(reader, forgetful.clone(), 2 * HOUR);
+        Simulation { every: Duration::from_secs(200), ..simulation }.run().unwrap()
+    };
+    let (short, long) = (of("long-poll:25s"), of("long-poll:240s"));
+    assert_whole(&short);
+    assert_whole(&long);
+    assert_eq!(short.forgotten, 0);
+    // The client learns from the first few, and asks for shorter holds.
+    assert!((1..10).contains(&long.forgotten), "{}", long.forgotten);
+    let worst = |outcome: &Outcome| outcome.latencies.quantiles([1.0]).unwrap()[0];
+    assert!(worst(&short) < Duration::from_secs(1), "{:?}", worst(&short));
+    assert!(worst(&long) > Duration::from_secs(30), "{:?}", worst(&long));
+}
+
+#[test]
+fn the_client_that_falls_back_gets_each_message_once_through_tunnels() {
+    let simulation = simulation("fallback", network(), HOUR);
+    let outcome = Simulation { day: ride(), phones: 3, ..simulation }.run().unwrap();
+    assert_whole(&outcome);
+    let moved = outcome.trace.lines().filter(|line| line.contains(" enters ")).count();
+    assert_eq!(moved, 3 * 6);
+    // Nothing arrives while there is no network, but for what was on its way out of the air.
+    let in_tunnel = |line: &&str| {
+        let seconds: f64 = line.split(' ').next().unwrap().parse().unwrap();
+        line.contains(" message ") && (600.1..780.0).contains(&seconds)
+    };
+    assert_eq!(outcome.trace.lines().filter(in_tunnel).count(), 0);
+}
