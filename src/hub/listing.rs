@@ -92,8 +92,7 @@ impl Hub {
 
 impl StreamView {
     fn of(name: &StreamName, description: &Description, readers: usize) -> Self {
-        let Description { content_type, earliest, tail, appended_at: _, closed, lifetime, retention } =
-            description;
+        let Description { content_type, earliest, tail, closed, lifetime, retention, .. } = description;
         let kept = tail.position.since(earliest.position);
         let is_json = content_type.is_json();
         let Retention { messages_max, bytes_max, age_max } = *retention;

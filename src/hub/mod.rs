@@ -56,7 +56,8 @@ pub use moves::Moves;
 pub use multi_reader::{MultiBatch, MultiReader, RequestedStream, StreamUpdate};
 pub use news::ClaimNews;
 pub use polled_origins::{
-    ElementKey, OriginInterval, OriginSettings, OriginState, OriginStatus, PolledOrigin, SeenEntry,
+    ElementKey, OriginInterval, OriginPlace, OriginSettings, OriginState, OriginStatus, PolledOrigin,
+    SeenEntry,
 };
 pub use signal::{Signal, WaitUntil, Waiter, Woken};
 pub use source::Source;

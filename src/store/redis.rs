@@ -23,7 +23,8 @@
 //! | `owners`, `claims` | a hash: the [owner](claims) of each session that has one; a counter of claims |
 //! | `awaited` | a sorted set: when a gateway has to look at sessions without an owner |
 //!
-//! Those that other gateways never use are under `pollgate:{gateway NAME}:`. `pollgate:runs` has the gateways, and when each was last alive.
+//! The origin of a stream is a session in the partition of the stream, and ends with it. `pollgate:runs` has the gateways, and when each was
+//! last alive.
 //!
 //! A promoted replica may lack the last appends. Its replication id differs from that in the metadata, so the next append continues in a
 //! new epoch, and offsets that were lost are refused for ever.

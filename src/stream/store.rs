@@ -195,6 +195,9 @@ pub trait SessionClaims: Send + Sync {
     /// release is repeated later.
     fn release<'a>(&'a self, name: &'a Arc<str>, due: Option<SystemTime>) -> Work<'a, ()>;
 
+    /// Tells all gateways something about a session that concerns only those that run now, by [`NewsListener::told`].
+    fn tell<'a>(&'a self, name: &'a str, note: &'a str) -> Work<'a, Result<(), Failure>>;
+
     /// Reads a session, whoever owns it.
     fn entries<'a>(&'a self, name: &'a str) -> Work<'a, Result<Vec<(Bytes, Bytes)>, Failure>>;
 }
@@ -215,6 +218,9 @@ pub trait NewsListener: Send + Sync + 'static {
 
     /// A session whose name begins with [`OWN_SESSIONS`](super::OWN_SESSIONS) has ended.
     fn gone(&self, session: &str);
+
+    /// A gateway, which may be this one, [tells](SessionClaims::tell) something about a session.
+    fn told(&self, session: &str, note: &str);
 
     /// Another gateway wants a session of which this one is the owner, or has become its owner.
     fn wanted(&self, session: &str);

@@ -24,6 +24,7 @@ mod hot_tails;
 mod library;
 mod losses;
 mod mqtt_sessions;
+mod origins;
 mod outages;
 mod scripts;
 mod server;

@@ -5,8 +5,8 @@ use std::time::SystemTime;
 use super::functions::EngineCall;
 use crate::store::note::{Note, moment};
 use crate::stream::{
-    Annotation, Append, AppendType, ContentType, Create, Fork, Lifetime, Offset, Payload, Producer,
-    Retention, SessionChange, Start, StreamName, UNSHARED_SESSIONS,
+    Annotation, Append, AppendType, ContentType, Create, Fork, Lifetime, ORIGIN_SESSIONS, Offset, Payload,
+    Producer, Retention, SessionChange, Start, StreamName,
 };
 
 /// Number of partitions. All keys of a partition are in one hash slot, so a cluster has at most as many nodes with streams. It is part
@@ -42,23 +42,13 @@ pub(super) fn partition_of_channel(channel: &str) -> Option<u64> {
 }
 
 /// What the keys of a session begin with.
-pub(super) fn namespace_of(session: &str, gateway: &str) -> String {
-    if is_unshared(session) { sessions_of(gateway) } else { partition(session_partition(session)) }
+pub(super) fn namespace_of(session: &str) -> String {
+    partition(session_partition(session))
 }
 
-/// The number of a session's partition.
+/// The number of a session's partition. The origin of a stream is in the partition of the stream.
 pub(super) fn session_partition(session: &str) -> u64 {
-    fnv1a(session) % PARTITIONS
-}
-
-/// Whether sessions with this name, or whose names begin with it, belong to one gateway for ever.
-pub(super) fn is_unshared(session: &str) -> bool {
-    UNSHARED_SESSIONS.iter().any(|prefix| session.starts_with(prefix))
-}
-
-/// What the keys begin with of sessions that no other gateway uses.
-pub(super) fn sessions_of(gateway: &str) -> String {
-    format!("{KEYS}{{gateway {gateway}}}:")
+    fnv1a(session.strip_prefix(ORIGIN_SESSIONS).unwrap_or(session)) % PARTITIONS
 }
 
 /// The 64-bit FNV-1a hash (draft-eastlake-fnv), which is part of the format like the number of partitions.

@@ -83,7 +83,7 @@ impl SharedStore {
             ClaimFrom::Anyone => "anyone",
             ClaimFrom::Nobody => "nobody",
         };
-        let call = EngineCall::of("claim", &namespace_of(name, &self.gateway)).with(&**name).with(&*self.run);
+        let call = EngineCall::of("claim", &namespace_of(name)).with(&**name).with(&*self.run);
         let call = ended.iter().fold(call.with(from), EngineCall::with);
         let answer = self.engine.call(&call).await;
         match answer {
@@ -129,7 +129,7 @@ impl SharedStore {
 
     fn release_call(&self, name: &str, owner: &str, due: Option<SystemTime>) -> EngineCall {
         let due = due.map(|due| millis(self.moment(due).0).to_string()).unwrap_or_default();
-        EngineCall::of("release", &namespace_of(name, &self.gateway)).with(name).with(owner).with(due)
+        EngineCall::of("release", &namespace_of(name)).with(name).with(owner).with(due)
     }
 
     /// Repeats the releases that the engine was not told.
@@ -164,9 +164,8 @@ impl SharedStore {
         let mut claims = self.claims.all(|claim| claim.released.is_none());
         claims.retain(|(name, _)| partitions.contains(&session_partition(name)));
         for part in claims.chunks(CALLS_MAX) {
-            let call = |(name, _): &(Arc<str>, OwnClaim)| {
-                EngineCall::of("owner", &namespace_of(name, &self.gateway)).with(&**name)
-            };
+            let call =
+                |(name, _): &(Arc<str>, OwnClaim)| EngineCall::of("owner", &namespace_of(name)).with(&**name);
             let calls: Vec<EngineCall> = part.iter().map(call).collect();
             for ((name, claim), owner) in part.iter().zip(self.engine.call_each(&calls).await) {
                 let Ok(owner) = owner else {
@@ -197,9 +196,16 @@ impl SessionClaims for SharedStore {
         Box::pin(self.release_session(name, due))
     }
 
+    fn tell<'a>(&'a self, name: &'a str, note: &'a str) -> Work<'a, Result<(), Failure>> {
+        Box::pin(async move {
+            let call = EngineCall::of("tell", &namespace_of(name)).with(name).with(note);
+            self.engine.call(&call).await.map(drop)
+        })
+    }
+
     fn entries<'a>(&'a self, name: &'a str) -> Work<'a, Result<Vec<(Bytes, Bytes)>, Failure>> {
         Box::pin(async move {
-            let call = EngineCall::of("entries", &namespace_of(name, &self.gateway)).with(name);
+            let call = EngineCall::of("entries", &namespace_of(name)).with(name);
             reply::entries(self.engine.call(&call).await?).ok_or(Failure::Unreadable)
         })
     }

@@ -9,7 +9,7 @@
 local FIELDS = {
   'epoch', 'ancestors', 'tail', 'earliest', 'messages', 'bytes', 'closed', 'closed_by', 'content_type', 'essence', 'lifetime',
   'retention', 'asked', 'used', 'sequence', 'deleted', 'depth', 'replication', 'producers', 'source', 'branch',
-  'appended',
+  'appended', 'origin',
 }
 local NUMBERS = { 'tail', 'earliest', 'messages', 'bytes', 'used', 'depth', 'producers', 'branch', 'appended' }
 
@@ -30,6 +30,7 @@ local ANCESTORS_MAX = 256
 
 local function keys_of(partition, name)
   return {
+    partition = partition,
     name = name,
     meta = partition .. 'meta:' .. name,
     log = partition .. 'log:' .. name,
@@ -103,8 +104,26 @@ local function has_ended(keys, stream, now, wall)
   return true
 end
 
--- Removes a stream. While it has forks, its name stays taken. Returns the source to release, or ''.
+-- Tells all gateways that there is a new record of a gateway, whose name begins with NUL, or that one has ended.
+local function tell_record(namespace, what, session)
+  if string.byte(session) == 0 then redis.call('SPUBLISH', namespace .. 'news', what .. '\n' .. session) end
+end
+
+-- The session with the origin of a stream, which is in the partition of the stream.
+local function origin_session(name) return '\0origin/' .. name end
+
+-- Removes the origin of a stream, with its owner.
+local function remove_origin(keys)
+  local session = origin_session(keys.name)
+  redis.call('DEL', keys.partition .. 'session:' .. session)
+  redis.call('HDEL', keys.partition .. 'owners', session)
+  redis.call('ZREM', keys.partition .. 'awaited', session)
+  if redis.call('ZREM', keys.partition .. 'sessions', session) == 1 then tell_record(keys.partition, 'gone', session) end
+end
+
+-- Removes a stream and its origin. While it has forks, its name stays taken. Returns the source to release, or ''.
 local function remove(keys, stream)
+  if stream.origin == '1' then remove_origin(keys) end
   redis.call('DEL', keys.log, keys.retained)
   redis.call('ZREM', keys.names, keys.name)
   redis.call('ZREM', keys.due, keys.name)
@@ -293,7 +312,7 @@ local function new_stream(keys, args, now)
     epoch = new_epoch(keys), ancestors = '', tail = 0, earliest = 0, messages = 0, bytes = 0, closed = '', closed_by = '',
     content_type = args.content_type, essence = args.essence, lifetime = args.lifetime, retention = args.retention,
     asked = args.asked, used = now, sequence = '', deleted = '', depth = 0, replication = replication(keys),
-    producers = 0, source = '', branch = 0, appended = 0,
+    producers = 0, source = '', branch = 0, appended = 0, origin = '',
   }
 end
 
@@ -319,16 +338,20 @@ local function append_from(args, at)
   return append
 end
 
--- Does one append. Returns its verdict: its kind, the metadata, two details of a refusal, and the source to release and 'ended' if the
--- former stream of this name was found expired.
-local function append_one(keys, append, now, wall)
+-- Does one append. `by_origin`: it is made for the origin of the stream, and nobody else appends to a stream that has one. Returns its
+-- verdict: its kind, the metadata, two details of a refusal, and the source to release and 'ended' if the former stream of this name was
+-- found expired.
+local function append_one(keys, append, by_origin, now, wall)
   local stream, missing = find(keys, now, wall)
   local created, source, ended = false, missing and missing[2] or '', missing and missing[3] or ''
   if stream then
+    if by_origin and stream.origin ~= '1' then return { 'superseded' } end
+    if stream.origin == '1' and not by_origin then return { 'has_origin', head(stream) } end
     follow_replication(keys, stream)
   else
     if not append.creates or missing[1] ~= 'missing' then return missing end
     stream, created = new_stream(keys, append.create, now), true
+    stream.origin = by_origin and '1' or ''
   end
   local refusal, added = admit(keys, stream, append, now)
   if refusal then
@@ -356,11 +379,6 @@ local function append_one(keys, append, now, wall)
   trim(keys, stream, now)
   announce(keys, stream, before)
   return { created and 'created' or 'new', head(stream), '', '', source, ended }
-end
-
--- Tells all gateways that there is a new record of a gateway, whose name begins with NUL, or that one has ended.
-local function tell_record(namespace, what, session)
-  if string.byte(session) == 0 then redis.call('SPUBLISH', namespace .. 'news', what .. '\n' .. session) end
 end
 
 -- Makes a change of a session, which begins at args[at]: the client, the owner that makes it or '', whether the session begins anew, then
@@ -408,14 +426,17 @@ local function append(partition, args)
   while at <= #args do
     local session, verdict = at + APPEND_FIELDS + 1, nil
     local last = session - 1 + tonumber(args[session - 1])
+    local by_origin = last >= session and args[session + 1] == origin_session(args[1])
     if last >= session and not may_change(args[session], args[session + 1], args[session + 2]) then
       verdict = { 'superseded' }
     else
-      verdict = append_one(keys, append_from(args, at), now, wall)
+      verdict = append_one(keys, append_from(args, at), by_origin, now, wall)
     end
     if verdict[1] == 'new' or verdict[1] == 'created' then
       is_changed = true
       if last >= session then apply_session(args[session], args, session + 1, last) end
+      -- A former origin of the name may have expired in this call, with its owner.
+      if by_origin then redis.call('HSET', args[session] .. 'owners', args[session + 1], args[session + 2]) end
     end
     at = last + 1
     verdicts[#verdicts + 1] = verdict
@@ -437,6 +458,7 @@ local function create(partition, args)
   local stream, missing = find(keys, now, wall)
   if stream then
     local is_same = stream.essence == asked.essence and stream.asked == asked.asked and (stream.closed == '1') == closes
+      and stream.origin == ''
     if not is_same then return { 'differs' } end
     use(keys, stream, now)
     return { 'exists', head(stream) }
@@ -511,7 +533,7 @@ local function describe(partition, args)
   end
   return {
     'found', head(stream), stream.source, integer(stream.branch), integer(stream.depth), redis.call('SCARD', keys.forks),
-    stream.sequence, stream.closed_by, producers,
+    stream.sequence, stream.closed_by, producers, stream.origin,
   }
 end
 
@@ -655,6 +677,11 @@ local function release(namespace, args)
   return 'released'
 end
 
+-- Tells all gateways something about a session, which is not kept. ARGV: client, text.
+local function tell(namespace, args)
+  redis.call('SPUBLISH', namespace[1] .. 'news', 'told\n' .. args[1] .. '\n' .. args[2])
+end
+
 -- The owner of a session.
 local function owner(namespace, args)
   return redis.call('HGET', namespace[1] .. 'owners', args[1])
@@ -706,6 +733,7 @@ redis.register_function('LIBRARY_change_session', change_session)
 redis.register_function{ function_name = 'LIBRARY_sessions', callback = sessions, flags = { 'allow-oom' } }
 redis.register_function{ function_name = 'LIBRARY_claim', callback = claim, flags = { 'allow-oom' } }
 redis.register_function{ function_name = 'LIBRARY_release', callback = release, flags = { 'allow-oom' } }
+redis.register_function{ function_name = 'LIBRARY_tell', callback = tell, flags = { 'allow-oom' } }
 redis.register_function{ function_name = 'LIBRARY_owner', callback = owner, flags = { 'allow-oom' } }
 redis.register_function{ function_name = 'LIBRARY_entries', callback = entries, flags = { 'allow-oom' } }
 redis.register_function{ function_name = 'LIBRARY_orphans', callback = orphans, flags = { 'allow-oom' } }

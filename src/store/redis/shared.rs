@@ -27,6 +27,9 @@ use crate::stream::{
 /// Number of streams whose content type is remembered, so that an append of any type is split before the call.
 const CONTENT_TYPES_MAX: u64 = 100_000;
 
+/// Where the answer of `describe` says whether the stream has an origin, see [`EngineReply::text`].
+const DESCRIBED_ORIGIN: usize = 8;
+
 /// The state that the tasks of a store share.
 pub(super) struct SharedStore {
     pub(super) engine: Engine,
@@ -151,7 +154,8 @@ impl SharedStore {
         now: SystemTime,
     ) -> Result<Description, ChangeError> {
         let mut reply = self.ask(name, &self.call("describe", name, now).with("0")).await?;
-        Ok(reply.head().ok_or(Failure::Unreadable)?.description())
+        let head = reply.head().ok_or(Failure::Unreadable)?;
+        Ok(Description { has_origin: reply.text(DESCRIBED_ORIGIN) == "1", ..head.description() })
     }
 
     pub(super) async fn delete(&self, name: &StreamName, now: SystemTime) -> Result<(), ChangeError> {
@@ -164,7 +168,7 @@ impl SharedStore {
     }
 
     pub(super) async fn change_session(&self, change: SessionChange) -> Result<(), Failure> {
-        let call = EngineCall::of("change_session", &namespace_of(&change.client, &self.gateway));
+        let call = EngineCall::of("change_session", &namespace_of(&change.client));
         let call = call.session(&change, &self.claims.owner(&change.client));
         match text(self.engine.call(&call).await?).as_deref() {
             Some("changed") => Ok(()),

@@ -194,6 +194,7 @@ pub(super) fn description(response: &Response<Bytes>) -> Option<Description> {
             bytes_max: number(fields, "stream-max-bytes"),
             age_max: number(fields, "stream-max-age").map(Duration::from_secs),
         },
+        has_origin: false,
     })
 }
 
