@@ -391,6 +391,7 @@ impl Hub {
     /// offset, then returns; at once if nobody is connected. New polls are no longer held.
     pub async fn drain(&self) {
         self.is_draining.store(true, Ordering::SeqCst);
+        self.store.retire();
         self.draining.send_replace(true);
         if !self.metrics.has_connections() && self.clients.held() == 0 {
             return;

@@ -23,8 +23,9 @@
 //! | `owners`, `claims` | a hash: the [owner](claims) of each session that has one; a counter of claims |
 //! | `awaited` | a sorted set: when a gateway has to look at sessions without an owner |
 //!
-//! The origin of a stream is a session in the partition of the stream, and ends with it. `pollgate:runs` has the gateways, and when each was
-//! last alive.
+//! The origin of a stream is a session in the partition of the stream, and ends with it. `pollgate:{gateways}:` has the `runs` of gateways, with
+//! the time at which each was last alive, and which one has the `lease` to sweep. A sweep carries the number of its lease, and each partition
+//! refuses one that is lower than the last `lease` there.
 //!
 //! A promoted replica may lack the last appends. Its replication id differs from that in the metadata, so the next append continues in a
 //! new epoch, and offsets that were lost are refused for ever.
@@ -236,6 +237,10 @@ impl Store for Redis {
 
     fn sweep(&self, now: SystemTime) -> Work<'_, Result<Vec<StreamName>, Failure>> {
         Box::pin(self.shared.sweep(now))
+    }
+
+    fn retire(&self) {
+        self.shared.retire();
     }
 
     fn page<'a>(

@@ -147,6 +147,9 @@ pub trait Store: Send + Sync + 'static {
     /// may be left.
     fn sweep(&self, now: SystemTime) -> Work<'_, Result<Vec<StreamName>, Failure>>;
 
+    /// Leaves to other gateways that use the store what only one of them does. This process ends soon, and may make further calls.
+    fn retire(&self) {}
+
     /// The streams that exist at `now` and whose names begin with `prefix`, in the order of their names, from the first name
     /// after `after` on. Visits at most [`PAGE_STREAMS_MAX`] names. This is not a use of the streams.
     fn page<'a>(

@@ -9,8 +9,10 @@ const FEED: &str = "/v1/stream/feed";
 const NEW: &str =
     "pollgate_outbound_requests_total{purpose=\"origin\",destination=\"127.0.0.1\",outcome=\"new\"}";
 
+/// Two gateways whose end takes long if they have clients.
 async fn pair(engine: &Engine) -> [Gateway; 2] {
-    let arguments = ["--poll-origins", "--outbound-allow", "127.0.0.1"];
+    let arguments =
+        ["--poll-origins", "--outbound-allow", "127.0.0.1", "--limit", "drain_spread=60s", "--drain", "60s"];
     [engine.gateway_with("one", &arguments).await, engine.gateway_with("other", &arguments).await]
 }
 
@@ -104,4 +106,19 @@ async fn a_gateway_that_was_stopped_and_goes_on_appends_nothing_that_another_one
     assert_eq!(third.text(), "[3]");
     origin.until_asked(2).await;
     assert_eq!([content(&stopped).await, content(&other).await], ["[1,2,3]", "[1,2,3]"]);
+}
+
+#[tokio::test]
+async fn a_gateway_that_ends_leaves_its_origins_to_others_before_its_last_client_has_gone() {
+    let (engine, origin) = (Engine::volatile().await, Origin::start("1").await);
+    let [ending, other] = pair(&engine).await;
+    ending.send(creation(&origin)).await.expect(201);
+    let first = other.send(long_poll("-1")).await.expect(200);
+    let _client = ending.connect().await.events(format!("{FEED}?offset=now&live=sse")).await;
+    ending.signal("TERM");
+    origin.has("2");
+    let second = other.send(long_poll(&first.next_offset())).await.expect(200);
+    assert_eq!(second.text(), "[2]");
+    assert_eq!(other.metric(NEW).await, 1.0);
+    ending.ask_admin("/ready").await.expect(503);
 }

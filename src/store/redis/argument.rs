@@ -31,6 +31,9 @@ pub(super) fn partition(number: u64) -> String {
     format!("{KEYS}{{{number}}}:")
 }
 
+/// What the keys about the gateways themselves begin with. They are in one hash slot.
+pub(super) const GATEWAYS: &str = "pollgate:{gateways}:";
+
 /// The channel of the news of a partition.
 pub(super) fn news_channel(number: u64) -> String {
     format!("{}news", partition(number))

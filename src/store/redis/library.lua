@@ -613,9 +613,53 @@ local function list(partition, args)
   return { found, last }
 end
 
+-- The lease of the gateway that sweeps: its run and the number of the lease, which grows from one holder to the next.
+local function holder_of(namespace)
+  return string.match(redis.call('GET', namespace .. 'lease') or '', '^(.*) (%d+)$')
+end
+
+-- Makes a run of a gateway the one that sweeps, or lets it go on, unless another gateway does. Returns the number of its lease, or '0'. ARGV:
+-- run, gateway, milliseconds of the lease, 0 to end it.
+local function lease(namespace, args)
+  local holder, number = holder_of(namespace[1])
+  if holder and holder ~= args[1] and string.match(holder, '^(.*)~') ~= args[2] then return '0' end
+  if args[3] == '0' then
+    if holder == args[1] then redis.call('DEL', namespace[1] .. 'lease') end
+    return '0'
+  end
+  if holder ~= args[1] then
+    local time = redis.call('TIME')
+    number = integer(math.max(tonumber(time[1]) * 1000000 + tonumber(time[2]), (tonumber(number) or 0) + 1))
+  end
+  redis.call('SET', namespace[1] .. 'lease', args[1] .. ' ' .. number, 'PX', args[3])
+  return number
+end
+
+-- Forgets runs of gateways that are still silent, if the lease has not passed to another gateway. ARGV: the number of the lease, the time
+-- before which they were last alive, the runs.
+local function forget_runs(namespace, args)
+  local _, number = holder_of(namespace[1])
+  if number ~= args[1] then return 'superseded' end
+  for i = 3, #args do
+    local alive = redis.call('ZSCORE', namespace[1] .. 'runs', args[i])
+    if alive and tonumber(alive) <= tonumber(args[2]) then redis.call('ZREM', namespace[1] .. 'runs', args[i]) end
+  end
+  return 'forgotten'
+end
+
+-- Whether no gateway with a later lease has swept the partition.
+local function may_sweep(partition, number)
+  local last = tonumber(redis.call('GET', partition .. 'lease')) or 0
+  if number < last then return false end
+  if number > last then redis.call('SET', partition .. 'lease', integer(number)) end
+  return true
+end
+
 -- Removes streams of a partition that have expired, and messages that are too old. Returns how many streams are left, and the ended
--- streams, each with the source that it releases. ARGV: now, wall.
+-- streams, each with the source that it releases; nothing if the lease has passed to another gateway. ARGV: now, wall, the number of the
+-- lease.
 local function sweep(partition, args)
+  if not may_sweep(partition[1], tonumber(args[3])) then return {} end
   local now, wall = tonumber(args[1]), tonumber(args[2])
   local ended = {}
   for _, agenda in ipairs({ { partition[1] .. 'due', now }, { partition[1] .. 'dated', wall } }) do
@@ -729,6 +773,8 @@ redis.register_function('LIBRARY_fork', fork)
 redis.register_function{ function_name = 'LIBRARY_wait', callback = wait, flags = { 'allow-oom' } }
 redis.register_function{ function_name = 'LIBRARY_list', callback = list, flags = { 'allow-oom' } }
 redis.register_function{ function_name = 'LIBRARY_sweep', callback = sweep, flags = { 'allow-oom' } }
+redis.register_function{ function_name = 'LIBRARY_lease', callback = lease, flags = { 'allow-oom' } }
+redis.register_function{ function_name = 'LIBRARY_forget_runs', callback = forget_runs, flags = { 'allow-oom' } }
 redis.register_function('LIBRARY_change_session', change_session)
 redis.register_function{ function_name = 'LIBRARY_sessions', callback = sessions, flags = { 'allow-oom' } }
 redis.register_function{ function_name = 'LIBRARY_claim', callback = claim, flags = { 'allow-oom' } }

@@ -39,6 +39,8 @@ pub(super) struct SharedStore {
     /// Whether the engine knows of this run.
     pub(super) is_known: AtomicBool,
     pub(super) claims: OwnClaims,
+    /// This gateway does not sweep any more.
+    pub(super) has_retired: AtomicBool,
     pub(super) follows_engine_clock: bool,
     /// Is told what other gateways change.
     pub(super) listener: OnceLock<Arc<dyn NewsListener>>,
@@ -85,6 +87,7 @@ impl SharedStore {
             run: new_run(&gateway),
             is_known: AtomicBool::new(false),
             claims: OwnClaims::default(),
+            has_retired: AtomicBool::new(false),
             listener: OnceLock::new(),
             gateway,
             follows_engine_clock,
