@@ -12,6 +12,8 @@
 //! | `forks:NAME` | a set: forks for which the name stays taken |
 //! | `waiters:NAME` | a hash: until when each gateway has readers, which stops an idle lifetime |
 //! | `names`, `due`, `dated` | sorted sets of the partition: all streams, and when the sweep has to visit them |
+//! | `streams`, `bytes` | sorted sets of the partition: what each principal has |
+//! | `over` | a set of the partition: who has used up a [share](shares) |
 //! | `news` | a sharded pub/sub channel |
 //!
 //! Sessions are in the partition of their name:
@@ -47,6 +49,7 @@ mod promise;
 mod reads;
 mod reply;
 mod shared;
+mod shares;
 mod slots;
 mod subscribers;
 mod sweep;
@@ -86,11 +89,12 @@ impl Redis {
     /// promise, servers that promise the same only once.
     pub async fn check(&self) -> Result<Vec<EnginePromise>, EngineError> {
         let nodes = &self.shared.engine.nodes;
-        let mut promises = Vec::new();
+        let (mut promises, mut memory_max) = (Vec::new(), 0);
         for node in nodes.all().await.map_err(EngineError::Unusable)? {
             let mut connected = nodes.connected(&node).await.map_err(EngineError::Unusable)?;
             let promise =
                 EnginePromise::read(&mut connected.connection).await.map_err(EngineError::Unusable)?;
+            memory_max += promise.memory_max();
             if let Some(policy) = promise.eviction() {
                 return Err(EngineError::Evicts(policy.to_owned()));
             }
@@ -98,6 +102,7 @@ impl Redis {
                 promises.push(promise);
             }
         }
+        self.shared.shares.set_memory(memory_max);
         Ok(promises)
     }
 

@@ -38,7 +38,7 @@ async fn a_call_that_is_sent_again_is_done_once_and_gets_the_same_answer() {
     append.arg(&["s", "1800000000000", "1800000000000", "another gateway", "77"]);
     for number in ["1", "2"] {
         let messages = ["declared", "application/json", number, "j", "1", "1", "", "", ""];
-        append.arg(&messages).arg(&["", "0", "0", "", "0", "0", "", "", "", "", "", "0"]);
+        append.arg(&messages).arg(&["", "0", "0", "", "0", "0", "", "", "", "", "", "", "0"]);
     }
     let first = ask(&append).await;
     assert_eq!(ask(&append).await, first);
@@ -85,7 +85,8 @@ async fn a_gateway_whose_lease_to_sweep_has_passed_to_another_one_changes_nothin
 
     let [key]: [String; 1] = engine.ask::<Vec<String>>("KEYS pollgate:*meta:s").try_into().unwrap();
     let partition = key.strip_suffix("meta:s").unwrap();
-    let sweep = |now: u64, lease: u64| call("sweep", partition, &format!("{now} {now} {lease}"));
+    let sweep =
+        |now: u64, lease: u64| call("sweep", partition, &format!("{now} {now} {lease} +inf +inf keep"));
     let long_after = 4_000_000_000_000;
     sweep(0, current);
     assert_eq!(sweep(long_after, former), Value::Array(Vec::new()));

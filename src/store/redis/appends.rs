@@ -16,6 +16,7 @@ use super::argument::{millis, namespace_of, partition_number, partition_of, sess
 use super::functions::EngineCall;
 use super::reply::{EngineReply, items};
 use super::shared::SharedStore;
+use super::shares::shortage_of;
 use crate::budget::Charge;
 use crate::stream::{
     Append, AppendError, AppendRefusal, AppendType, Appended, ChangeError, ContentType, Failure, Missing,
@@ -170,10 +171,13 @@ impl SharedStore {
             "superseded" => return Err(Failure::Superseded.into()),
             _ => {}
         }
-        let head = reply.head().ok_or(Failure::Unreadable)?;
-        let (first, second) = (reply.text(1), reply.text(2));
         let (source, ended) = (reply.text(3), reply.text(4));
         self.has_ended(name, source, &ended).await;
+        if let Some(shortage) = shortage_of(&reply.verdict) {
+            return Err(Failure::OverBudget(shortage).into());
+        }
+        let head = reply.head().ok_or(Failure::Unreadable)?;
+        let (first, second) = (reply.text(1), reply.text(2));
         let number = |text: &str| text.parse().ok();
         let tail = head.tail_offset();
         let refused = |refusal| Err(AppendError::Refused { refusal, tail });

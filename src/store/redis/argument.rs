@@ -6,7 +6,7 @@ use super::functions::EngineCall;
 use crate::store::note::{Note, moment};
 use crate::stream::{
     Annotation, Append, AppendType, ContentType, Create, Fork, Lifetime, ORIGIN_SESSIONS, Offset, Payload,
-    Producer, Retention, SessionChange, Start, StreamName,
+    Principal, Producer, Retention, SessionChange, Start, StreamName,
 };
 
 /// Number of partitions. All keys of a partition are in one hash slot, so a cluster has at most as many nodes with streams. It is part
@@ -92,6 +92,11 @@ fn asked(create: &Create) -> String {
     format!("{lifetime} {retention} {fork}")
 }
 
+/// Whom a stream counts for. Empty: the gateways themselves, which have no share.
+fn creator(principal: Principal) -> String {
+    if principal == Principal::GATEWAY { String::new() } else { format!("{:016x}", principal.0) }
+}
+
 fn fork(Fork { source, offset, sub_offset }: &Fork) -> String {
     let offset = match offset {
         None | Some(Start::Tail) => "tail".to_owned(),
@@ -152,7 +157,7 @@ impl EngineCall {
         }
     }
 
-    /// Adds the content type, the lifetime, the retention, and what was asked for. A fork inherits the lifetime and the retention that
+    /// Adds the content type, the lifetime, the retention, what was asked for, and the creator. A fork inherits the lifetime and the retention that
     /// were not asked for.
     pub(super) fn creation(self, create: &Create, inherited: Option<(Lifetime, Retention)>) -> Self {
         let (or_lifetime, or_retention) =
@@ -162,6 +167,7 @@ impl EngineCall {
             .with(lifetime(create.lifetime.unwrap_or(or_lifetime)))
             .with(retention(create.retention.unwrap_or(or_retention)))
             .with(asked(create))
+            .with(creator(create.principal))
     }
 
     /// Adds an append.
@@ -180,7 +186,7 @@ impl EngineCall {
             .with(if append.close { "1" } else { "0" });
         match append.creation() {
             Some(create) => call.with("1").creation(&create, None),
-            None => call.with("0").with("").with("").with("").with("").with(""),
+            None => call.with("0").with("").with("").with("").with("").with("").with(""),
         }
     }
 }

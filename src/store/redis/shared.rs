@@ -17,6 +17,7 @@ use super::engine::{Engine, RedisOptions};
 use super::functions::EngineCall;
 use super::own_claims::{OwnClaims, new_run};
 use super::reply::{EngineReply, text};
+use super::shares::EngineShares;
 use crate::budget::{Budget, Owner};
 use crate::store::entry::ClockDifference;
 use crate::stream::{
@@ -39,6 +40,7 @@ pub(super) struct SharedStore {
     /// Whether the engine knows of this run.
     pub(super) is_known: AtomicBool,
     pub(super) claims: OwnClaims,
+    pub(super) shares: EngineShares,
     /// This gateway does not sweep any more.
     pub(super) has_retired: AtomicBool,
     pub(super) follows_engine_clock: bool,
@@ -87,6 +89,7 @@ impl SharedStore {
             run: new_run(&gateway),
             is_known: AtomicBool::new(false),
             claims: OwnClaims::default(),
+            shares: EngineShares::new(budget.clone()),
             has_retired: AtomicBool::new(false),
             listener: OnceLock::new(),
             gateway,

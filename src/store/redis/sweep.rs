@@ -1,6 +1,6 @@
 //! The sweep, and the list of all streams. Both visit all partitions.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::convert::Infallible;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, SystemTime};
@@ -107,10 +107,10 @@ impl SharedStore {
         let (now, wall) = self.moment(now);
         let call = |number| {
             let call = EngineCall::of("sweep", &partition(number)).number(millis(now)).number(millis(wall));
-            call.with(lease)
+            self.shares.add_to(call.with(lease), lease)
         };
         let calls: Vec<EngineCall> = (0..PARTITIONS).map(call).collect();
-        let mut streams = 0;
+        let (mut streams, mut creators) = (0, BTreeSet::new());
         for answer in self.engine.call_each(&calls).await {
             // The other servers of a cluster are swept while one does not answer.
             let Ok(answer) = answer else { continue };
@@ -119,7 +119,10 @@ impl SharedStore {
                 // The lease has passed to another gateway.
                 return Err(Failure::Superseded);
             }
-            let [count, names]: [Value; 2] = answer.try_into().map_err(|_| Failure::Unreadable)?;
+            let [count, names, by_streams, by_bytes]: [Value; 4] =
+                answer.try_into().map_err(|_| Failure::Unreadable)?;
+            let found = [by_streams, by_bytes].into_iter().filter_map(items).flatten();
+            creators.extend(found.filter_map(text));
             streams += text(count).and_then(|count| count.parse::<usize>().ok()).unwrap_or_default();
             let mut names = items(names).ok_or(Failure::Unreadable)?.into_iter().filter_map(text);
             while let Some((name, source)) = names.next().zip(names.next()) {
@@ -130,7 +133,30 @@ impl SharedStore {
             }
         }
         self.streams.store(streams, Ordering::Relaxed);
+        self.add_up(streams, &creators, lease).await;
         Ok(())
+    }
+
+    /// Adds up what principals have in all partitions.
+    async fn add_up(&self, streams: usize, creators: &BTreeSet<String>, lease: &str) {
+        let call = |number| {
+            let call = EngineCall::of("usage", &partition(number));
+            creators.iter().fold(call, EngineCall::with)
+        };
+        let calls: Vec<EngineCall> =
+            if creators.is_empty() { Vec::new() } else { (0..PARTITIONS).map(call).collect() };
+        let mut sums: BTreeMap<String, [u64; 2]> = BTreeMap::new();
+        // A server that does not answer does not count.
+        for answer in self.engine.call_each(&calls).await.into_iter().flatten() {
+            let number = |value| text(value).and_then(|text| text.parse().ok()).unwrap_or(0);
+            let mut numbers = items(answer).unwrap_or_default().into_iter().map(number);
+            for creator in creators {
+                for sum in sums.entry(creator.clone()).or_default() {
+                    *sum += numbers.next().unwrap_or(0);
+                }
+            }
+        }
+        self.shares.note(lease, streams, sums);
     }
 
     /// Finds the sessions that some gateway has to look at, and tells them to this one.
