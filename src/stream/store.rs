@@ -13,7 +13,7 @@ use bytes::Bytes;
 
 use super::{
     Append, AppendError, Appended, Batch, ChangeError, ClaimFrom, Create, CreateError, Created, Description,
-    Epoch, Failure, Message, MessageLimit, Messages, Position, ReadError, ReadLimit, SessionChange,
+    Epoch, Failure, Filter, Message, MessageLimit, Messages, Position, ReadError, ReadLimit, SessionChange,
     SessionClaim, SessionNames, SessionPage, Snapshot, Start, StreamName, StreamPage,
 };
 
@@ -137,6 +137,13 @@ pub trait Store: Send + Sync + 'static {
 
     /// Reverts one `attach`. Does nothing if the stream has another epoch by now.
     fn detach(&self, name: &StreamName, epoch: Epoch, now: SystemTime);
+
+    /// Somebody subscribes to all streams that `filter`, which has a wildcard, matches, until [`detach_all`](Self::detach_all) is called
+    /// as often. For a store that has to ask others for their names.
+    fn attach_all(&self, _filter: &Filter) {}
+
+    /// Reverts one `attach_all`.
+    fn detach_all(&self, _filter: &Filter) {}
 
     /// Sets the time of day at `now`. The store assumes that the two keep this difference until the next call, so that
     /// `Lifetime::Until` follows a time of day that is stepped. Initially both are the same.
