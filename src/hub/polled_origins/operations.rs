@@ -14,8 +14,8 @@ use crate::hub::changes::{ChangeContext, run_to_completion};
 use crate::hub::{Creation, CreationError, Hub, SessionWalk};
 use crate::stream::{
     Append, AppendError, AppendRefusal, Appended, ChangeError, ClaimFrom, ContentType, CreateError,
-    CreateIfMissing, Created, Failure, Missing, ORIGIN_SESSIONS, SessionClaim, SessionNames, StreamName,
-    Tenant,
+    CreateIfMissing, Created, Description, Failure, Missing, ORIGIN_SESSIONS, SessionClaim, SessionNames,
+    StreamName, Tenant,
 };
 
 /// Attempts to create a stream with an origin that another gateway creates or moves at this moment, and the delay between them.
@@ -190,13 +190,21 @@ impl Hub {
         &self,
         origin: Arc<PolledOrigin>,
     ) -> Result<(), AppendError> {
-        match self.tail_of(origin.stream()).await? {
-            Some(tail) => Err(AppendError::Refused { refusal: AppendRefusal::HasOrigin, tail }),
-            None => {
+        match self.description_of(origin.stream()).await? {
+            Some(found) if self.has_kept(&found) => {
+                Err(AppendError::Refused { refusal: AppendRefusal::HasOrigin, tail: found.tail })
+            }
+            _ => {
                 self.change_context().end_origin(&origin).await;
                 Ok(())
             }
         }
+    }
+
+    /// Whether a stream with this description still has the origin that this gateway knows. A later stream of the name may have been
+    /// created without one at another gateway.
+    fn has_kept(&self, found: &Description) -> bool {
+        found.has_origin || !self.shares_sessions()
     }
 
     /// Appends messages of the origin, together with what the poller has seen. Fails like an append to a missing stream if the stream
@@ -263,8 +271,7 @@ impl Hub {
     pub async fn end_origin_of(&self, stream: &StreamName) {
         let Some(origin) = self.origins.of(stream) else { return };
         let found = self.settled_description(stream).await;
-        // A later stream of this name may have been created without an origin at another gateway.
-        if found.is_none_or(|found| self.shares_sessions() && !found.has_origin) {
+        if found.is_none_or(|found| !self.has_kept(&found)) {
             self.change_context().end_origin(&origin).await;
         }
     }
