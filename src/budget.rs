@@ -222,8 +222,17 @@ impl Budget {
         self.bounds.memory_max
     }
 
-    /// Returns the share of one principal in a resource with this bound; `usize::MAX` if shares are not
-    /// limited.
+    /// Returns the maximum number of streams.
+    pub fn streams_max(&self) -> u64 {
+        self.bounds.streams_max
+    }
+
+    /// Returns the share of one principal in a resource with this bound; `u64::MAX` if shares are not limited.
+    pub fn share(&self, bound: u64) -> u64 {
+        self.bounds.share(bound)
+    }
+
+    /// Returns the share of one principal like [`share`](Self::share).
     pub fn share_of(&self, bound: usize) -> usize {
         usize::try_from(self.bounds.share(bound as u64)).unwrap_or(usize::MAX)
     }

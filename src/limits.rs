@@ -314,9 +314,9 @@ limits! {
 
     /// Streams, about 1 KiB each plus their messages.
     streams_max: u64 = 1_000_000, "streams";
-    /// Share of one client, the subject of a token or else an address: of `memory_max` for what it stores, of `streams_max`, and of
-    /// the producers that a stream remembers; 100: all. Without tokens behind a reverse proxy that `--behind-proxy` does not name, all clients have one
-    /// address, so set it to 100 there.
+    /// Share of one client, the subject of a token or else an address: of `memory_max`, or of the memory of the engine, for what it
+    /// stores, of `streams_max`, and of the producers that a stream remembers; 100: all. Without tokens behind a reverse proxy that
+    /// `--behind-proxy` does not name, all clients have one address, so set it to 100 there.
     principal_share_percent: u64 = 50, "percent";
 
     /// Appends per second of one client, with bursts of one second's worth after a pause; 0: no limit. A client is the subject of a

@@ -125,8 +125,8 @@ pub(super) struct ServeArgs {
     /// File with the password of the Redis or Valkey, which replaces that of the URL [default: none]
     #[arg(long, value_name = "FILE")]
     store_password_file: Option<String>,
-    /// Name of this gateway among those that share a store, which keeps its sessions under it; it must stay the same over restarts
-    /// [default: the name of the machine and the port of --listen]
+    /// Name of this gateway among those that share a store. If it stays the same over a restart, the gateway goes on at once with the
+    /// sessions that it had, otherwise after ten seconds [default: the name of the machine and the port of --listen]
     #[arg(long, value_name = "NAME")]
     gateway_name: Option<String>,
     /// URL of another gateway, `https://HOST[:PORT]` or `http://` on this machine. This one becomes its edge: it serves the streams of

@@ -5,7 +5,7 @@ use tokio::task::yield_now;
 
 use super::Hub;
 use crate::clock::rfc3339;
-use crate::stream::{ChangeError, Description, Failure, Lifetime, Retention, StreamName};
+use crate::stream::{ChangeError, Description, Failure, Lifetime, Retention, StreamName, StreamPage};
 
 /// A part of the list of all streams, in the order of their names.
 #[derive(Debug, Clone, Serialize)]
@@ -88,12 +88,25 @@ impl Hub {
             yield_now().await;
         }
     }
+
+    /// Returns a page of the streams whose names begin with `prefix`, behind the name `after`. Without a prefix, it passes over the streams of
+    /// tenants.
+    pub async fn page_of_names(
+        &self,
+        prefix: &str,
+        after: Option<&StreamName>,
+    ) -> Result<StreamPage, Failure> {
+        let page = self.store.page(prefix, after, self.clock.now()).await?;
+        let is_of_tenant = |name: &StreamName| prefix.is_empty() && !name.tenant().is_default();
+        let next =
+            page.next.map(|next| if is_of_tenant(&next) { StreamName::behind_tenants() } else { next });
+        Ok(StreamPage { next, ..page })
+    }
 }
 
 impl StreamView {
     fn of(name: &StreamName, description: &Description, readers: usize) -> Self {
-        let Description { content_type, earliest, tail, appended_at: _, closed, lifetime, retention } =
-            description;
+        let Description { content_type, earliest, tail, closed, lifetime, retention, .. } = description;
         let kept = tail.position.since(earliest.position);
         let is_json = content_type.is_json();
         let Retention { messages_max, bytes_max, age_max } = *retention;

@@ -56,7 +56,8 @@ pub use moves::Moves;
 pub use multi_reader::{MultiBatch, MultiReader, RequestedStream, StreamUpdate};
 pub use news::ClaimNews;
 pub use polled_origins::{
-    ElementKey, OriginInterval, OriginSettings, OriginState, OriginStatus, PolledOrigin, SeenEntry,
+    ElementKey, OriginInterval, OriginPlace, OriginSettings, OriginState, OriginStatus, PolledOrigin,
+    SeenEntry,
 };
 pub use signal::{Signal, WaitUntil, Waiter, Woken};
 pub use source::Source;
@@ -390,6 +391,7 @@ impl Hub {
     /// offset, then returns; at once if nobody is connected. New polls are no longer held.
     pub async fn drain(&self) {
         self.is_draining.store(true, Ordering::SeqCst);
+        self.store.retire();
         self.draining.send_replace(true);
         if !self.metrics.has_connections() && self.clients.held() == 0 {
             return;

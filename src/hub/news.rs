@@ -27,6 +27,8 @@ pub enum ClaimNews {
     Known(Arc<str>),
     /// A record of a gateway has ended, maybe of this one.
     Gone(Arc<str>),
+    /// A gateway, maybe this one, tells something about a session: the session and the text.
+    Told(Arc<str>, Box<str>),
     /// News may have been missed.
     Missed,
 }
@@ -52,7 +54,8 @@ impl ClaimListeners {
         let (ClaimNews::Wanted(session)
         | ClaimNews::Orphaned(session)
         | ClaimNews::Known(session)
-        | ClaimNews::Gone(session)) = &news
+        | ClaimNews::Gone(session)
+        | ClaimNews::Told(session, _)) = &news
         else {
             return;
         };
@@ -109,6 +112,10 @@ impl NewsListener for Followed {
 
     fn gone(&self, session: &str) {
         self.claims.tell(ClaimNews::Gone(session.into()));
+    }
+
+    fn told(&self, session: &str, note: &str) {
+        self.claims.tell(ClaimNews::Told(session.into(), note.into()));
     }
 
     fn wanted(&self, session: &str) {

@@ -43,7 +43,7 @@ use keys::TokenParts;
 use live::{LiveSubscription, SubscriptionContext, WatchEnd};
 use usage::SubscriptionUsage;
 
-/// Subscriptions that visit all streams at a time.
+/// Subscriptions that visit all streams at a time, new ones and others.
 const WALKS_MAX: usize = 2;
 
 /// The subscriptions of a gateway.
@@ -77,8 +77,15 @@ impl SubscriptionTable {
         let (deliveries, due) = mpsc::unbounded_channel();
         let usage = SubscriptionUsage::new(&hub.limits);
         let public_url = public_url.trim_end_matches('/').to_owned();
-        let walks = Semaphore::new(WALKS_MAX);
-        let context = SubscriptionContext { hub: hub.clone(), keys, public_url, deliveries, usage, walks };
+        let context = SubscriptionContext {
+            hub: hub.clone(),
+            keys,
+            public_url,
+            deliveries,
+            usage,
+            walks: Semaphore::new(WALKS_MAX),
+            later_walks: Arc::new(Semaphore::new(WALKS_MAX)),
+        };
         let shared = Arc::new(context);
         let changing = (AsyncMutex::default(), std::array::from_fn(|_| AsyncMutex::default()));
         let (table, moves, hasher) = Default::default();

@@ -82,6 +82,7 @@ impl WaiterRegistry {
             self.subscribe_to(name, member);
         } else if filter.has_wildcard() {
             self.wildcards.insert(filter, member);
+            self.store.attach_all(filter);
             self.origins.note_readers(filter);
         }
     }
@@ -92,6 +93,7 @@ impl WaiterRegistry {
             self.unsubscribe_from(name, member);
         } else if filter.has_wildcard() {
             self.wildcards.remove(filter, member);
+            self.store.detach_all(filter);
         }
     }
 

@@ -63,7 +63,9 @@ impl Broker {
                 heard = news.recv(), if orphans.len() < ORPHANS_AT_ONCE => match heard {
                     Some(ClaimNews::Wanted(client)) => self.yield_session(&client).await,
                     Some(ClaimNews::Orphaned(client)) => orphans.push(self.look_at_orphan(client)),
-                    Some(ClaimNews::Known(_) | ClaimNews::Gone(_) | ClaimNews::Missed) => {}
+                    Some(
+                        ClaimNews::Known(_) | ClaimNews::Gone(_) | ClaimNews::Told(..) | ClaimNews::Missed,
+                    ) => {}
                     None => std::future::pending().await,
                 },
                 Some(()) = orphans.next() => {}
@@ -77,7 +79,7 @@ impl Broker {
             match heard {
                 ClaimNews::Wanted(group) => self.lose_group(&group),
                 ClaimNews::Orphaned(group) => self.look_at_group(&group).await,
-                ClaimNews::Known(_) | ClaimNews::Gone(_) | ClaimNews::Missed => {}
+                ClaimNews::Known(_) | ClaimNews::Gone(_) | ClaimNews::Told(..) | ClaimNews::Missed => {}
             }
         }
     }

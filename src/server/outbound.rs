@@ -108,7 +108,7 @@ impl Outbound {
         } else {
             OriginPolicy::default()
         };
-        let (client, trust) = (self.client.clone(), self.trust.clone());
+        let (client, trust, follower) = (self.client.clone(), self.trust.clone(), hub.clone());
         let limits = limits.clone();
         let poller = OriginPoller::new(hub.clone(), client, trust, limits, clock, metrics.origins().clone())
             .allowed(self.polls_origins);
@@ -117,6 +117,7 @@ impl Outbound {
         let tasks = vec![
             tokio::spawn(sender.run(due)),
             tokio::spawn(subscriptions.clone().follow_claims()),
+            tokio::spawn(async move { follower.follow_origin_claims().await }),
             tokio::spawn(stall_timed(|| "polling origins", Box::pin(poller.run()))),
         ];
         Ok(OutboundTasks {

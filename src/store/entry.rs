@@ -181,6 +181,7 @@ impl<C: Content> Entry<C> {
             closed: self.closed,
             lifetime: self.lifetime,
             retention: self.retention,
+            has_origin: false,
         }
     }
 

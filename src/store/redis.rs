@@ -12,6 +12,8 @@
 //! | `forks:NAME` | a set: forks for which the name stays taken |
 //! | `waiters:NAME` | a hash: until when each gateway has readers, which stops an idle lifetime |
 //! | `names`, `due`, `dated` | sorted sets of the partition: all streams, and when the sweep has to visit them |
+//! | `streams`, `bytes` | sorted sets of the partition: what each principal has |
+//! | `over` | a set of the partition: who has used up a [share](shares) |
 //! | `news` | a sharded pub/sub channel |
 //!
 //! Sessions are in the partition of their name:
@@ -23,7 +25,9 @@
 //! | `owners`, `claims` | a hash: the [owner](claims) of each session that has one; a counter of claims |
 //! | `awaited` | a sorted set: when a gateway has to look at sessions without an owner |
 //!
-//! Those that other gateways never use are under `pollgate:{gateway NAME}:`. `pollgate:runs` has the gateways, and when each was last alive.
+//! The origin of a stream is a session in the partition of the stream, and ends with it. `pollgate:{gateways}:` has the `runs` of gateways, with
+//! the time at which each was last alive, and which one has the `lease` to sweep. A sweep carries the number of its lease, and each partition
+//! refuses one that is lower than the last `lease` there.
 //!
 //! A promoted replica may lack the last appends. Its replication id differs from that in the metadata, so the next append continues in a
 //! new epoch, and offsets that were lost are refused for ever.
@@ -45,6 +49,7 @@ mod promise;
 mod reads;
 mod reply;
 mod shared;
+mod shares;
 mod slots;
 mod subscribers;
 mod sweep;
@@ -84,11 +89,12 @@ impl Redis {
     /// promise, servers that promise the same only once.
     pub async fn check(&self) -> Result<Vec<EnginePromise>, EngineError> {
         let nodes = &self.shared.engine.nodes;
-        let mut promises = Vec::new();
+        let (mut promises, mut memory_max) = (Vec::new(), 0);
         for node in nodes.all().await.map_err(EngineError::Unusable)? {
             let mut connected = nodes.connected(&node).await.map_err(EngineError::Unusable)?;
             let promise =
                 EnginePromise::read(&mut connected.connection).await.map_err(EngineError::Unusable)?;
+            memory_max += promise.memory_max();
             if let Some(policy) = promise.eviction() {
                 return Err(EngineError::Evicts(policy.to_owned()));
             }
@@ -96,6 +102,7 @@ impl Redis {
                 promises.push(promise);
             }
         }
+        self.shared.shares.set_memory(memory_max);
         Ok(promises)
     }
 
@@ -235,6 +242,10 @@ impl Store for Redis {
 
     fn sweep(&self, now: SystemTime) -> Work<'_, Result<Vec<StreamName>, Failure>> {
         Box::pin(self.shared.sweep(now))
+    }
+
+    fn retire(&self) {
+        self.shared.retire();
     }
 
     fn page<'a>(

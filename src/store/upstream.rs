@@ -8,9 +8,11 @@
 //! this file -> shared (reads) -> mirror (state of one stream) -> kept (its messages in memory)
 //!                             -> parent (requests) -> answer (parses responses)
 //!              follow (subscriptions to the parent) -> mirror
+//!              discover (streams of wildcards) -> parent, shared
 //! ```
 
 mod answer;
+mod discover;
 mod follow;
 mod kept;
 mod mirror;
@@ -35,9 +37,9 @@ use crate::http_client::{Destination, InvalidUrl, Trust, TrustError};
 use crate::metrics::UpstreamMetrics;
 use crate::stream::{
     Append, AppendError, AppendType, Appended, Batch, ChangeError, ContentType, Create, CreateError, Created,
-    Description, Epoch, Failure, Message, MessageLimit, Messages, Missing, NewsListener, PAGE_STREAMS_MAX,
-    ReadError, ReadLimit, SessionChange, SessionNames, SessionPage, Snapshot, Start, Store, StreamName,
-    StreamPage, Work, WriterStates,
+    Description, Epoch, Failure, Filter, Message, MessageLimit, Messages, Missing, NewsListener,
+    PAGE_STREAMS_MAX, ReadError, ReadLimit, SessionChange, SessionNames, SessionPage, Snapshot, Start, Store,
+    StreamName, StreamPage, Work, WriterStates,
 };
 use kept::MirrorRoom;
 use parent::Parent;
@@ -206,7 +208,7 @@ impl Upstream {
         }
     }
 
-    /// A page of the streams that are followed.
+    /// A page of the streams that are followed, for a parent that does not tell names.
     fn followed_page(&self, prefix: &str, after: Option<&StreamName>) -> StreamPage {
         let selects =
             |name: &StreamName| name.as_str().starts_with(prefix) && after.is_none_or(|after| name > after);
@@ -405,6 +407,14 @@ impl Store for Upstream {
         self.shared.detach(name, now);
     }
 
+    fn attach_all(&self, filter: &Filter) {
+        self.shared.attach_all(filter);
+    }
+
+    fn detach_all(&self, filter: &Filter) {
+        self.shared.detach_all(filter);
+    }
+
     fn follow_wall(&self, now: SystemTime, wall: SystemTime) {
         self.shared.wall_ahead.follow(now, wall);
         self.local.follow_wall(now, wall);
@@ -424,7 +434,10 @@ impl Store for Upstream {
         if prefix.starts_with(OWN_STREAMS) {
             return self.local.page(prefix, after, now);
         }
-        Box::pin(std::future::ready(Ok(self.followed_page(prefix, after))))
+        Box::pin(async move {
+            let page = self.shared.parent.names(prefix, after).await?;
+            Ok(page.unwrap_or_else(|| self.followed_page(prefix, after)))
+        })
     }
 
     fn streams(&self) -> usize {
@@ -437,6 +450,7 @@ impl Store for Upstream {
             follow::follow(self.shared.clone(), self.client.clone(), listener.clone()),
             &self.runtime,
         );
+        tasks.spawn_on(discover::discover(self.shared.clone(), listener.clone()), &self.runtime);
         tasks.spawn_on(check(self.shared.clone(), self.token.clone()), &self.runtime);
         self.local.tell(listener);
     }

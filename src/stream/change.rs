@@ -114,8 +114,9 @@ pub enum SessionClaim {
 /// character.
 pub const OWN_SESSIONS: char = '\0';
 
-/// What the names of the gateway's own records begin with that no other gateway uses, even if they share a store.
-pub const UNSHARED_SESSIONS: [&str; 2] = ["\0xmpp/", "\0origin/"];
+/// What the name of the record with the origin of a stream begins with; the name of the stream follows. In a store that several gateways
+/// use, such a record ends with its stream, and the record's owner alone appends to the stream.
+pub const ORIGIN_SESSIONS: &str = "\0origin/";
 
 /// Selects stored sessions by their names.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

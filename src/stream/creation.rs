@@ -131,6 +131,8 @@ pub struct Description {
     pub lifetime: Lifetime,
     /// Which messages of the stream are kept.
     pub retention: Retention,
+    /// Whether the stream is filled from an origin, as far as the store knows. Only a store that several gateways use knows it.
+    pub has_origin: bool,
 }
 
 /// All of a stream except its messages, at one moment: what an export needs.

@@ -36,8 +36,8 @@ pub use append::{
 };
 pub use cache_cursor::CacheCursor;
 pub use change::{
-    ChangeError, ClaimFrom, Failure, Missing, OWN_SESSIONS, SessionChange, SessionClaim, SessionNames,
-    SessionPage, StoredSession, UNSHARED_SESSIONS,
+    ChangeError, ClaimFrom, Failure, Missing, ORIGIN_SESSIONS, OWN_SESSIONS, SessionChange, SessionClaim,
+    SessionNames, SessionPage, StoredSession,
 };
 pub use content_type::{ContentType, Encoding, InvalidContentType};
 pub use creation::{

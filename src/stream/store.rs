@@ -13,7 +13,7 @@ use bytes::Bytes;
 
 use super::{
     Append, AppendError, Appended, Batch, ChangeError, ClaimFrom, Create, CreateError, Created, Description,
-    Epoch, Failure, Message, MessageLimit, Messages, Position, ReadError, ReadLimit, SessionChange,
+    Epoch, Failure, Filter, Message, MessageLimit, Messages, Position, ReadError, ReadLimit, SessionChange,
     SessionClaim, SessionNames, SessionPage, Snapshot, Start, StreamName, StreamPage,
 };
 
@@ -138,6 +138,13 @@ pub trait Store: Send + Sync + 'static {
     /// Reverts one `attach`. Does nothing if the stream has another epoch by now.
     fn detach(&self, name: &StreamName, epoch: Epoch, now: SystemTime);
 
+    /// Somebody subscribes to all streams that `filter`, which has a wildcard, matches, until [`detach_all`](Self::detach_all) is called
+    /// as often. For a store that has to ask others for their names.
+    fn attach_all(&self, _filter: &Filter) {}
+
+    /// Reverts one `attach_all`.
+    fn detach_all(&self, _filter: &Filter) {}
+
     /// Sets the time of day at `now`. The store assumes that the two keep this difference until the next call, so that
     /// `Lifetime::Until` follows a time of day that is stepped. Initially both are the same.
     fn follow_wall(&self, now: SystemTime, wall: SystemTime);
@@ -146,6 +153,9 @@ pub trait Store: Send + Sync + 'static {
     /// call, including those that a request found expired. One call does a bounded amount of work: until it returns none, more
     /// may be left.
     fn sweep(&self, now: SystemTime) -> Work<'_, Result<Vec<StreamName>, Failure>>;
+
+    /// Leaves to other gateways that use the store what only one of them does. This process ends soon, and may make further calls.
+    fn retire(&self) {}
 
     /// The streams that exist at `now` and whose names begin with `prefix`, in the order of their names, from the first name
     /// after `after` on. Visits at most [`PAGE_STREAMS_MAX`] names. This is not a use of the streams.
@@ -195,6 +205,9 @@ pub trait SessionClaims: Send + Sync {
     /// release is repeated later.
     fn release<'a>(&'a self, name: &'a Arc<str>, due: Option<SystemTime>) -> Work<'a, ()>;
 
+    /// Tells all gateways something about a session that concerns only those that run now, by [`NewsListener::told`].
+    fn tell<'a>(&'a self, name: &'a str, note: &'a str) -> Work<'a, Result<(), Failure>>;
+
     /// Reads a session, whoever owns it.
     fn entries<'a>(&'a self, name: &'a str) -> Work<'a, Result<Vec<(Bytes, Bytes)>, Failure>>;
 }
@@ -215,6 +228,9 @@ pub trait NewsListener: Send + Sync + 'static {
 
     /// A session whose name begins with [`OWN_SESSIONS`](super::OWN_SESSIONS) has ended.
     fn gone(&self, session: &str);
+
+    /// A gateway, which may be this one, [tells](SessionClaims::tell) something about a session.
+    fn told(&self, session: &str, note: &str);
 
     /// Another gateway wants a session of which this one is the owner, or has become its owner.
     fn wanted(&self, session: &str);

@@ -7,6 +7,7 @@
 mod stored;
 mod table;
 
+use std::collections::BTreeSet;
 use std::future::pending;
 use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll, ready};
@@ -25,7 +26,7 @@ use crate::metrics::XmppMetrics;
 use crate::stream::{Failure, Filter, Offset, Principal, SessionChange, StreamName};
 
 pub(super) use stored::{parse as parse_subscription, session_name};
-use stored::{restored, stored_change};
+use stored::{parse_all, restored, stored_change};
 use table::JidTable;
 pub(super) use table::{DueSubscription, NoSubscriptionRoom, SubscriptionKey, bytes_of};
 
@@ -49,12 +50,13 @@ pub(super) struct JidSubscriptions {
 enum StoredPlace {
     /// In a session for each address.
     OfAddresses,
-    /// In the session of the stream of their client. Until that has a name, nowhere.
-    OfStream(OnceLock<Arc<str>>),
+    /// All in one session: of the stream of their client, or of a component that moves between gateways. Until that has a name, nowhere.
+    InOne(OnceLock<Arc<str>>),
 }
 
 impl JidSubscriptions {
-    /// Loads the subscriptions that the store has kept. Those that the rules no longer allow end when they are next due.
+    /// Loads the subscriptions that the store has kept, unless several gateways use it. Those that the rules no longer allow end when they
+    /// are next due.
     pub(super) async fn load(
         hub: &Arc<Hub>,
         limits: &Arc<Limits>,
@@ -62,21 +64,39 @@ impl JidSubscriptions {
         metrics: XmppMetrics,
     ) -> Result<Self, Failure> {
         let subscriber = hub.subscriber("xmpp");
-        let mut table = JidTable::new(hub.budget().clone(), limits.clone(), Principal::GATEWAY);
-        for (key, offset, suspended) in restored(hub).await? {
-            let grants = auth.jid(key.jid.bare().as_str());
-            if table.restore(&key, &grants, offset, suspended) {
-                subscriber.add(Filter::literal(key.stream));
-            }
-        }
-        metrics.subscriptions.inc_by(count_of(&table));
-        Ok(Self {
+        let table = JidTable::new(hub.budget().clone(), limits.clone(), Principal::GATEWAY);
+        let is_shared = hub.shares_sessions();
+        let place = if is_shared { StoredPlace::InOne(OnceLock::new()) } else { StoredPlace::OfAddresses };
+        let loaded = Self {
             hub: hub.clone(),
             table: Mutex::new(table),
             subscriber: OnceLock::from(subscriber),
             metrics,
-            place: StoredPlace::OfAddresses,
-        })
+            place,
+        };
+        if !is_shared {
+            loaded.add_stored(restored(hub).await?, auth);
+        }
+        Ok(loaded)
+    }
+
+    /// Replaces all subscriptions with those that are stored as these entries of one session.
+    pub(super) fn replace(&self, entries: &[(Bytes, Bytes)], auth: &Authenticator) {
+        let former = self.with(JidTable::take_all);
+        self.metrics.subscriptions.dec_by(i64::try_from(former.len()).unwrap_or(i64::MAX));
+        let streams: BTreeSet<StreamName> = former.into_iter().map(|key| key.stream).collect();
+        streams.into_iter().for_each(|stream| self.subscriber().remove(&Filter::literal(stream)));
+        self.add_stored(parse_all(entries), auth);
+    }
+
+    fn add_stored(&self, stored: Vec<(SubscriptionKey, Offset, bool)>, auth: &Authenticator) {
+        for (key, offset, suspended) in stored {
+            let grants = auth.jid(key.jid.bare().as_str());
+            if self.with(|table| table.restore(&key, &grants, offset, suspended)) {
+                self.subscriber().add(Filter::literal(key.stream));
+            }
+            self.metrics.subscriptions.inc();
+        }
     }
 
     /// Those of one client, which end with it. They are charged to `client` if its grants have no subject.
@@ -87,7 +107,7 @@ impl JidSubscriptions {
         client: Principal,
     ) -> Self {
         let table = Mutex::new(JidTable::new(hub.budget().clone(), limits.clone(), client));
-        let place = StoredPlace::OfStream(OnceLock::new());
+        let place = StoredPlace::InOne(OnceLock::new());
         Self { hub: hub.clone(), table, subscriber: OnceLock::new(), metrics, place }
     }
 
@@ -105,9 +125,9 @@ impl JidSubscriptions {
         self.with(JidTable::begin_link);
     }
 
-    /// From now on, the subscriptions of the client are stored in the session `name` of its stream.
+    /// From now on, the subscriptions are stored in the session `name`.
     pub(super) fn store_in(&self, name: Arc<str>) {
-        if let StoredPlace::OfStream(place) = &self.place {
+        if let StoredPlace::InOne(place) = &self.place {
             let _stored_before = place.set(name);
         }
     }
@@ -240,7 +260,7 @@ impl JidSubscriptions {
     async fn store(&self, change: SessionChange) -> Result<(), Failure> {
         let client = match &self.place {
             StoredPlace::OfAddresses => Some(change.client.clone()),
-            StoredPlace::OfStream(name) => name.get().cloned(),
+            StoredPlace::InOne(name) => name.get().cloned(),
         };
         match client.filter(|_| self.hub.keeps_sessions()) {
             Some(client) => self.hub.change_session(SessionChange { client, ..change }).await,

@@ -24,9 +24,11 @@ mod hot_tails;
 mod library;
 mod losses;
 mod mqtt_sessions;
+mod origins;
 mod outages;
 mod scripts;
 mod server;
+mod shares;
 mod store_suite;
 mod subscriptions;
 /// The contract of a store. It is not beside that of the store on disk: a child that is being started has copies of all descriptors

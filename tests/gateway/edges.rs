@@ -373,6 +373,74 @@ async fn mqtt_clients_of_an_edge_publish_and_subscribe() {
 }
 
 #[tokio::test]
+async fn a_wildcard_at_an_edge_of_an_edge_gets_what_comes_to_streams_that_nobody_else_reads() {
+    let [parent, edge] = pair().await;
+    let far = edge_of(&edge).await;
+    let publish = async |room: &str, text: &str| {
+        let append = post(format!("/v1/stream/room/{room}?create=1")).text(text.to_owned());
+        parent.send(append).await.expect(204);
+    };
+    publish("old", "before").await;
+    let mut subscriber = Mqtt::connect(far.mqtt, &Hello::new("reader")).await;
+    assert_eq!(subscriber.subscribe("room/+", 1).await, 1);
+    let mut all = Mqtt::connect(far.mqtt, &Hello::new("all")).await;
+    assert_eq!(all.subscribe("#", 1).await, 1);
+    for (room, text) in [("old", "1"), ("new", "2"), ("old", "3"), ("newer", "4")] {
+        publish(room, text).await;
+        for subscriber in [&mut subscriber, &mut all] {
+            let message = subscriber.take().await;
+            assert_eq!(
+                (message.topic, message.payload.as_slice()),
+                (format!("room/{room}"), text.as_bytes())
+            );
+        }
+    }
+    publish("other/below", "5").await;
+    assert_eq!(all.take().await.payload, b"5");
+    publish("new", "6").await;
+    assert_eq!(subscriber.take().await.payload, b"6");
+    // Nobody follows them any more when the subscribers have gone.
+    drop((subscriber, all));
+    for gateway in [&far, &edge] {
+        let followed = async || gateway.metric("pollgate_upstream_followed_streams").await == 0.0;
+        until("nothing is followed", followed).await;
+    }
+}
+
+#[tokio::test]
+async fn names_are_listed_page_by_page_and_only_those_that_the_client_may_read() {
+    let protected = Protected::start("").await;
+    let bearer = |grants: &[&str]| format!("Bearer {}", protected.token(grants));
+    let writer = bearer(&["--append", "#", "--create", "#"]);
+    for number in 0..300 {
+        let create = put(format!("/v1/stream/many/{number:03}")).header("authorization", &writer);
+        protected.gateway.send(create).await.expect(201);
+    }
+    let listed = async |token: Option<&str>, prefix: &str| {
+        let (mut names, mut after) = (Vec::new(), String::new());
+        loop {
+            let request = get(format!("/v1/names?prefix={prefix}{after}"));
+            let request = match token {
+                Some(token) => request.header("authorization", token),
+                None => request,
+            };
+            let page = protected.gateway.send(request).await.expect(200).json();
+            let found = page["streams"].as_array().unwrap().iter();
+            names.extend(found.map(|found| found["stream"].as_str().unwrap().to_owned()));
+            match page["next"].as_str() {
+                Some(next) => after = format!("&after={next}"),
+                None => return names,
+            }
+        }
+    };
+    let reader = bearer(&["--read", "news"]);
+    assert_eq!(listed(Some(&reader), "").await, ["news"]);
+    assert_eq!(listed(None, "").await, [""; 0]);
+    let all = listed(Some(&bearer(&["--read", "#"])), "many/").await;
+    assert_eq!((all.len(), all[0].as_str(), all[299].as_str()), (300, "many/000", "many/299"));
+}
+
+#[tokio::test]
 async fn an_edge_checks_its_readers_and_uses_its_own_token_at_the_parent() {
     let protected = Protected::start("").await;
     let parent = &protected.gateway;

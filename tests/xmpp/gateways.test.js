@@ -1,9 +1,12 @@
 // Clients that change the gateway, of several on one Redis: nothing is lost and nothing comes twice.
 import assert from "node:assert/strict"
 import { test } from "node:test"
+import { setTimeout as sleep } from "node:timers/promises"
 import { Bosh, itemsOf } from "./bosh.js"
+import { Client } from "./client.js"
 import { gatewaysOf } from "./engine.js"
 import { Line } from "./line.js"
+import { Prosody } from "./prosody.js"
 import { DOMAIN, JSON_NAMESPACE, options, stanzaOver } from "./online.js"
 
 const numbers = (from, to) => Array.from({ length: to - from }, (_, index) => `${from + index}`)
@@ -147,4 +150,32 @@ test("the gateway that a BOSH client has left forgets it, and a session without 
   while ((await sessions(gateways[1])) > 0) await new Promise((resolve) => setTimeout(resolve, 50))
   client.url = gateways[0].bosh
   assert.match(await client.next(), /condition='item-not-found'/)
+})
+
+test("one gateway at a time is the component of a server, and another one goes on when it ends", options, async (context) => {
+  const server = await Prosody.start(context)
+  const gateways = await gatewaysOf(context, [...server.options, "--open"])
+  const linked = async () => {
+    const links = await Promise.all(gateways.map((gateway) => gateway.metric("xmpp_component_linked")))
+    assert(links[0] + links[1] < 2, "two gateways are linked")
+    return links.indexOf(1)
+  }
+  let first
+  while ((first = await linked()) < 0) await sleep(20)
+  const [alice, bob] = [await Client.connect(context, server, "alice"), await Client.connect(context, server, "bob")]
+  await gateways[0].create("a")
+  await alice.do("subscribe", { node: "a" })
+  await gateways[1 - first].append("a", "1")
+  assert.deepEqual(await alice.contents(1), ["1"])
+  // It leaves the link to the other one at once.
+  await gateways[first].drain()
+  await gateways[1 - first].append("a", "2")
+  assert.deepEqual(await alice.contents(2), ["1", "2"])
+  gateways[first] = await gateways[first].again()
+  await bob.do("subscribe", { node: "a" })
+  assert.equal(await linked(), 1 - first)
+  await gateways[1 - first].stop()
+  await gateways[first].append("a", "3")
+  assert.deepEqual(await alice.contents(3), ["1", "2", "3"])
+  assert.deepEqual(await bob.contents(1), ["3"])
 })

@@ -69,6 +69,11 @@ impl Rights {
                 (request.rights, request.principal) = (Some(self.clone()), self.principal());
                 Operation::Subscription(request)
             }
+            Operation::Names(mut request) => {
+                // Each name is checked.
+                request.rights = Some(self.clone());
+                Operation::Names(request)
+            }
             Operation::Subprotocol(subprotocol, mut handshake) => {
                 handshake.grants = Some(self.grants()).filter(|grants| grants.subject().is_some());
                 Operation::Subprotocol(subprotocol, handshake)

@@ -73,6 +73,10 @@ impl Gateway {
                 let answered = Box::pin(self.manage_subscription(*request)).await;
                 return answered.map(|answer| Reply::http(answer.into()));
             }
+            Operation::Names(request) => {
+                let answered = Box::pin(self.names(&request)).await;
+                return answered.map(|answer| Reply::http(answer.into()));
+            }
             Operation::Ticket(request) => {
                 return self.issue_ticket(&request).map(|answer| Reply::http(answer.into()));
             }

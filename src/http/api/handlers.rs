@@ -18,8 +18,8 @@ use crate::clock::rfc3339;
 use crate::http::conn::{Answer, Body};
 use crate::hub::{Creation, OriginSettings};
 use crate::stream::{
-    Append, AppendType, ContentType, CreateIfMissing, Lifetime, PRODUCER_ID_BYTES_MAX, Principal, Producer,
-    Retention, Start, StreamName,
+    Append, AppendType, ChangeError, ContentType, CreateIfMissing, Lifetime, PRODUCER_ID_BYTES_MAX,
+    Principal, Producer, Retention, Start, StreamName,
 };
 
 /// The methods of a stream.
@@ -244,7 +244,8 @@ impl Gateway {
         let headers = answer.headers_mut();
         headers.insert(CONTENT_TYPE, fields::value(stream.content_type.as_str()));
         headers.insert(STREAM_EARLIEST_OFFSET, fields::offset_value(stream.earliest));
-        if let Some(origin) = self.hub.origin_of(&name) {
+        let origin = self.hub.origin_of_described(&name, &stream).await.map_err(ChangeError::Failed)?;
+        if let Some(origin) = origin {
             polled_origins::put_status(headers, &origin.status());
             if may_manage {
                 polled_origins::put_settings(headers, origin.settings());

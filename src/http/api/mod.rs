@@ -20,6 +20,7 @@ pub(super) mod forwarded;
 pub(super) mod gateway;
 pub(super) mod handlers;
 pub(super) mod handshake;
+mod names;
 pub(super) mod operation;
 mod options;
 pub(super) mod origins;

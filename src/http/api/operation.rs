@@ -21,6 +21,7 @@ use super::forwarded::ClientSource;
 use super::gateway::Gateway;
 use super::handlers::Put;
 use super::handshake::{Handshake, Subprotocol};
+use super::names::NamesRequest;
 use super::options::Options;
 use super::origins::AllowedOrigin;
 use super::subscriptions::SubscriptionRequest;
@@ -75,7 +76,7 @@ impl GatewayRequest {
             Operation::Device(DeviceRequest::Put(spec)) => spec.principal = spec.principal.or(principal),
             Operation::Read(_) | Operation::Options(_) | Operation::GetFile(_) => {}
             Operation::Subscription(request) => request.principal = request.principal.or(principal),
-            Operation::Ticket(_) | Operation::Cookie(_) | Operation::Device(_) => {}
+            Operation::Ticket(_) | Operation::Cookie(_) | Operation::Device(_) | Operation::Names(_) => {}
         }
     }
 }
@@ -98,6 +99,8 @@ pub(in crate::http) enum Operation {
     Cookie(CookieRequest),
     /// A request about subscriptions.
     Subscription(Box<SubscriptionRequest>),
+    /// A list of names.
+    Names(Box<NamesRequest>),
 }
 
 /// An operation on one stream that delivers no messages.
@@ -134,6 +137,7 @@ impl Operation {
             | Self::Ticket(_)
             | Self::Cookie(_)
             | Self::Device(_)
+            | Self::Names(_)
             | Self::Subscription(_) => "",
         }
     }
@@ -149,6 +153,7 @@ impl Operation {
             | Self::Ticket(_)
             | Self::Cookie(_)
             | Self::Device(_)
+            | Self::Names(_)
             | Self::Subscription(_) => None,
         }
     }
@@ -162,7 +167,9 @@ impl Operation {
             Self::Subprotocol(Subprotocol::Mqtt, _) => Some(Form::Mqtt),
             Self::Subprotocol(Subprotocol::Xmpp, _) => Some(Form::Xmpp),
             Self::Bosh(_) => Some(Form::Bosh),
-            Self::Ticket(_) | Self::Cookie(_) | Self::Device(_) | Self::Subscription(_) => Some(Form::Other),
+            Self::Ticket(_) | Self::Cookie(_) | Self::Device(_) | Self::Names(_) | Self::Subscription(_) => {
+                Some(Form::Other)
+            }
             Self::OnStream(..) | Self::Options(_) => None,
         }
     }

@@ -20,6 +20,7 @@ use super::form::Form;
 use super::gateway::{Gateway, HoldPolicy};
 use super::handlers::{Put, STREAM_METHODS, post, refuse_content_encoding};
 use super::handshake::{Handshake, Subprotocol};
+use super::names::{NAMES_METHODS, NAMES_PATH, NamesRequest};
 use super::operation::{GatewayRequest, OnStream, Operation};
 use super::options::Options;
 use super::subscriptions::{SubscriptionHead, SubscriptionRequest, is_reserved, is_without_credentials};
@@ -257,6 +258,11 @@ impl Gateway {
                 }
                 Form::Preflight => options(STREAMS_METHODS),
                 _ => return Err(Error::MethodNotAllowed { allowed: STREAMS_METHODS }),
+            },
+            NAMES_PATH => match form {
+                Form::ShortPoll => Operation::Names(Box::new(NamesRequest::parse(&head)?)),
+                Form::Preflight => options(NAMES_METHODS),
+                _ => return Err(Error::MethodNotAllowed { allowed: NAMES_METHODS }),
             },
             TICKET_PATH if self.auth.is_enabled() => match form {
                 Form::Append => {

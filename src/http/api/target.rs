@@ -70,7 +70,7 @@ pub(in crate::http) trait Parameters {
     fn seconds(&self, name: &str) -> Result<Option<u64>, Malformed>;
 }
 
-const NAMES: [&str; 12] = [
+const NAMES: [&str; 14] = [
     "offset",
     "live",
     "cursor",
@@ -83,6 +83,8 @@ const NAMES: [&str; 12] = [
     "from",
     "times",
     "ticket",
+    "prefix",
+    "after",
 ];
 
 /// The parameter that may be repeated.

@@ -229,6 +229,7 @@ impl Hub {
                 }
                 ClaimNews::Gone(session) => self.devices.gone(&id_of(&session)),
                 ClaimNews::Missed => self.find_devices().await,
+                ClaimNews::Told(..) => {}
             }
         }
     }

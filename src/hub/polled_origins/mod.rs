@@ -3,8 +3,10 @@
 //! The hub knows which streams these are, refuses appends by others, and notices their readers. What it does not know is HTTP: the
 //! poller in `outbound` sends the requests.
 //!
-//! An origin belongs to one stream, from its creation to its end; a later stream of the same name does not have it.
+//! An origin belongs to one stream, from its creation to its end; a later stream of the same name does not have it. If several gateways use
+//! the store, all of them know all origins, and one at a time polls each (`moving`).
 
+mod moving;
 mod operations;
 mod origin;
 mod settings;
@@ -17,9 +19,10 @@ use dashmap::DashMap;
 use parking_lot::Mutex;
 use tokio::sync::{Mutex as AsyncMutex, mpsc};
 
+use super::moves::Moves;
 use crate::stream::{Filter, StreamName, Tenant};
 
-pub use origin::{PolledOrigin, SeenEntry};
+pub use origin::{OriginPlace, PolledOrigin, SeenEntry};
 pub use settings::{ElementKey, OriginInterval, OriginSettings};
 pub use status::{OriginState, OriginStatus};
 
@@ -31,6 +34,8 @@ pub(in crate::hub) struct PolledOrigins {
     count: AtomicUsize,
     /// Locked while a stream with an origin is created, so that their number stays within its limits.
     pub(super) creating: Arc<AsyncMutex<()>>,
+    /// Locks for claims on origins, by their streams.
+    moves: Moves,
     /// Hands each origin to the poller.
     added: mpsc::UnboundedSender<Arc<PolledOrigin>>,
     poller: Mutex<Option<mpsc::UnboundedReceiver<Arc<PolledOrigin>>>>,
@@ -39,8 +44,8 @@ pub(in crate::hub) struct PolledOrigins {
 impl Default for PolledOrigins {
     fn default() -> Self {
         let (added, poller) = mpsc::unbounded_channel();
-        let (by_stream, count, creating) = Default::default();
-        Self { by_stream, count, creating, added, poller: Mutex::new(Some(poller)) }
+        let (by_stream, count, creating, moves) = Default::default();
+        Self { by_stream, count, creating, moves, added, poller: Mutex::new(Some(poller)) }
     }
 }
 
@@ -69,8 +74,9 @@ impl PolledOrigins {
     }
 
     pub(super) fn add(&self, origin: Arc<PolledOrigin>) {
-        if self.by_stream.insert(origin.stream().clone(), origin.clone()).is_none() {
-            self.count.fetch_add(1, Ordering::Relaxed);
+        match self.by_stream.insert(origin.stream().clone(), origin.clone()) {
+            Some(former) => former.ends(),
+            None => drop(self.count.fetch_add(1, Ordering::Relaxed)),
         }
         // Fails if there is no poller any more.
         let _ended = self.added.send(origin);
@@ -80,7 +86,12 @@ impl PolledOrigins {
         if self.by_stream.remove_if(origin.stream(), |_, known| Arc::ptr_eq(known, origin)).is_some() {
             self.count.fetch_sub(1, Ordering::Relaxed);
         }
-        origin.tell_end();
+        origin.ends();
+    }
+
+    /// All origins.
+    fn all(&self) -> Vec<Arc<PolledOrigin>> {
+        self.by_stream.iter().map(|origin| origin.clone()).collect()
     }
 
     /// Number of origins.

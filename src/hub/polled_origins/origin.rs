@@ -1,10 +1,10 @@
-//! [`PolledOrigin`]: the origin of one stream, and how it is stored: as a session of the store, whose name no client can have.
+//! [`PolledOrigin`]: the origin of one stream, and how it is stored: as a session of the store, whose name has that of the stream.
 //!
 //! The session has an entry for the settings, and further ones for what the poller has seen of the origin. Those change in one step
 //! with the appends to the stream, so that after a kill nothing is appended twice.
 
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
 use parking_lot::Mutex;
@@ -15,10 +15,7 @@ use tokio::time::Instant;
 use super::settings::OriginSettings;
 use super::status::{OriginStatus, SharedStatus};
 use crate::budget::{Account, Budget, Charge, Owner};
-use crate::stream::{Principal, SessionChange, StoredSession, StreamName};
-
-/// Begins the names of the sessions. No client id has a control character.
-pub(super) const SESSIONS: &str = "\0origin/";
+use crate::stream::{ORIGIN_SESSIONS, Principal, SessionChange, StoredSession, StreamName};
 
 /// The key of the settings. Those of what the poller has seen are longer.
 const SETTINGS: &[u8] = b"c";
@@ -29,16 +26,28 @@ pub(super) const ORIGIN_BYTES: u64 = 4096;
 /// An entry of a session: a key and its value; `None` removes it.
 pub type SeenEntry = (Bytes, Option<Bytes>);
 
+/// Which gateway polls an origin.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OriginPlace {
+    /// This one.
+    Here,
+    /// Another one that uses the store, or none for the moment.
+    Elsewhere,
+    /// None any more, as the stream has ended.
+    Ended,
+}
+
 /// The origin of one stream.
 #[derive(Debug)]
 pub struct PolledOrigin {
     stream: StreamName,
     settings: OriginSettings,
     principal: Principal,
+    /// In whole milliseconds.
     pub(super) created_at: SystemTime,
     /// The name of its session.
-    session: Arc<str>,
-    /// What the poller had seen when the gateway started.
+    pub(super) session: Arc<str>,
+    /// What the poller had seen when this gateway began to poll.
     stored: Mutex<Vec<(Bytes, Bytes)>>,
     status: SharedStatus,
     /// When somebody last began to read.
@@ -46,9 +55,19 @@ pub struct PolledOrigin {
     read: Notify,
     /// Locked while the stream is filled. True: the stream has ended, and a later one of its name is not filled.
     pub(super) has_ended: Arc<AsyncMutex<bool>>,
-    ended: watch::Sender<bool>,
+    place: watch::Sender<OriginPlace>,
     /// Its memory, with what the poller has seen.
     charge: Mutex<Charge>,
+}
+
+/// The name of the session with the origin of a stream.
+pub(super) fn session_of(stream: &StreamName) -> Arc<str> {
+    [ORIGIN_SESSIONS, stream.as_str()].concat().into()
+}
+
+fn millis_of(time: SystemTime) -> u64 {
+    let since = time.duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }
 
 #[derive(Serialize, Deserialize)]
@@ -68,7 +87,7 @@ impl PolledOrigin {
         owner: &Arc<Owner>,
         now: SystemTime,
     ) -> Self {
-        let session = format!("{SESSIONS}{:016x}", fastrand::u64(..)).into();
+        let session = session_of(&stream);
         Self::of(stream, settings, owner, now, (session, Vec::new()))
     }
 
@@ -86,25 +105,25 @@ impl PolledOrigin {
             stream,
             settings,
             principal,
-            created_at,
+            created_at: UNIX_EPOCH + Duration::from_millis(millis_of(created_at)),
             session,
             stored: Mutex::new(stored),
             status: SharedStatus::default(),
             read_at: Mutex::default(),
             read: Notify::new(),
             has_ended: Arc::default(),
-            ended: watch::Sender::new(false),
+            place: watch::Sender::new(OriginPlace::Here),
         }
     }
 
-    /// Reads a session whose name begins with [`SESSIONS`]. `None`: it is damaged.
+    /// Reads a session whose name begins with [`ORIGIN_SESSIONS`]. `None`: it is damaged.
     pub(super) fn stored(session: StoredSession, budget: &Arc<Budget>) -> Option<Self> {
         let (settings, seen): (Vec<_>, Vec<_>) =
             session.entries.into_iter().partition(|(key, _)| key == SETTINGS);
         let (_, settings) = settings.into_iter().next()?;
         let StoredOrigin { stream, settings, principal, created_at } =
             serde_json::from_slice(&settings).ok()?;
-        let created_at = SystemTime::UNIX_EPOCH.checked_add(Duration::from_millis(created_at))?;
+        let created_at = UNIX_EPOCH.checked_add(Duration::from_millis(created_at))?;
         let stream = StreamName::stored(&stream).ok()?;
         let owner = budget.owner_in(stream.tenant(), Principal(principal));
         Some(Self::of(stream, settings, &owner, created_at, (session.client, seen)))
@@ -112,12 +131,11 @@ impl PolledOrigin {
 
     /// The change that stores the origin.
     pub(super) fn creation(&self) -> SessionChange {
-        let created_at = self.created_at.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
         let stored = StoredOrigin {
             stream: self.stream.as_str().to_owned(),
             settings: self.settings.clone(),
             principal: self.principal.0,
-            created_at: u64::try_from(created_at.as_millis()).unwrap_or(u64::MAX),
+            created_at: millis_of(self.created_at),
         };
         let stored = serde_json::to_vec(&stored).ok().map(Bytes::from);
         debug_assert!(stored.is_some(), "these types serialize to JSON");
@@ -150,7 +168,19 @@ impl PolledOrigin {
         self.principal
     }
 
-    /// Takes what the poller had seen when the gateway started.
+    /// The same origin while another gateway polls it.
+    pub(super) fn elsewhere(self) -> Self {
+        self.place.send_replace(OriginPlace::Elsewhere);
+        self.stored.lock().clear();
+        self
+    }
+
+    /// Whether this is the origin of the same creation of the stream.
+    pub(super) fn is_same(&self, other: &Self) -> bool {
+        (&self.settings, self.created_at) == (&other.settings, other.created_at)
+    }
+
+    /// Takes what the poller had seen when this gateway began to poll.
     pub fn take_stored(&self) -> Vec<(Bytes, Bytes)> {
         std::mem::take(&mut self.stored.lock())
     }
@@ -173,12 +203,14 @@ impl PolledOrigin {
         });
     }
 
+    /// Tells readers what the gateway that polls has told.
+    pub(super) fn has_status(&self, told: OriginStatus) {
+        self.status.update(|status| *status = OriginStatus { version: status.version, ..told });
+    }
+
     /// Tells readers again what they were told before.
     pub(super) fn has_again(&self, before: Arc<OriginStatus>) {
-        self.status.update(|status| {
-            let version = status.version;
-            *status = OriginStatus { version, ..OriginStatus::clone(&before) };
-        });
+        self.has_status(OriginStatus::clone(&before));
     }
 
     /// Tells readers that a poll has failed, with the reason in one word.
@@ -210,15 +242,40 @@ impl PolledOrigin {
         self.read.notified().await;
     }
 
-    /// Waits until the stream has ended.
-    pub async fn end(&self) {
-        let mut ended = self.ended.subscribe();
-        // Does not fail, because the sender is part of `self`.
-        let _is_true = ended.wait_for(|ended| *ended).await;
+    /// Which gateway polls it, now and later.
+    pub fn place(&self) -> watch::Receiver<OriginPlace> {
+        self.place.subscribe()
     }
 
-    pub(super) fn tell_end(&self) {
-        self.ended.send_replace(true);
+    pub(super) fn is_here(&self) -> bool {
+        *self.place.borrow() == OriginPlace::Here
+    }
+
+    /// This gateway polls from now on, after others that have `seen` this.
+    pub(super) fn comes(&self, seen: Vec<(Bytes, Bytes)>) {
+        *self.stored.lock() = seen.into_iter().filter(|(key, _)| key != SETTINGS).collect();
+        self.move_to(OriginPlace::Here);
+    }
+
+    /// Another gateway polls from now on.
+    pub(super) fn leaves(&self) {
+        self.move_to(OriginPlace::Elsewhere);
+        self.keeps(0);
+    }
+
+    pub(super) fn ends(&self) {
+        self.move_to(OriginPlace::Ended);
+    }
+
+    /// What has ended does not begin again.
+    fn move_to(&self, place: OriginPlace) {
+        self.place.send_if_modified(|current| {
+            let moves = *current != place && *current != OriginPlace::Ended;
+            if moves {
+                *current = place;
+            }
+            moves
+        });
     }
 }
 
@@ -252,7 +309,7 @@ mod tests {
         assert_eq!(read.take_stored(), [(Bytes::from_static(b"seen"), Bytes::from_static(b"1"))]);
 
         let damaged = (Bytes::from_static(SETTINGS), Bytes::from_static(b"{}"));
-        assert!(client.starts_with(SESSIONS));
+        assert_eq!(client, session_of(read.stream()));
         let damaged = StoredSession { client, entries: vec![damaged] };
         assert!(PolledOrigin::stored(damaged, &budget).is_none());
 

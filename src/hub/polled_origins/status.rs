@@ -4,11 +4,13 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use parking_lot::Mutex;
+use serde::{Deserialize, Serialize};
 
 /// What readers are told of an origin. Times are times of day.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct OriginStatus {
-    /// Changes with each other status of the same origin.
+    /// Changes with each other status of the same origin, at each gateway for itself.
+    #[serde(skip)]
     pub version: u64,
     /// Whether it answers.
     pub state: OriginState,
@@ -19,7 +21,7 @@ pub struct OriginStatus {
 }
 
 /// Whether an origin answers.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub enum OriginState {
     /// It has not been polled yet.
     #[default]
@@ -31,7 +33,7 @@ pub enum OriginState {
         /// When the first of these polls failed.
         since: SystemTime,
         /// Why the last one failed, in one word.
-        reason: Arc<str>,
+        reason: Box<str>,
     },
 }
 

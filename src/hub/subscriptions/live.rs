@@ -39,8 +39,10 @@ pub(super) struct SubscriptionContext {
     pub(super) public_url: String,
     pub(super) deliveries: mpsc::UnboundedSender<WebhookDelivery>,
     pub(super) usage: SubscriptionUsage,
-    /// Permits to visit all streams, so that many subscriptions that do so at the start leave time for others.
+    /// Permits to visit all streams for a new subscription.
     pub(super) walks: Semaphore,
+    /// Permits to visit all streams again, which subscriptions that were loaded or moved need.
+    pub(super) later_walks: Arc<Semaphore>,
 }
 
 /// Below the public URL: everything about subscriptions.

@@ -178,6 +178,7 @@ impl SubscriptionTable {
                     Some(ClaimNews::Missed) => self.find_elsewhere().await,
                     Some(ClaimNews::Wanted(session)) => moves.push(self.clone().change_place(session, true)),
                     Some(ClaimNews::Orphaned(session)) => moves.push(self.clone().change_place(session, false)),
+                    Some(ClaimNews::Told(..)) => {}
                     // The hub, which has the sender, has ended.
                     None => std::future::pending().await,
                 },

@@ -6,7 +6,7 @@ use super::record::{ChangedPart, change, restore, session_name};
 use super::state::{Link, SubscriptionState, WakePhase};
 use super::*;
 use crate::budget::{Account, Bounds, Budget};
-use crate::clock::Clock;
+use crate::clock::{Clock, in_time};
 use crate::limits::Limits;
 use crate::metrics::Metrics;
 use crate::store::Memory;
@@ -332,4 +332,27 @@ async fn an_outcome_counts_for_the_wake_of_its_request_and_not_for_a_later_subsc
     table.complete_delivery(&deliveries[0], DeliveryOutcome::Done).await;
     assert!(!table.begin_delivery(&deliveries[0]).await);
     assert!(table.begin_delivery(&deliveries[1]).await);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_subscription_that_waits_for_its_turn_to_visit_all_streams_is_answered_and_wakes_meanwhile() {
+    let (limits, metrics) = (Arc::new(Limits::default()), Arc::new(Metrics::new()));
+    let hub = Arc::new(Hub::new(Arc::new(Memory::new()), limits, metrics, Clock::start()));
+    let keys = WebhookKeys::random().unwrap();
+    let (table, mut due) = SubscriptionTable::open(&hub, keys, "http://localhost").await.unwrap();
+    let turns = table.shared.later_walks.clone();
+    let all_turns = turns.acquire_many_owned(WALKS_MAX as u32).await.unwrap();
+    let tenant = Tenant::default();
+    table.create(tenant.clone(), "jobs".to_owned(), webhook().config, Principal::GATEWAY).await.unwrap();
+    for _ in 0..9 {
+        tokio::task::yield_now().await;
+    }
+    in_time("the view", table.describe(&tenant, "jobs")).await.unwrap();
+    let append = Append::of_any_type("x".into(), ContentType::octet_stream(), 1).or_create();
+    hub.publish(&name("events/a"), append).await.unwrap();
+    in_time("the wake", due.recv()).await.unwrap();
+    drop(all_turns);
+    // It gives its turn back.
+    let turns = table.shared.later_walks.clone();
+    let _all = in_time("all turns", turns.acquire_many_owned(WALKS_MAX as u32)).await.unwrap();
 }

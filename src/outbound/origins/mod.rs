@@ -3,6 +3,8 @@
 //! Each origin has a task, which sleeps while nobody reads. A reader that comes wakes it; two intervals after the last short poll, or
 //! with the end of the last reader that waits, it sleeps again. How many requests are under way is bounded, in all, for each tenant and
 //! for each host.
+//!
+//! If several gateways use the store, one of them polls an origin. The task at another one tells that gateway while there are readers.
 
 mod permits;
 mod response;
@@ -10,16 +12,17 @@ mod schedule;
 mod seen;
 mod state_stream;
 
+use std::future::pending;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 use tokio::task::JoinSet;
-use tokio::time::{Instant, sleep_until};
+use tokio::time::{Instant, sleep, sleep_until};
 
 use crate::clock::Clock;
 use crate::http_client::{Destination, ExchangeLimits, HttpClient, Trust};
-use crate::hub::{Hub, OriginState, PolledOrigin};
+use crate::hub::{Hub, OriginPlace, OriginState, PolledOrigin};
 use crate::limits::Limits;
 use crate::metrics::OriginMetrics;
 use crate::stream::{Append, AppendError, ChangeError, ContentType};
@@ -90,23 +93,57 @@ impl OriginPoller {
         let to = Destination::of_origin(&origin.settings().url, &self.trust);
         let to =
             if self.is_allowed { to.map_err(|_| PollFailure::Refused) } else { Err(PollFailure::Disabled) };
-        let mut state = StateStream::of(&origin);
-        match to {
-            Ok(to) => tokio::select! {
-                () = origin.end() => {}
-                () = self.poll_while_read(&origin, &to, &mut state) => {}
-            },
-            Err(failure) => {
-                origin.failed(&failure.to_string(), self.clock.wall(), None);
-                state.tell(&origin, &self.hub).await;
-                origin.end().await;
+        let mut place = origin.place();
+        loop {
+            let current = *place.borrow_and_update();
+            if current == OriginPlace::Ended {
+                // A later stream of this name may have an origin, too.
+                if !self.hub.has_shared_origin(origin.stream()).await {
+                    StateStream::of(&origin).end(&self.hub).await;
+                }
+                return;
+            }
+            let follow = async {
+                match (current, &to) {
+                    (OriginPlace::Here, Ok(to)) => self.poll_while_read(&origin, to).await,
+                    (OriginPlace::Here, Err(failure)) => self.refuse(&origin, failure).await,
+                    _ => self.tell_readers(&origin).await,
+                }
+            };
+            tokio::select! {
+                // Does not fail, because the sender is part of the origin.
+                _ = place.changed() => {}
+                () = follow => {
+                    self.hub.end_origin_of(origin.stream()).await;
+                    let _moved = place.changed().await;
+                }
             }
         }
-        state.end(&self.hub).await;
+    }
+
+    /// The operator does not allow the origin.
+    async fn refuse(&self, origin: &PolledOrigin, failure: &PollFailure) {
+        let mut state = StateStream::of(origin);
+        origin.failed(&failure.to_string(), self.clock.wall(), None);
+        state.tell(origin, &self.hub).await;
+        self.hub.tell_origin_status(origin).await;
+        pending().await
+    }
+
+    /// Tells the gateway that polls the origin as long as there are readers here.
+    async fn tell_readers(&self, origin: &PolledOrigin) {
+        let interval = origin.settings().interval.at_least(self.limits.origin_interval_min.get()).min;
+        loop {
+            while !origin.was_read_within(2 * interval) && !self.hub.has_readers(origin.stream()) {
+                origin.reader().await;
+            }
+            self.hub.tell_origin_is_read(origin).await;
+            sleep(interval).await;
+        }
     }
 
     /// Polls the origin as often as its schedule says, and waits for a reader if there is none. Returns when the stream has ended.
-    async fn poll_while_read(&self, origin: &PolledOrigin, to: &Destination, state: &mut StateStream) {
+    async fn poll_while_read(&self, origin: &PolledOrigin, to: &Destination) {
         let interval = origin.settings().interval.at_least(self.limits.origin_interval_min.get());
         let mut progress = PollProgress {
             schedule: PollSchedule::new(interval, Instant::now()),
@@ -114,9 +151,11 @@ impl OriginPoller {
             validators: Validators::default(),
         };
         origin.keeps(progress.seen.bytes());
+        let mut state = StateStream::of(origin);
         loop {
             if !self.is_read(origin, &progress.schedule) {
                 origin.is_due(None);
+                self.hub.tell_origin_status(origin).await;
                 while !self.is_read(origin, &progress.schedule) {
                     origin.reader().await;
                 }
@@ -142,6 +181,7 @@ impl OriginPoller {
             drop(permit);
             self.conclude(origin, to, &mut progress.schedule, outcome, wait);
             state.tell(origin, &self.hub).await;
+            self.hub.tell_origin_status(origin).await;
         }
     }
 

@@ -28,7 +28,9 @@ impl StateStream {
     pub(super) fn of(origin: &PolledOrigin) -> Self {
         let stream = origin.stream();
         let name = StreamName::parse(&[PREFIX, stream.local()].concat()).ok();
-        Self { name: name.map(|name| name.of_tenant(&stream.tenant())), told: OriginState::Pending }
+        // What the gateway that has polled before has told.
+        let told = origin.status().state.clone();
+        Self { name: name.map(|name| name.of_tenant(&stream.tenant())), told }
     }
 
     /// Tells the state, if it is another one than before. If it cannot be stored, the next poll tries again.

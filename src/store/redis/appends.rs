@@ -12,10 +12,11 @@ use tokio::sync::oneshot;
 use tokio::time::sleep;
 
 use super::append_queue::QueuedAppend;
-use super::argument::{millis, namespace_of, partition_of};
+use super::argument::{millis, namespace_of, partition_number, partition_of, session_partition};
 use super::functions::EngineCall;
 use super::reply::{EngineReply, items};
 use super::shared::SharedStore;
+use super::shares::shortage_of;
 use crate::budget::Charge;
 use crate::stream::{
     Append, AppendError, AppendRefusal, AppendType, Appended, ChangeError, ContentType, Failure, Missing,
@@ -64,9 +65,7 @@ impl SharedStore {
 
     /// Adds a change of a session that an append makes: the number of its arguments, its namespace, and the change.
     fn with_session(&self, call: EngineCall, change: &SessionChange) -> EngineCall {
-        let call = call
-            .number(4 + 3 * change.entries.len() as u64)
-            .with(namespace_of(&change.client, &self.gateway));
+        let call = call.number(4 + 3 * change.entries.len() as u64).with(namespace_of(&change.client));
         call.session(change, &self.claims.owner(&change.client))
     }
 
@@ -74,7 +73,7 @@ impl SharedStore {
         let now = batch.iter().map(|waiting| waiting.now).max().unwrap_or(SystemTime::UNIX_EPOCH);
         let (now, wall) = self.moment(now);
         let sessions = batch.iter().filter_map(|waiting| waiting.append.session.as_ref());
-        let sessions = sessions.map(|change| namespace_of(&change.client, &self.gateway));
+        let sessions = sessions.map(|change| namespace_of(&change.client));
         let partitions: BTreeSet<String> = sessions.collect();
         let further = partitions.iter().map(String::as_str);
         let call = EngineCall::over("append", &partition_of(name), further).with(name.as_str());
@@ -105,8 +104,12 @@ impl SharedStore {
         mut append: Box<Append>,
         now: SystemTime,
     ) -> Result<Appended, AppendError> {
-        // A cluster makes two steps.
-        let later = if self.engine.spans_partitions() { None } else { append.session.take() };
+        // A cluster makes two steps, except for the origin of the stream.
+        let may_be_elsewhere = !self.engine.spans_partitions();
+        let is_elsewhere = |change: &mut SessionChange| {
+            may_be_elsewhere && session_partition(&change.client) != partition_number(name)
+        };
+        let later = append.session.take_if(is_elsewhere);
         for _ in 0..SPLITS_MAX {
             if matches!(append.content_type, AppendType::OfStream { .. }) {
                 let content_type = self.content_type_for(name, &append, now).await?;
@@ -168,10 +171,13 @@ impl SharedStore {
             "superseded" => return Err(Failure::Superseded.into()),
             _ => {}
         }
-        let head = reply.head().ok_or(Failure::Unreadable)?;
-        let (first, second) = (reply.text(1), reply.text(2));
         let (source, ended) = (reply.text(3), reply.text(4));
         self.has_ended(name, source, &ended).await;
+        if let Some(shortage) = shortage_of(&reply.verdict) {
+            return Err(Failure::OverBudget(shortage).into());
+        }
+        let head = reply.head().ok_or(Failure::Unreadable)?;
+        let (first, second) = (reply.text(1), reply.text(2));
         let number = |text: &str| text.parse().ok();
         let tail = head.tail_offset();
         let refused = |refusal| Err(AppendError::Refused { refusal, tail });
@@ -192,6 +198,7 @@ impl SharedStore {
                 });
             }
             "closed" => return refused(AppendRefusal::Closed),
+            "has_origin" => return refused(AppendRefusal::HasOrigin),
             "content_type" => return refused(AppendRefusal::ContentType),
             "sequence" => return refused(AppendRefusal::SequenceRegression),
             "stale" => {

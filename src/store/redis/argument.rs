@@ -5,8 +5,8 @@ use std::time::SystemTime;
 use super::functions::EngineCall;
 use crate::store::note::{Note, moment};
 use crate::stream::{
-    Annotation, Append, AppendType, ContentType, Create, Fork, Lifetime, Offset, Payload, Producer,
-    Retention, SessionChange, Start, StreamName, UNSHARED_SESSIONS,
+    Annotation, Append, AppendType, ContentType, Create, Fork, Lifetime, ORIGIN_SESSIONS, Offset, Payload,
+    Principal, Producer, Retention, SessionChange, Start, StreamName,
 };
 
 /// Number of partitions. All keys of a partition are in one hash slot, so a cluster has at most as many nodes with streams. It is part
@@ -31,6 +31,9 @@ pub(super) fn partition(number: u64) -> String {
     format!("{KEYS}{{{number}}}:")
 }
 
+/// What the keys about the gateways themselves begin with. They are in one hash slot.
+pub(super) const GATEWAYS: &str = "pollgate:{gateways}:";
+
 /// The channel of the news of a partition.
 pub(super) fn news_channel(number: u64) -> String {
     format!("{}news", partition(number))
@@ -42,23 +45,13 @@ pub(super) fn partition_of_channel(channel: &str) -> Option<u64> {
 }
 
 /// What the keys of a session begin with.
-pub(super) fn namespace_of(session: &str, gateway: &str) -> String {
-    if is_unshared(session) { sessions_of(gateway) } else { partition(session_partition(session)) }
+pub(super) fn namespace_of(session: &str) -> String {
+    partition(session_partition(session))
 }
 
-/// The number of a session's partition.
+/// The number of a session's partition. The origin of a stream is in the partition of the stream.
 pub(super) fn session_partition(session: &str) -> u64 {
-    fnv1a(session) % PARTITIONS
-}
-
-/// Whether sessions with this name, or whose names begin with it, belong to one gateway for ever.
-pub(super) fn is_unshared(session: &str) -> bool {
-    UNSHARED_SESSIONS.iter().any(|prefix| session.starts_with(prefix))
-}
-
-/// What the keys begin with of sessions that no other gateway uses.
-pub(super) fn sessions_of(gateway: &str) -> String {
-    format!("{KEYS}{{gateway {gateway}}}:")
+    fnv1a(session.strip_prefix(ORIGIN_SESSIONS).unwrap_or(session)) % PARTITIONS
 }
 
 /// The 64-bit FNV-1a hash (draft-eastlake-fnv), which is part of the format like the number of partitions.
@@ -97,6 +90,11 @@ fn asked(create: &Create) -> String {
     let retention = create.retention.map_or("-".to_owned(), retention);
     let fork = create.fork.as_ref().map_or("-".to_owned(), fork);
     format!("{lifetime} {retention} {fork}")
+}
+
+/// Whom a stream counts for. Empty: the gateways themselves, which have no share.
+fn creator(principal: Principal) -> String {
+    if principal == Principal::GATEWAY { String::new() } else { format!("{:016x}", principal.0) }
 }
 
 fn fork(Fork { source, offset, sub_offset }: &Fork) -> String {
@@ -159,7 +157,7 @@ impl EngineCall {
         }
     }
 
-    /// Adds the content type, the lifetime, the retention, and what was asked for. A fork inherits the lifetime and the retention that
+    /// Adds the content type, the lifetime, the retention, what was asked for, and the creator. A fork inherits the lifetime and the retention that
     /// were not asked for.
     pub(super) fn creation(self, create: &Create, inherited: Option<(Lifetime, Retention)>) -> Self {
         let (or_lifetime, or_retention) =
@@ -169,6 +167,7 @@ impl EngineCall {
             .with(lifetime(create.lifetime.unwrap_or(or_lifetime)))
             .with(retention(create.retention.unwrap_or(or_retention)))
             .with(asked(create))
+            .with(creator(create.principal))
     }
 
     /// Adds an append.
@@ -187,7 +186,7 @@ impl EngineCall {
             .with(if append.close { "1" } else { "0" });
         match append.creation() {
             Some(create) => call.with("1").creation(&create, None),
-            None => call.with("0").with("").with("").with("").with("").with(""),
+            None => call.with("0").with("").with("").with("").with("").with("").with(""),
         }
     }
 }

@@ -13,15 +13,15 @@ use std::time::{Duration, SystemTime};
 use bytes::Bytes;
 use redis::cmd;
 
-use super::argument::{millis, namespace_of, session_partition};
+use super::argument::{GATEWAYS, millis, namespace_of, session_partition};
 use super::functions::EngineCall;
 use super::own_claims::{OwnClaim, gateway_of};
 use super::reply::{self, EngineReply, items, text};
 use super::shared::SharedStore;
 use crate::stream::{ClaimFrom, Failure, NewsListener, SessionClaim, SessionClaims, Work};
 
-/// The runs of gateways, each with the time at which it was last alive.
-const RUNS: &str = "pollgate:runs";
+/// The runs of gateways, each with the time at which it was last alive; one of the keys of [`GATEWAYS`].
+const RUNS: &str = "pollgate:{gateways}:runs";
 
 /// A client that comes to another gateway takes its session from a gateway that was silent for this time.
 const SILENT_AFTER: Duration = Duration::from_millis(2500);
@@ -51,18 +51,26 @@ impl SharedStore {
 
     /// The runs that have ended, as the gateway that sweeps needs them.
     pub(super) async fn ended_runs(&self, now: SystemTime) -> Result<Vec<String>, Failure> {
-        let before = millis(self.moment(now).0).saturating_sub(ENDED_AFTER.as_millis() as u64);
         let mut silent = cmd("ZRANGEBYSCORE");
-        silent.arg(RUNS).arg("-inf").arg(before);
+        silent.arg(RUNS).arg("-inf").arg(self.ended_before(now));
         let runs = items(self.engine.command(RUNS, &silent).await?).ok_or(Failure::Unreadable)?;
         Ok(runs.into_iter().filter_map(text).filter(|run| *run != *self.run).collect())
     }
 
-    /// Forgets runs whose sessions all have other owners.
-    pub(super) async fn forget_runs(&self, ended: &[String]) -> Result<(), Failure> {
-        let mut forget = cmd("ZREM");
-        forget.arg(RUNS).arg(ended);
-        self.engine.command(RUNS, &forget).await.map(drop)
+    /// Forgets runs whose sessions all have other owners, as the gateway with the sweeper's `lease`.
+    pub(super) async fn forget_runs(
+        &self,
+        ended: &[String],
+        lease: &str,
+        now: SystemTime,
+    ) -> Result<(), Failure> {
+        let call = EngineCall::of("forget_runs", GATEWAYS).with(lease).number(self.ended_before(now));
+        self.engine.call(&ended.iter().fold(call, EngineCall::with)).await.map(drop)
+    }
+
+    /// A run that was last alive at this time, or before, has ended.
+    fn ended_before(&self, now: SystemTime) -> u64 {
+        millis(self.moment(now).0).saturating_sub(ENDED_AFTER.as_millis() as u64)
     }
 
     async fn is_silent(&self, run: &str, now: SystemTime) -> Result<bool, Failure> {
@@ -83,7 +91,7 @@ impl SharedStore {
             ClaimFrom::Anyone => "anyone",
             ClaimFrom::Nobody => "nobody",
         };
-        let call = EngineCall::of("claim", &namespace_of(name, &self.gateway)).with(&**name).with(&*self.run);
+        let call = EngineCall::of("claim", &namespace_of(name)).with(&**name).with(&*self.run);
         let call = ended.iter().fold(call.with(from), EngineCall::with);
         let answer = self.engine.call(&call).await;
         match answer {
@@ -129,7 +137,7 @@ impl SharedStore {
 
     fn release_call(&self, name: &str, owner: &str, due: Option<SystemTime>) -> EngineCall {
         let due = due.map(|due| millis(self.moment(due).0).to_string()).unwrap_or_default();
-        EngineCall::of("release", &namespace_of(name, &self.gateway)).with(name).with(owner).with(due)
+        EngineCall::of("release", &namespace_of(name)).with(name).with(owner).with(due)
     }
 
     /// Repeats the releases that the engine was not told.
@@ -164,9 +172,8 @@ impl SharedStore {
         let mut claims = self.claims.all(|claim| claim.released.is_none());
         claims.retain(|(name, _)| partitions.contains(&session_partition(name)));
         for part in claims.chunks(CALLS_MAX) {
-            let call = |(name, _): &(Arc<str>, OwnClaim)| {
-                EngineCall::of("owner", &namespace_of(name, &self.gateway)).with(&**name)
-            };
+            let call =
+                |(name, _): &(Arc<str>, OwnClaim)| EngineCall::of("owner", &namespace_of(name)).with(&**name);
             let calls: Vec<EngineCall> = part.iter().map(call).collect();
             for ((name, claim), owner) in part.iter().zip(self.engine.call_each(&calls).await) {
                 let Ok(owner) = owner else {
@@ -197,9 +204,16 @@ impl SessionClaims for SharedStore {
         Box::pin(self.release_session(name, due))
     }
 
+    fn tell<'a>(&'a self, name: &'a str, note: &'a str) -> Work<'a, Result<(), Failure>> {
+        Box::pin(async move {
+            let call = EngineCall::of("tell", &namespace_of(name)).with(name).with(note);
+            self.engine.call(&call).await.map(drop)
+        })
+    }
+
     fn entries<'a>(&'a self, name: &'a str) -> Work<'a, Result<Vec<(Bytes, Bytes)>, Failure>> {
         Box::pin(async move {
-            let call = EngineCall::of("entries", &namespace_of(name, &self.gateway)).with(name);
+            let call = EngineCall::of("entries", &namespace_of(name)).with(name);
             reply::entries(self.engine.call(&call).await?).ok_or(Failure::Unreadable)
         })
     }

@@ -29,7 +29,7 @@ pub struct RedisOptions {
     pub ca_file: Option<PathBuf>,
     /// File with the password, which replaces that of the URL.
     pub password_file: Option<PathBuf>,
-    /// Name of this gateway among those that share the engine. Its sessions are stored under it.
+    /// Name of this gateway among those that share the engine.
     pub gateway: String,
     /// Whether times are those of the engine, whatever the clock of this machine says. Off, they are those that the caller gives.
     pub follows_engine_clock: bool,

@@ -8,6 +8,7 @@ use super::argument::partition_of;
 use super::functions::EngineCall;
 use super::reply::EngineReply;
 use super::shared::SharedStore;
+use super::shares::shortage_of;
 use crate::store::log::Record;
 use crate::stream::{
     ChangeError, Create, CreateError, Created, EpochHistory, FORK_DEPTH_MAX, Failure, Fork, GapReason,
@@ -188,7 +189,12 @@ impl SharedStore {
             "exists" => false,
             "differs" => return Err(CreateError::ExistsDifferently),
             "taken" => return Err(CreateError::NameTaken),
-            _ => return Err(Failure::Unreadable.into()),
+            refused => {
+                let shortage = shortage_of(refused).ok_or(Failure::Unreadable)?;
+                let (source, ended) = (reply.text(1), reply.text(2));
+                self.has_ended(name, source, &ended).await;
+                return Err(shortage.into());
+            }
         };
         let head = reply.head().ok_or(Failure::Unreadable)?;
         if fresh {

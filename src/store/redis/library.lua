@@ -9,7 +9,7 @@
 local FIELDS = {
   'epoch', 'ancestors', 'tail', 'earliest', 'messages', 'bytes', 'closed', 'closed_by', 'content_type', 'essence', 'lifetime',
   'retention', 'asked', 'used', 'sequence', 'deleted', 'depth', 'replication', 'producers', 'source', 'branch',
-  'appended',
+  'appended', 'origin', 'creator',
 }
 local NUMBERS = { 'tail', 'earliest', 'messages', 'bytes', 'used', 'depth', 'producers', 'branch', 'appended' }
 
@@ -17,6 +17,7 @@ local NUMBERS = { 'tail', 'earliest', 'messages', 'bytes', 'used', 'depth', 'pro
 local TRIM_MAX = 1000
 local READ_MAX = 4096
 local SWEEP_MAX = 100
+local CREATORS_MAX = 200
 
 -- How long the readers of a gateway that tells nothing any more are remembered, in the time of the engine; longer than they count.
 local WAITERS_KEPT = 10 * 60 * 1000
@@ -30,12 +31,16 @@ local ANCESTORS_MAX = 256
 
 local function keys_of(partition, name)
   return {
+    partition = partition,
     name = name,
     meta = partition .. 'meta:' .. name,
     log = partition .. 'log:' .. name,
     retained = partition .. 'retained:' .. name,
     waiters = partition .. 'waiters:' .. name,
     forks = partition .. 'forks:' .. name,
+    streams = partition .. 'streams',
+    bytes = partition .. 'bytes',
+    over = partition .. 'over',
     names = partition .. 'names',
     due = partition .. 'due',
     dated = partition .. 'dated',
@@ -49,6 +54,7 @@ local function load(keys)
   local stream = {}
   for i, field in ipairs(FIELDS) do stream[field] = values[i] or '' end
   for _, field in ipairs(NUMBERS) do stream[field] = tonumber(stream[field]) or 0 end
+  stream.counted = stream.bytes
   return stream
 end
 
@@ -62,6 +68,24 @@ local function store(keys, stream, ...)
     changed[#changed + 1] = type(value) == 'number' and integer(value) or value
   end
   redis.call('HSET', keys.meta, unpack(changed))
+end
+
+-- Adds to what a principal has in the partition: the streams that it has created, or the bytes of their messages. Those of the gateways
+-- themselves are not counted.
+local function count(key, creator, added)
+  if creator == '' or added == 0 then return end
+  if tonumber(redis.call('ZINCRBY', key, integer(added), creator)) <= 0 then redis.call('ZREM', key, creator) end
+end
+
+-- Counts the bytes that a stream has more or less since the last time.
+local function count_bytes(keys, stream)
+  count(keys.bytes, stream.creator, stream.bytes - stream.counted)
+  stream.counted = stream.bytes
+end
+
+-- Whether the last sweep has found that a principal has used up its share of 'streams' or 'bytes' of all partitions, or all are used up.
+local function is_over(keys, kind, creator)
+  return creator ~= '' and redis.call('SISMEMBER', keys.over, kind .. ' ' .. creator) == 1
 end
 
 -- Identifies one history of the engine: it changes when a replica is promoted, which may lack the last appends. It is asked for once a
@@ -103,8 +127,28 @@ local function has_ended(keys, stream, now, wall)
   return true
 end
 
--- Removes a stream. While it has forks, its name stays taken. Returns the source to release, or ''.
+-- Tells all gateways that there is a new record of a gateway, whose name begins with NUL, or that one has ended.
+local function tell_record(namespace, what, session)
+  if string.byte(session) == 0 then redis.call('SPUBLISH', namespace .. 'news', what .. '\n' .. session) end
+end
+
+-- The session with the origin of a stream, which is in the partition of the stream.
+local function origin_session(name) return '\0origin/' .. name end
+
+-- Removes the origin of a stream, with its owner.
+local function remove_origin(keys)
+  local session = origin_session(keys.name)
+  redis.call('DEL', keys.partition .. 'session:' .. session)
+  redis.call('HDEL', keys.partition .. 'owners', session)
+  redis.call('ZREM', keys.partition .. 'awaited', session)
+  if redis.call('ZREM', keys.partition .. 'sessions', session) == 1 then tell_record(keys.partition, 'gone', session) end
+end
+
+-- Removes a stream and its origin. While it has forks, its name stays taken. Returns the source to release, or ''.
 local function remove(keys, stream)
+  if stream.origin == '1' then remove_origin(keys) end
+  count(keys.streams, stream.creator, -1)
+  count(keys.bytes, stream.creator, -stream.counted)
   redis.call('DEL', keys.log, keys.retained)
   redis.call('ZREM', keys.names, keys.name)
   redis.call('ZREM', keys.due, keys.name)
@@ -198,7 +242,9 @@ local function trim(keys, stream, now)
     if step == rest then redis.call('XDEL', keys.log, record.id) end
     trimmed = true
   end
-  if trimmed then store(keys, stream, 'bytes', 'messages', 'earliest') end
+  if not trimmed then return end
+  store(keys, stream, 'bytes', 'messages', 'earliest')
+  count_bytes(keys, stream)
 end
 
 -- When the sweep has to visit the stream, in the time of ages and in the time of day; nil if never.
@@ -293,17 +339,26 @@ local function new_stream(keys, args, now)
     epoch = new_epoch(keys), ancestors = '', tail = 0, earliest = 0, messages = 0, bytes = 0, closed = '', closed_by = '',
     content_type = args.content_type, essence = args.essence, lifetime = args.lifetime, retention = args.retention,
     asked = args.asked, used = now, sequence = '', deleted = '', depth = 0, replication = replication(keys),
-    producers = 0, source = '', branch = 0, appended = 0,
+    producers = 0, source = '', branch = 0, appended = 0, origin = '', creator = args.creator, counted = 0,
   }
 end
 
 local function insert(keys, stream, now)
   store(keys, stream, unpack(FIELDS))
   redis.call('ZADD', keys.names, 0, keys.name)
+  count(keys.streams, stream.creator, 1)
+  count_bytes(keys, stream)
   schedule(keys, stream, now)
 end
 
-local APPEND_FIELDS = 20
+-- Why a principal may not create a stream; nil if it may.
+local function refused_creation(keys, creator)
+  if is_over(keys, 'streams', '*') then return 'too_many_streams' end
+  if is_over(keys, 'streams', creator) then return 'too_many_own_streams' end
+  return nil
+end
+
+local APPEND_FIELDS = 21
 
 local function append_from(args, at)
   local append = {
@@ -312,28 +367,37 @@ local function append_from(args, at)
     closes = args[at + 13] == '1', creates = args[at + 14] == '1',
     create = {
       content_type = args[at + 15], essence = args[at + 16], lifetime = args[at + 17], retention = args[at + 18],
-      asked = args[at + 19],
+      asked = args[at + 19], creator = args[at + 20],
     },
   }
   append.author = append.producer .. ':' .. args[at + 10] .. ':' .. args[at + 11]
   return append
 end
 
--- Does one append. Returns its verdict: its kind, the metadata, two details of a refusal, and the source to release and 'ended' if the
--- former stream of this name was found expired.
-local function append_one(keys, append, now, wall)
+-- Does one append. `by_origin`: it is made for the origin of the stream, and nobody else appends to a stream that has one. Returns its
+-- verdict: its kind, the metadata, two details of a refusal, and the source to release and 'ended' if the former stream of this name was
+-- found expired.
+local function append_one(keys, append, by_origin, now, wall)
   local stream, missing = find(keys, now, wall)
   local created, source, ended = false, missing and missing[2] or '', missing and missing[3] or ''
   if stream then
+    if by_origin and stream.origin ~= '1' then return { 'superseded' } end
+    if stream.origin == '1' and not by_origin then return { 'has_origin', head(stream) } end
     follow_replication(keys, stream)
   else
     if not append.creates or missing[1] ~= 'missing' then return missing end
+    local refused = refused_creation(keys, append.create.creator)
+    if refused then return { refused, '', '', '', source, ended } end
     stream, created = new_stream(keys, append.create, now), true
+    stream.origin = by_origin and '1' or ''
   end
   local refusal, added = admit(keys, stream, append, now)
   if refusal then
     if refusal[1] == 'duplicate' and not created then use(keys, stream, now) end
     return { refusal[1], head(stream), refusal[2] or '', refusal[3] or '', source, ended }
+  end
+  if append.record.positions > 0 and is_over(keys, 'bytes', stream.creator) then
+    return { 'share_used_up', head(stream), '', '', source, ended }
   end
   local before = stream.tail
   push(keys, stream, append.record, now)
@@ -354,13 +418,9 @@ local function append_one(keys, append, now, wall)
       integer(append.producer_epoch) .. ':' .. integer(append.producer_sequence) .. ':' .. integer(now))
   end
   trim(keys, stream, now)
+  count_bytes(keys, stream)
   announce(keys, stream, before)
   return { created and 'created' or 'new', head(stream), '', '', source, ended }
-end
-
--- Tells all gateways that there is a new record of a gateway, whose name begins with NUL, or that one has ended.
-local function tell_record(namespace, what, session)
-  if string.byte(session) == 0 then redis.call('SPUBLISH', namespace .. 'news', what .. '\n' .. session) end
 end
 
 -- Makes a change of a session, which begins at args[at]: the client, the owner that makes it or '', whether the session begins anew, then
@@ -408,14 +468,17 @@ local function append(partition, args)
   while at <= #args do
     local session, verdict = at + APPEND_FIELDS + 1, nil
     local last = session - 1 + tonumber(args[session - 1])
+    local by_origin = last >= session and args[session + 1] == origin_session(args[1])
     if last >= session and not may_change(args[session], args[session + 1], args[session + 2]) then
       verdict = { 'superseded' }
     else
-      verdict = append_one(keys, append_from(args, at), now, wall)
+      verdict = append_one(keys, append_from(args, at), by_origin, now, wall)
     end
     if verdict[1] == 'new' or verdict[1] == 'created' then
       is_changed = true
       if last >= session then apply_session(args[session], args, session + 1, last) end
+      -- A former origin of the name may have expired in this call, with its owner.
+      if by_origin then redis.call('HSET', args[session] .. 'owners', args[session + 1], args[session + 2]) end
     end
     at = last + 1
     verdicts[#verdicts + 1] = verdict
@@ -426,28 +489,33 @@ local function append(partition, args)
   return verdicts
 end
 
--- Creates a stream, or finds that it exists. ARGV: name, now, wall, content type, essence, lifetime, retention, asked, closed,
+-- Creates a stream, or finds that it exists. ARGV: name, now, wall, content type, essence, lifetime, retention, asked, creator, closed,
 -- sequence, depth, source and branch of a fork, ancestors, start of the log, number of records, then 8 fields for each record and two
 -- for each producer.
 local function create(partition, args)
   local keys = keys_of(partition[1], args[1])
   local now, wall = tonumber(args[2]), tonumber(args[3])
   local asked = { content_type = args[4], essence = args[5], lifetime = args[6], retention = args[7], asked = args[8] }
-  local closes = args[9] == '1'
+  asked.creator = args[9]
+  local closes = args[10] == '1'
   local stream, missing = find(keys, now, wall)
   if stream then
     local is_same = stream.essence == asked.essence and stream.asked == asked.asked and (stream.closed == '1') == closes
+      and stream.origin == ''
     if not is_same then return { 'differs' } end
     use(keys, stream, now)
     return { 'exists', head(stream) }
   end
   if missing[1] == 'deleted' then return { 'taken' } end
+  local refused = refused_creation(keys, asked.creator)
+  if not refused and tonumber(args[17]) > 0 and is_over(keys, 'bytes', asked.creator) then refused = 'share_used_up' end
+  if refused then return { refused, '', missing[2] or '', missing[3] or '' } end
   stream = new_stream(keys, asked, now)
-  stream.sequence, stream.depth, stream.source, stream.branch = args[10], tonumber(args[11]), args[12], tonumber(args[13])
-  stream.ancestors, stream.tail = args[14], tonumber(args[15])
+  stream.sequence, stream.depth, stream.source, stream.branch = args[11], tonumber(args[12]), args[13], tonumber(args[14])
+  stream.ancestors, stream.tail = args[15], tonumber(args[16])
   stream.earliest = stream.tail
-  local at = 17
-  for _ = 1, tonumber(args[16]) do
+  local at = 18
+  for _ = 1, tonumber(args[17]) do
     push(keys, stream, record_from(args, at), tonumber(args[at + 7]))
     at = at + 8
   end
@@ -511,7 +579,7 @@ local function describe(partition, args)
   end
   return {
     'found', head(stream), stream.source, integer(stream.branch), integer(stream.depth), redis.call('SCARD', keys.forks),
-    stream.sequence, stream.closed_by, producers,
+    stream.sequence, stream.closed_by, producers, stream.origin,
   }
 end
 
@@ -591,9 +659,58 @@ local function list(partition, args)
   return { found, last }
 end
 
+-- The lease of the gateway that sweeps: its run and the number of the lease, which grows from one holder to the next.
+local function holder_of(namespace)
+  return string.match(redis.call('GET', namespace .. 'lease') or '', '^(.*) (%d+)$')
+end
+
+-- Makes a run of a gateway the one that sweeps, or lets it go on, unless another gateway does. Returns the number of its lease, or '0'. ARGV:
+-- run, gateway, milliseconds of the lease, 0 to end it.
+local function lease(namespace, args)
+  local holder, number = holder_of(namespace[1])
+  if holder and holder ~= args[1] and string.match(holder, '^(.*)~') ~= args[2] then return '0' end
+  if args[3] == '0' then
+    if holder == args[1] then redis.call('DEL', namespace[1] .. 'lease') end
+    return '0'
+  end
+  if holder ~= args[1] then
+    local time = redis.call('TIME')
+    number = integer(math.max(tonumber(time[1]) * 1000000 + tonumber(time[2]), (tonumber(number) or 0) + 1))
+  end
+  redis.call('SET', namespace[1] .. 'lease', args[1] .. ' ' .. number, 'PX', args[3])
+  return number
+end
+
+-- Forgets runs of gateways that are still silent, if the lease has not passed to another gateway. ARGV: the number of the lease, the time
+-- before which they were last alive, the runs.
+local function forget_runs(namespace, args)
+  local _, number = holder_of(namespace[1])
+  if number ~= args[1] then return 'superseded' end
+  for i = 3, #args do
+    local alive = redis.call('ZSCORE', namespace[1] .. 'runs', args[i])
+    if alive and tonumber(alive) <= tonumber(args[2]) then redis.call('ZREM', namespace[1] .. 'runs', args[i]) end
+  end
+  return 'forgotten'
+end
+
+-- Whether no gateway with a later lease has swept the partition.
+local function may_sweep(partition, number)
+  local last = tonumber(redis.call('GET', partition .. 'lease')) or 0
+  if number < last then return false end
+  if number > last then redis.call('SET', partition .. 'lease', integer(number)) end
+  return true
+end
+
 -- Removes streams of a partition that have expired, and messages that are too old. Returns how many streams are left, and the ended
--- streams, each with the source that it releases. ARGV: now, wall.
+-- streams, each with the source that it releases, and principals that have at least so many streams or bytes here; nothing if the lease has
+-- passed to another gateway. ARGV: now, wall, the number of the lease, these numbers, 'keep' or 'set', and in the second case who has used up
+-- a share.
 local function sweep(partition, args)
+  if not may_sweep(partition[1], tonumber(args[3])) then return {} end
+  if args[6] == 'set' then
+    redis.call('DEL', partition[1] .. 'over')
+    if #args > 6 then redis.call('SADD', partition[1] .. 'over', unpack(args, 7)) end
+  end
   local now, wall = tonumber(args[1]), tonumber(args[2])
   local ended = {}
   for _, agenda in ipairs({ { partition[1] .. 'due', now }, { partition[1] .. 'dated', wall } }) do
@@ -613,7 +730,21 @@ local function sweep(partition, args)
       end
     end
   end
-  return { redis.call('ZCARD', partition[1] .. 'names'), ended }
+  local creators = {}
+  for index, key in ipairs({ 'streams', 'bytes' }) do
+    creators[index] = redis.call('ZREVRANGEBYSCORE', partition[1] .. key, '+inf', args[3 + index], 'LIMIT', 0, CREATORS_MAX)
+  end
+  return { redis.call('ZCARD', partition[1] .. 'names'), ended, creators[1], creators[2] }
+end
+
+-- What principals have in a partition: for each, its streams and their bytes. ARGV: the principals.
+local function usage(partition, creators)
+  local used = {}
+  for _, creator in ipairs(creators) do
+    used[#used + 1] = redis.call('ZSCORE', partition[1] .. 'streams', creator) or '0'
+    used[#used + 1] = redis.call('ZSCORE', partition[1] .. 'bytes', creator) or '0'
+  end
+  return used
 end
 
 -- Changes a session. ARGV: the change.
@@ -653,6 +784,11 @@ local function release(namespace, args)
     redis.call('ZADD', namespace[1] .. 'awaited', args[3], args[1])
   end
   return 'released'
+end
+
+-- Tells all gateways something about a session, which is not kept. ARGV: client, text.
+local function tell(namespace, args)
+  redis.call('SPUBLISH', namespace[1] .. 'news', 'told\n' .. args[1] .. '\n' .. args[2])
 end
 
 -- The owner of a session.
@@ -702,10 +838,14 @@ redis.register_function('LIBRARY_fork', fork)
 redis.register_function{ function_name = 'LIBRARY_wait', callback = wait, flags = { 'allow-oom' } }
 redis.register_function{ function_name = 'LIBRARY_list', callback = list, flags = { 'allow-oom' } }
 redis.register_function{ function_name = 'LIBRARY_sweep', callback = sweep, flags = { 'allow-oom' } }
+redis.register_function{ function_name = 'LIBRARY_usage', callback = usage, flags = { 'allow-oom' } }
+redis.register_function{ function_name = 'LIBRARY_lease', callback = lease, flags = { 'allow-oom' } }
+redis.register_function{ function_name = 'LIBRARY_forget_runs', callback = forget_runs, flags = { 'allow-oom' } }
 redis.register_function('LIBRARY_change_session', change_session)
 redis.register_function{ function_name = 'LIBRARY_sessions', callback = sessions, flags = { 'allow-oom' } }
 redis.register_function{ function_name = 'LIBRARY_claim', callback = claim, flags = { 'allow-oom' } }
 redis.register_function{ function_name = 'LIBRARY_release', callback = release, flags = { 'allow-oom' } }
+redis.register_function{ function_name = 'LIBRARY_tell', callback = tell, flags = { 'allow-oom' } }
 redis.register_function{ function_name = 'LIBRARY_owner', callback = owner, flags = { 'allow-oom' } }
 redis.register_function{ function_name = 'LIBRARY_entries', callback = entries, flags = { 'allow-oom' } }
 redis.register_function{ function_name = 'LIBRARY_orphans', callback = orphans, flags = { 'allow-oom' } }

@@ -62,6 +62,11 @@ impl SharedStore {
             }
             Some(("known", session)) => listener.known(session),
             Some(("gone", session)) => listener.gone(session),
+            Some(("told", rest)) => {
+                if let Some((session, note)) = rest.split_once('\n') {
+                    listener.told(session, note);
+                }
+            }
             _ => {
                 if let Some(news) = News::parse(message) {
                     self.attached.note_news(&news.name, news.moved);

@@ -16,6 +16,7 @@ pub struct EnginePromise {
     replicas: u32,
     /// Replicas that must be connected for a write.
     replicas_min: u32,
+    memory_max: u64,
     eviction: Option<String>,
 }
 
@@ -76,6 +77,7 @@ impl EnginePromise {
             syncs: (facts.info("aof_enabled") == "1")
                 .then(|| facts.setting("appendfsync").unwrap_or("unknown").to_owned()),
             has_snapshots: facts.setting("save").is_some_and(|save| !save.is_empty()),
+            memory_max: facts.info("maxmemory").parse().unwrap_or_default(),
             replicas: number(facts.info("connected_slaves")),
             replicas_min: number(facts.setting("min-replicas-to-write").unwrap_or_default()),
             eviction: facts
@@ -83,6 +85,11 @@ impl EnginePromise {
                 .filter(|policy| *policy != "noeviction")
                 .map(str::to_owned),
         }
+    }
+
+    /// Memory of the server, in bytes; 0: it has no bound.
+    pub(super) fn memory_max(&self) -> u64 {
+        self.memory_max
     }
 
     /// The policy by which the engine may delete streams; `None` if it deletes nothing.

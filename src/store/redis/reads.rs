@@ -4,7 +4,7 @@ use std::time::SystemTime;
 
 use bytes::Bytes;
 
-use super::argument::{PARTITIONS, is_unshared, partition, session_partition, sessions_of};
+use super::argument::{PARTITIONS, partition, session_partition};
 use super::functions::EngineCall;
 use super::reply::{self, EngineReply, StreamHead, items};
 use super::shared::SharedStore;
@@ -166,9 +166,6 @@ impl SharedStore {
         names: SessionNames<'_>,
         after: Option<&str>,
     ) -> Result<SessionPage, Failure> {
-        if is_unshared(names.first()) {
-            return self.sessions_in(&sessions_of(&self.gateway), names, after).await;
-        }
         let mut after = after;
         for number in after.map_or(0, session_partition)..PARTITIONS {
             let mut page = self.sessions_in(&partition(number), names, after.take()).await?;

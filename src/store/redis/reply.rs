@@ -95,6 +95,7 @@ impl StreamHead {
             lifetime: self.lifetime,
             retention: self.retention,
             appended_at: self.appended_at,
+            has_origin: false,
         }
     }
 

@@ -17,6 +17,7 @@ use super::engine::{Engine, RedisOptions};
 use super::functions::EngineCall;
 use super::own_claims::{OwnClaims, new_run};
 use super::reply::{EngineReply, text};
+use super::shares::EngineShares;
 use crate::budget::{Budget, Owner};
 use crate::store::entry::ClockDifference;
 use crate::stream::{
@@ -27,6 +28,9 @@ use crate::stream::{
 /// Number of streams whose content type is remembered, so that an append of any type is split before the call.
 const CONTENT_TYPES_MAX: u64 = 100_000;
 
+/// Where the answer of `describe` says whether the stream has an origin, see [`EngineReply::text`].
+const DESCRIBED_ORIGIN: usize = 8;
+
 /// The state that the tasks of a store share.
 pub(super) struct SharedStore {
     pub(super) engine: Engine,
@@ -36,6 +40,9 @@ pub(super) struct SharedStore {
     /// Whether the engine knows of this run.
     pub(super) is_known: AtomicBool,
     pub(super) claims: OwnClaims,
+    pub(super) shares: EngineShares,
+    /// This gateway does not sweep any more.
+    pub(super) has_retired: AtomicBool,
     pub(super) follows_engine_clock: bool,
     /// Is told what other gateways change.
     pub(super) listener: OnceLock<Arc<dyn NewsListener>>,
@@ -82,6 +89,8 @@ impl SharedStore {
             run: new_run(&gateway),
             is_known: AtomicBool::new(false),
             claims: OwnClaims::default(),
+            shares: EngineShares::new(budget.clone()),
+            has_retired: AtomicBool::new(false),
             listener: OnceLock::new(),
             gateway,
             follows_engine_clock,
@@ -151,7 +160,8 @@ impl SharedStore {
         now: SystemTime,
     ) -> Result<Description, ChangeError> {
         let mut reply = self.ask(name, &self.call("describe", name, now).with("0")).await?;
-        Ok(reply.head().ok_or(Failure::Unreadable)?.description())
+        let head = reply.head().ok_or(Failure::Unreadable)?;
+        Ok(Description { has_origin: reply.text(DESCRIBED_ORIGIN) == "1", ..head.description() })
     }
 
     pub(super) async fn delete(&self, name: &StreamName, now: SystemTime) -> Result<(), ChangeError> {
@@ -164,7 +174,7 @@ impl SharedStore {
     }
 
     pub(super) async fn change_session(&self, change: SessionChange) -> Result<(), Failure> {
-        let call = EngineCall::of("change_session", &namespace_of(&change.client, &self.gateway));
+        let call = EngineCall::of("change_session", &namespace_of(&change.client));
         let call = call.session(&change, &self.claims.owner(&change.client));
         match text(self.engine.call(&call).await?).as_deref() {
             Some("changed") => Ok(()),

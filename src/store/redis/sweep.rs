@@ -1,6 +1,6 @@
 //! The sweep, and the list of all streams. Both visit all partitions.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::convert::Infallible;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, SystemTime};
@@ -8,7 +8,7 @@ use std::time::{Duration, SystemTime};
 use redis::{Value, cmd};
 use tokio::time::{Instant, sleep};
 
-use super::argument::{PARTITIONS, millis, partition};
+use super::argument::{GATEWAYS, PARTITIONS, millis, partition};
 use super::functions::EngineCall;
 use super::reply::{EngineReply, StreamHead, items, text};
 use super::shared::SharedStore;
@@ -17,9 +17,8 @@ use crate::stream::{Failure, Offset, PAGE_STREAMS_MAX, StreamName, StreamPage};
 /// Names that one call lists. A page of all partitions is merged from such parts.
 const LISTED_AT_ONCE: u64 = 16;
 
-/// Only the gateway that holds this key sweeps; another one takes over soon after it was killed.
-const SWEEPER: &str = "pollgate:sweeper";
-const SWEEPER_FOR: Duration = Duration::from_millis(2500);
+/// Only the gateway with the lease sweeps; another one takes over soon after it was killed.
+const LEASE: Duration = Duration::from_millis(2500);
 
 /// How often a gateway says that it is alive while its sweep takes longer than that.
 const ALIVE_INTERVAL: Duration = Duration::from_secs(1);
@@ -67,9 +66,9 @@ impl SharedStore {
         }
         self.repeat_releases().await;
         self.tell_unanswered();
-        if self.is_sweeper().await? {
-            self.sweep_all(now).await?;
-            self.find_orphans(now).await?;
+        if let Some(lease) = self.lease().await? {
+            self.sweep_all(now, &lease).await?;
+            self.find_orphans(now, &lease).await?;
         }
         Ok(())
     }
@@ -77,7 +76,7 @@ impl SharedStore {
     /// Compares the clock of the engine with the one that `now` is of, unless the answer comes too late to tell.
     async fn compare_clocks(&self, now: SystemTime) -> Result<(), Failure> {
         let asked_at = Instant::now();
-        let answer = items(self.engine.command(SWEEPER, &cmd("TIME")).await?).ok_or(Failure::Unreadable)?;
+        let answer = items(self.engine.command(GATEWAYS, &cmd("TIME")).await?).ok_or(Failure::Unreadable)?;
         if asked_at.elapsed() > CLOCK_ANSWER_MAX {
             return Ok(());
         }
@@ -89,33 +88,41 @@ impl SharedStore {
         Ok(())
     }
 
-    async fn is_sweeper(&self) -> Result<bool, Failure> {
-        let mut take = cmd("SET");
-        let millis = u64::try_from(SWEEPER_FOR.as_millis()).unwrap_or_default();
-        take.arg(SWEEPER).arg(&self.gateway).arg("NX").arg("GET").arg("PX").arg(millis);
-        match self.engine.command(SWEEPER, &take).await? {
-            Value::Nil => Ok(true),
-            holder if text(holder.clone()).is_some_and(|holder| holder == self.gateway) => {
-                let mut keep = cmd("PEXPIRE");
-                keep.arg(SWEEPER).arg(millis);
-                self.engine.command(SWEEPER, &keep).await?;
-                Ok(true)
-            }
-            _ => Ok(false),
-        }
+    /// Takes or keeps the lease of the gateway that sweeps, and returns its number, by which the engine knows an earlier holder. `None`:
+    /// another gateway has it, or this one has [retired](Self::retire).
+    async fn lease(&self) -> Result<Option<String>, Failure> {
+        let has_retired = self.has_retired.load(Ordering::Relaxed);
+        let millis = if has_retired { 0 } else { LEASE.as_millis() as u64 };
+        let call = EngineCall::of("lease", GATEWAYS).with(&*self.run).with(&self.gateway).number(millis);
+        let number = text(self.engine.call(&call).await?).ok_or(Failure::Unreadable)?;
+        Ok((number != "0").then_some(number))
     }
 
-    async fn sweep_all(&self, now: SystemTime) -> Result<(), Failure> {
+    /// Leaves to other gateways what only one of them does.
+    pub(super) fn retire(&self) {
+        self.has_retired.store(true, Ordering::Relaxed);
+    }
+
+    async fn sweep_all(&self, now: SystemTime, lease: &str) -> Result<(), Failure> {
         let (now, wall) = self.moment(now);
-        let call =
-            |number| EngineCall::of("sweep", &partition(number)).number(millis(now)).number(millis(wall));
+        let call = |number| {
+            let call = EngineCall::of("sweep", &partition(number)).number(millis(now)).number(millis(wall));
+            self.shares.add_to(call.with(lease), lease)
+        };
         let calls: Vec<EngineCall> = (0..PARTITIONS).map(call).collect();
-        let mut streams = 0;
+        let (mut streams, mut creators) = (0, BTreeSet::new());
         for answer in self.engine.call_each(&calls).await {
             // The other servers of a cluster are swept while one does not answer.
             let Ok(answer) = answer else { continue };
-            let [count, names]: [Value; 2] =
-                items(answer).and_then(|parts| parts.try_into().ok()).ok_or(Failure::Unreadable)?;
+            let answer = items(answer).ok_or(Failure::Unreadable)?;
+            if answer.is_empty() {
+                // The lease has passed to another gateway.
+                return Err(Failure::Superseded);
+            }
+            let [count, names, by_streams, by_bytes]: [Value; 4] =
+                answer.try_into().map_err(|_| Failure::Unreadable)?;
+            let found = [by_streams, by_bytes].into_iter().filter_map(items).flatten();
+            creators.extend(found.filter_map(text));
             streams += text(count).and_then(|count| count.parse::<usize>().ok()).unwrap_or_default();
             let mut names = items(names).ok_or(Failure::Unreadable)?.into_iter().filter_map(text);
             while let Some((name, source)) = names.next().zip(names.next()) {
@@ -126,11 +133,34 @@ impl SharedStore {
             }
         }
         self.streams.store(streams, Ordering::Relaxed);
+        self.add_up(streams, &creators, lease).await;
         Ok(())
     }
 
+    /// Adds up what principals have in all partitions.
+    async fn add_up(&self, streams: usize, creators: &BTreeSet<String>, lease: &str) {
+        let call = |number| {
+            let call = EngineCall::of("usage", &partition(number));
+            creators.iter().fold(call, EngineCall::with)
+        };
+        let calls: Vec<EngineCall> =
+            if creators.is_empty() { Vec::new() } else { (0..PARTITIONS).map(call).collect() };
+        let mut sums: BTreeMap<String, [u64; 2]> = BTreeMap::new();
+        // A server that does not answer does not count.
+        for answer in self.engine.call_each(&calls).await.into_iter().flatten() {
+            let number = |value| text(value).and_then(|text| text.parse().ok()).unwrap_or(0);
+            let mut numbers = items(answer).unwrap_or_default().into_iter().map(number);
+            for creator in creators {
+                for sum in sums.entry(creator.clone()).or_default() {
+                    *sum += numbers.next().unwrap_or(0);
+                }
+            }
+        }
+        self.shares.note(lease, streams, sums);
+    }
+
     /// Finds the sessions that some gateway has to look at, and tells them to this one.
-    async fn find_orphans(&self, now: SystemTime) -> Result<(), Failure> {
+    async fn find_orphans(&self, now: SystemTime, lease: &str) -> Result<(), Failure> {
         let runs = self.ended_runs(now).await?;
         let call = |number| {
             let call = EngineCall::of("orphans", &partition(number)).number(millis(self.moment(now).0));
@@ -151,7 +181,7 @@ impl SharedStore {
                 found.for_each(|session| listener.orphaned(&session));
             }
         }
-        if !runs.is_empty() && !may_be_owners { self.forget_runs(&runs).await } else { Ok(()) }
+        if runs.is_empty() || may_be_owners { Ok(()) } else { self.forget_runs(&runs, lease, now).await }
     }
 
     /// Merges the names of all partitions, part by part, until a page is full.

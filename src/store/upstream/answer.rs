@@ -13,7 +13,7 @@ use crate::stream::{
     Append, AppendError, AppendRefusal, Appended, Batch, ChangeError, ContentType, CreateError, Created,
     Description, EpochHistory, Failure, Gap, GapReason, InvalidMessages, Lifetime, MessageLimit, Messages,
     Missing, Offset, Payload, Position, ProducerRefusal, ReadError, ReadLimit, Retention, Shortage, Start,
-    split,
+    StreamName, StreamPage, split,
 };
 
 /// What the types of the parent's problem documents begin with.
@@ -172,6 +172,27 @@ impl ParentPage {
     }
 }
 
+/// A list of names.
+#[derive(Deserialize)]
+struct NamesBody {
+    streams: Vec<NamedStream>,
+    next: Option<String>,
+}
+
+#[derive(Deserialize)]
+struct NamedStream {
+    stream: String,
+    tail: String,
+}
+
+/// The page in a response of names.
+pub(super) fn names(body: &[u8]) -> Option<StreamPage> {
+    let NamesBody { streams, next } = serde_json::from_slice(body).ok()?;
+    let named = |NamedStream { stream, tail }| Some((StreamName::stored(&stream).ok()?, tail.parse().ok()?));
+    let next = next.map(|next| StreamName::stored(&next)).transpose().ok()?;
+    Some(StreamPage { streams: streams.into_iter().filter_map(named).collect(), next })
+}
+
 /// The metadata in a response to HEAD.
 pub(super) fn description(response: &Response<Bytes>) -> Option<Description> {
     let fields = response.headers();
@@ -194,6 +215,7 @@ pub(super) fn description(response: &Response<Bytes>) -> Option<Description> {
             bytes_max: number(fields, "stream-max-bytes"),
             age_max: number(fields, "stream-max-age").map(Duration::from_secs),
         },
+        has_origin: false,
     })
 }
 

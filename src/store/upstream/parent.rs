@@ -13,14 +13,14 @@ use parking_lot::RwLock;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 
 use super::answer::{
-    ParentPage, appended, change_error, create_error, created, description, page, read_error,
+    ParentPage, appended, change_error, create_error, created, description, names, page, read_error,
 };
 use crate::clock::rfc3339;
 use crate::http_client::{AddressPolicy, Destination, ExchangeLimits, HttpClient};
 use crate::metrics::UpstreamMetrics;
 use crate::stream::{
     Append, AppendError, AppendType, Appended, ChangeError, ContentType, Create, CreateError, Created,
-    Description, Failure, Lifetime, Payload, ReadError, Start, StreamName,
+    Description, Failure, Lifetime, Payload, ReadError, Start, StreamName, StreamPage,
 };
 
 /// Connections to the parent for single requests. Further requests wait.
@@ -116,6 +116,24 @@ impl Parent {
         match response.status() {
             StatusCode::OK => Ok(description(&response).ok_or(Failure::Unreachable)?),
             _ => Err(change_error(&response)),
+        }
+    }
+
+    /// Returns a page of the streams whose names begin with `prefix`, behind `after`. `None`: the parent does not tell.
+    pub(super) async fn names(
+        &self,
+        prefix: &str,
+        after: Option<&StreamName>,
+    ) -> Result<Option<StreamPage>, Failure> {
+        let escaped = |text: &str| utf8_percent_encode(text, RESERVED).to_string();
+        let after = after.map(|after| format!("&after={}", escaped(after.as_str()))).unwrap_or_default();
+        self.metrics.asked("names");
+        let target = format!("/v1/names?prefix={}{after}", escaped(prefix));
+        let response = self.send(Method::GET, target, HeaderMap::new(), Bytes::new()).await?;
+        match response.status() {
+            StatusCode::OK => names(response.body()).ok_or(Failure::Unreadable).map(Some),
+            status if status.is_server_error() => Err(Failure::Unreachable),
+            _ => Ok(None),
         }
     }
 

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use dashmap::DashMap;
+use parking_lot::Mutex;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
@@ -17,11 +18,15 @@ use crate::budget::Budget;
 use crate::metrics::UpstreamMetrics;
 use crate::store::entry::{ClockDifference, Moment};
 use crate::stream::{
-    Batch, Failure, MessageLimit, Messages, Principal, ReadError, ReadLimit, Shortage, Start, StreamName,
+    Batch, Failure, Filter, FilterMap, MessageLimit, Messages, Principal, ReadError, ReadLimit, Shortage,
+    Start, StreamName,
 };
 
 /// How long a stream is followed after it was last read.
 const FOLLOWED_FOR: Duration = Duration::from_secs(10);
+
+/// Filters with wildcards, each with the number of its subscribers.
+pub(super) type WildcardFilters = FilterMap<usize>;
 
 /// The state that the tasks of an edge share.
 pub(super) struct UpstreamShared {
@@ -30,6 +35,9 @@ pub(super) struct UpstreamShared {
     streams_max: usize,
     pub(super) room: Arc<MirrorRoom>,
     budget: Arc<Budget>,
+    /// Filters with wildcards that somebody subscribes to, and a notification of their changes.
+    pub(super) wildcards: Mutex<WildcardFilters>,
+    pub(super) wildcards_changed: Notify,
     /// Notified when streams have to be followed, or need not be any more.
     pub(super) changed: Notify,
     pub(super) wall_ahead: ClockDifference,
@@ -44,8 +52,48 @@ impl UpstreamShared {
         budget: Arc<Budget>,
         metrics: UpstreamMetrics,
     ) -> Self {
-        let (mirrors, changed, wall_ahead) = Default::default();
-        Self { parent, mirrors, streams_max, room: Arc::new(room), budget, changed, wall_ahead, metrics }
+        let (mirrors, changed, wall_ahead, wildcards, wildcards_changed) = Default::default();
+        Self {
+            parent,
+            mirrors,
+            streams_max,
+            room: Arc::new(room),
+            budget,
+            wildcards,
+            wildcards_changed,
+            changed,
+            wall_ahead,
+            metrics,
+        }
+    }
+
+    /// Adds a subscriber of the streams that a filter matches.
+    pub(super) fn attach_all(&self, filter: &Filter) {
+        let mut wildcards = self.wildcards.lock();
+        match wildcards.get_mut(filter) {
+            Some(subscribers) => *subscribers += 1,
+            None => {
+                wildcards.insert(filter.clone(), 1);
+                self.wildcards_changed.notify_one();
+            }
+        }
+    }
+
+    /// Removes a subscriber.
+    pub(super) fn detach_all(&self, filter: &Filter) {
+        let mut wildcards = self.wildcards.lock();
+        if let Some(subscribers) = wildcards.get_mut(filter) {
+            *subscribers -= 1;
+            if *subscribers == 0 {
+                wildcards.remove(filter);
+                self.wildcards_changed.notify_one();
+            }
+        }
+    }
+
+    /// Number of streams that may be followed.
+    pub(super) fn streams_max(&self) -> usize {
+        self.streams_max
     }
 
     /// The names of all streams that are followed.

@@ -39,6 +39,7 @@ fn description(content_type: &str, tail: Offset) -> Description {
         closed: false,
         lifetime: Lifetime::Unlimited,
         retention: Retention::default(),
+        has_origin: false,
     }
 }
 

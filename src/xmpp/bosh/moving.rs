@@ -253,7 +253,7 @@ impl BoshFront {
         match news {
             ClaimNews::Wanted(name) => self.give(name).await,
             ClaimNews::Orphaned(name) => self.take_orphan(name).await,
-            ClaimNews::Known(_) | ClaimNews::Gone(_) | ClaimNews::Missed => {}
+            ClaimNews::Known(_) | ClaimNews::Gone(_) | ClaimNews::Told(..) | ClaimNews::Missed => {}
         }
     }
 

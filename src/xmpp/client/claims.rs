@@ -87,7 +87,7 @@ impl ClientFront {
         match news {
             ClaimNews::Wanted(session) => self.give_stream(session).await,
             ClaimNews::Orphaned(session) => self.take_orphan(session).await,
-            ClaimNews::Known(_) | ClaimNews::Gone(_) | ClaimNews::Missed => {}
+            ClaimNews::Known(_) | ClaimNews::Gone(_) | ClaimNews::Told(..) | ClaimNews::Missed => {}
         }
     }
 

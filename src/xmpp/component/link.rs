@@ -18,7 +18,7 @@ use tokio::time::{Instant, sleep_until, timeout};
 
 use super::handshake::{ACCEPT, HandshakeError, LinkedStream, READ_BYTES, barrier, reason};
 use super::requests::{JidRequests, TooMany};
-use crate::stream::{Offset, StreamName};
+use crate::stream::{Failure, Offset, StreamName};
 use crate::xmpp::jid::Jid;
 use crate::xmpp::stanza::{Stanza, StanzaError, answer, wants_answer};
 use crate::xmpp::subscriptions::SubscriptionKey;
@@ -61,6 +61,8 @@ pub(super) enum LinkEnd {
     Xml(XmlError),
     /// The server does not answer.
     Silent,
+    /// Another gateway has become the component.
+    Superseded,
 }
 
 impl fmt::Display for LinkEnd {
@@ -72,6 +74,7 @@ impl fmt::Display for LinkEnd {
             Self::Closed(None) => write!(f, "the server closed the link"),
             Self::Closed(Some(reason)) => write!(f, "the server closed the link: {reason}"),
             Self::Xml(error) => write!(f, "the server sent what XMPP does not allow: {error}"),
+            Self::Superseded => write!(f, "another gateway is the component"),
             Self::Silent => write!(f, "the server has not answered for {} s", BARRIER_TIMEOUT.as_secs()),
         }
     }
@@ -299,6 +302,7 @@ impl<'a> ComponentLink<'a> {
             match self.service.subscriptions.save().await {
                 Ok(true) => self.save_at = Some(now),
                 Ok(false) => {}
+                Err(Failure::Superseded) => return Err(LinkEnd::Superseded),
                 Err(error) => {
                     tracing::error!(%error, "cannot store the offsets of XMPP subscriptions; will retry");
                     self.save_at = Some(now + SAVE_INTERVAL);

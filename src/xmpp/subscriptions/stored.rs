@@ -53,14 +53,21 @@ pub(super) fn stored_change<'a>(
 pub(super) async fn restored(hub: &Hub) -> Result<Vec<(SubscriptionKey, Offset, bool)>, Failure> {
     let (mut walk, mut found) = (SessionWalk::over(SessionNames::Own(SESSIONS)), Vec::new());
     while let Some(sessions) = hub.next_sessions(&mut walk).await? {
-        for (key, value) in sessions.iter().flat_map(|session| &session.entries) {
-            match parse(key, value) {
-                Some(subscription) => found.push(subscription),
-                None => tracing::error!(?key, "a stored XMPP subscription is damaged and left out"),
-            }
-        }
+        found.extend(sessions.iter().flat_map(|session| parse_all(&session.entries)));
     }
     Ok(found)
+}
+
+/// Reads the entries of a session. Damaged ones are left out.
+pub(super) fn parse_all(entries: &[(Bytes, Bytes)]) -> Vec<(SubscriptionKey, Offset, bool)> {
+    let parsed = entries.iter().filter_map(|(key, value)| {
+        let subscription = parse(key, value);
+        if subscription.is_none() {
+            tracing::error!(?key, "a stored XMPP subscription is damaged and left out");
+        }
+        subscription
+    });
+    parsed.collect()
 }
 
 /// Reads an entry of a session. `None`: it is damaged.

@@ -112,6 +112,14 @@ impl JidTable {
         }
     }
 
+    /// Removes all subscriptions, and returns them.
+    pub(super) fn take_all(&mut self) -> Vec<SubscriptionKey> {
+        let keys: Vec<_> = self.subscriptions.keys().cloned().collect();
+        let empty = Self::new(self.budget.clone(), self.limits.clone(), self.principal);
+        *self = empty;
+        keys
+    }
+
     pub(super) fn len(&self) -> usize {
         self.subscriptions.len()
     }
