@@ -25,6 +25,7 @@ mod library;
 mod losses;
 mod mqtt_sessions;
 mod outages;
+mod partition;
 mod scripts;
 mod server;
 mod store_suite;
