@@ -32,7 +32,7 @@ const LAST: i64 = -1;
 
 /// What fails during a run, again and again.
 #[derive(Debug, Clone, Copy)]
-enum Failure {
+pub enum Failure {
     /// A gateway is killed and started again.
     Gateway,
     /// The engine is killed and started again on its log.
@@ -263,7 +263,8 @@ pub async fn runs(what: &str, mut run: impl AsyncFnMut(&str)) {
     }
 }
 
-async fn history(failure: Failure) {
+/// Runs the history of a kind of failure.
+pub async fn history(failure: Failure) {
     let mut scene = Scene::of(failure).await;
     runs(&format!("{failure:?}"), async |stream| run(failure, &mut scene, stream).await).await;
 }
@@ -291,11 +292,6 @@ async fn an_engine_that_pauses_loses_nothing() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn connections_for_news_that_are_cut_as_too_slow_lose_nothing() {
     history(Failure::Buffer).await;
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn partitions_between_gateways_and_engine_lose_nothing() {
-    history(Failure::Partition).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -2,6 +2,7 @@
 
 use std::sync::atomic::{AtomicU32, Ordering};
 
+use crate::history::{Failure, history};
 use crate::world::command::{run, try_run};
 
 /// Links and their addresses: 10.78.LINK.1 at the gateways' side, 10.78.LINK.2 at the engine's.
@@ -65,4 +66,9 @@ impl Drop for Site {
         }
         let _gone = try_run("ip", &["netns", "del", &self.namespace]);
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn links_that_let_nothing_through_lose_nothing() {
+    history(Failure::Partition).await;
 }
