@@ -68,6 +68,17 @@ impl Alternating {
         self.next += 1;
         Connection::open(self.addresses[self.next % 2]).await.send(request).await
     }
+
+    /// Reads a path, again while the engine is not used again after the loss.
+    async fn read(&mut self, path: &str) -> Answer {
+        loop {
+            let answer = self.send(get(path)).await;
+            if answer.status != 503 {
+                return answer;
+            }
+            sleep(Duration::from_millis(20)).await;
+        }
+    }
 }
 
 /// Epoch and position of an offset.
@@ -221,13 +232,13 @@ async fn run(loss: Loss, servers: &mut Servers, addresses: [SocketAddr; 2], stre
     })
     .await;
     let (read, gaps) = timeout(PATIENCE, reader).await.expect("the reader gets the last message").unwrap();
-    let whole = gateways.send(get(format!("/v1/stream/{stream}"))).await.expect(200);
+    let whole = gateways.read(&format!("/v1/stream/{stream}")).await.expect(200);
     let first = parts(&whole.next_offset()).1 - contents(&whole).len() as u64;
     let log: HashMap<u64, String> = (first..).zip(contents(&whole)).collect();
     let mut lost = 0;
     for (offset, content) in &acknowledged {
         if log.get(&(parts(offset).1 - 1)) != Some(content) {
-            gateways.send(get(format!("/v1/stream/{stream}?offset={offset}"))).await.expect(410);
+            gateways.read(&format!("/v1/stream/{stream}?offset={offset}")).await.expect(410);
             lost += 1;
         }
     }

@@ -189,11 +189,16 @@ async fn fail(failure: Failure, scene: &mut Scene, stream: &str) {
             }
         }
         (Failure::Handover, Servers::Cluster(cluster)) => {
-            let replica = (0..cluster.nodes.len())
-                .filter(|node| cluster.nodes[*node].info("INFO replication", "role") == "slave")
-                .nth(fastrand::usize(..3))
-                .expect("three replicas");
-            let _done: String = cluster.nodes[replica].ask("CLUSTER FAILOVER");
+            // The primary of an earlier handover becomes a replica a moment later.
+            let replicas = loop {
+                let is_replica = |node: &&Engine| node.info("INFO replication", "role") == "slave";
+                let replicas: Vec<&Engine> = cluster.nodes.iter().filter(is_replica).collect();
+                if replicas.len() == 3 {
+                    break replicas;
+                }
+                sleep(Duration::from_millis(5)).await;
+            };
+            let _done: String = replicas[fastrand::usize(..3)].ask("CLUSTER FAILOVER");
             cluster.is_whole().await;
         }
         (failure, _) => panic!("{failure:?} of other servers"),
