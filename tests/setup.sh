@@ -70,6 +70,12 @@ can_masquerade() {
   return $outcome
 }
 
+# Whether network namespaces with a name can be made, which needs root.
+can_name_a_network() {
+  local name=pollgate-trial-$$
+  ip netns add "$name" && ip netns del "$name"
+}
+
 left_out=()
 leave_out() {
   say "LEFT OUT: $1::, as $2"

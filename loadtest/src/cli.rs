@@ -162,7 +162,7 @@ mod tests {
     use super::*;
     use crate::loads::Generator;
     use crate::loads::hold::{Form, Hold};
-    use crate::servers::Storage;
+    use crate::servers::{Rival, Storage};
 
     #[test]
     fn the_command_line_is_consistent() {
@@ -177,13 +177,15 @@ mod tests {
     #[test]
     fn load_commands_parse_their_options() {
         let parse = |line: &str| Cli::try_parse_from(line.split(' ')).map(|cli| cli.command);
-        let line = "loadtest appends --rival durable-streams=/bin/server --rival pollgate=/older --store /data --streams 8";
+        let line = "loadtest appends --rival durable-streams=/bin/server --rival pollgate=/older --rival memory --store /data \
+                    --streams 8";
         let Ok(Some(Command::Appends(appends))) = parse(line) else { panic!("no appends") };
         assert_eq!((appends.load().connections, appends.load().streams), (64, 8));
+        let name = |rival: &Rival| rival.server(&Server::Gateway("pollgate".into(), None)).unwrap().name();
         assert_eq!(appends.rounds.store, Storage::Disk("/data".into()));
         assert_eq!(
-            appends.rounds.rival.iter().map(Server::name).collect::<Vec<_>>(),
-            ["durable-streams", "other build"]
+            appends.rounds.rival.iter().map(name).collect::<Vec<_>>(),
+            ["durable-streams", "other build", "memory"]
         );
         let Ok(Some(Command::Wake(wake))) = parse("loadtest wake --held 7 --rate 20 --rounds 3") else {
             panic!("no wake")

@@ -4,6 +4,7 @@ pub mod appends;
 mod by_wrk;
 mod closed_loop;
 mod crowd;
+mod engine_calls;
 pub mod fan_out;
 pub mod hold;
 mod pace;
@@ -26,6 +27,7 @@ use crate::workload::{Plan, Workload};
 use crate::wrk::WrkError;
 
 pub use by_wrk::Generator;
+pub use engine_calls::{EngineCallError, EngineCalls};
 pub use scene::Scene;
 
 /// Hold time of long polls: longer than any measurement.
@@ -48,6 +50,11 @@ pub trait Load: Sync {
     /// Maximum messages per stream, for servers that take this setting from clients; `None` keeps all.
     fn messages_max(&self) -> Option<u32> {
         None
+    }
+
+    /// Whether the load can call the engine of the gateways directly.
+    fn calls_engine(&self) -> bool {
+        false
     }
 
     /// Checks that the load can run for `seconds`; the error says why not.

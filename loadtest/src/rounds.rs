@@ -11,9 +11,8 @@ use tokio::time::Instant;
 use crate::cli::Rounds;
 use crate::figures::{ServerFigures, in_short};
 use crate::generator::stopped;
-use crate::loads::{Load, Scene, ThreadError, messages};
-use crate::servers::{Server, ServerError, Storage};
-use crate::strategies::Strategy;
+use crate::loads::{EngineCallError, EngineCalls, Load, Scene, ThreadError, messages};
+use crate::servers::{Running, Server, ServerError, Storage};
 use crate::streams;
 use crate::tally::Tally;
 use crate::wire::WireError;
@@ -50,6 +49,9 @@ pub enum RoundError {
     /// From wrk.
     #[error(transparent)]
     Wrk(#[from] WrkError),
+    /// From the engine that is called directly.
+    #[error("--rival engine: {0}")]
+    Engine(#[from] EngineCallError),
     /// From the generator's thread.
     #[error(transparent)]
     Thread(#[from] ThreadError),
@@ -61,7 +63,7 @@ pub enum RoundError {
 impl RoundError {
     /// Whether nothing could be measured at all.
     pub fn is_unusable(&self) -> bool {
-        matches!(self, Self::Server(_) | Self::NoServer(..) | Self::Wrk(_))
+        matches!(self, Self::Server(_) | Self::NoServer(..) | Self::Wrk(_) | Self::Engine(_))
     }
 }
 
@@ -76,8 +78,8 @@ pub async fn rounds<L: Load>(
         return Err(ServerError::NothingShared.into());
     }
     let storage = wanted.storage().ready()?;
-    let mut entries = entries(wanted, load.strategy())?;
-    for rival in &wanted.rival {
+    let mut entries = entries(wanted, load)?;
+    for (rival, _) in entries.iter().skip(1) {
         rival.rehearse(load.strategy(), &wanted.storage()).await?;
     }
     'all: for number in 0..wanted.rounds {
@@ -100,17 +102,29 @@ pub async fn rounds<L: Load>(
 }
 
 /// Returns the gateway and its rivals, without rounds.
-fn entries<F>(wanted: &Rounds, strategy: Strategy) -> Result<Vec<(Server, ServerFigures<F>)>, ServerError> {
+fn entries<L: Load>(
+    wanted: &Rounds,
+    load: &L,
+) -> Result<Vec<(Server, ServerFigures<L::Figures>)>, ServerError> {
     let own = Server::own(wanted.target.as_deref(), wanted.gateway.as_deref(), None)?;
-    let servers = std::iter::once(own).chain(wanted.rival.iter().cloned());
-    let checked = servers.map(|server| {
+    let rivals = wanted.rival.iter().map(|rival| rival.server(&own)).collect::<Result<Vec<_>, _>>()?;
+    let checked = std::iter::once(own).chain(rivals).map(|server| {
         server.installed()?;
+        if matches!(server, Server::Engine(_)) && !load.calls_engine() {
+            return Err(ServerError::NoEngine);
+        }
         server.keeps_in(&wanted.storage())?;
-        server.supports(strategy)?;
+        server.supports(load.strategy())?;
         let standing = ServerFigures { server: server.name(), rounds: Vec::new() };
         Ok((server, standing))
     });
     checked.collect()
+}
+
+async fn end(running: Option<Running>) {
+    if let Some(running) = running {
+        running.end().await;
+    }
 }
 
 /// Runs one round on one server.
@@ -123,9 +137,17 @@ async fn round<L: Load>(load: &L, server: &Server, wanted: &Rounds) -> Result<L:
         .map_err(|error| RoundError::NoServer(server.kind(), address, error))?;
     let start = Instant::now() + Duration::from_secs_f64(wanted.warm_up);
     let tally = Tally::new(start..start + Duration::from_secs_f64(wanted.seconds))?;
-    let scene = Arc::new(Scene::new(&running, messages, tally));
+    let mut scene = Scene::new(&running, messages, tally);
+    let mut running = Some(running);
+    if let (Server::Engine(_), Storage::Engine(url, instances)) = (server, wanted.storage()) {
+        scene.engine = Some(EngineCalls::learn(&url, instances, &scene, load.streams()).await?.into());
+        scene.servers.clear();
+        // Its gateway would follow the news of the calls.
+        end(running.take()).await;
+    }
+    let scene = Arc::new(scene);
     let came_to = load.put(scene.clone()).await;
-    running.end().await;
+    end(running).await;
     let figures = match came_to {
         // Earlier troubles are more specific, so this is one of several.
         Err(none @ ThreadError::NoAnswer) => {

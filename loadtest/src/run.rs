@@ -223,7 +223,7 @@ async fn watch_cost(running: &Running, start: Instant, plan: &Plan) -> Option<Co
     sleep_until(start + window.end).await;
     let (processor, memory_bytes) = (server.processor_time().saturating_sub(before), server.memory_bytes());
     let address = running.target.address;
-    let socket_bytes = tokio::task::spawn_blocking(move || socket_bytes(address)).await.ok().flatten();
+    let socket_bytes = tokio::task::spawn_blocking(move || socket_bytes(&[address])).await.ok().flatten();
     Some(Cost { processor, memory_bytes, socket_bytes: socket_bytes.unwrap_or(0) })
 }
 

@@ -5,6 +5,7 @@ mod gateway;
 mod mosquitto;
 mod nchan;
 mod process;
+mod rival;
 mod scratch;
 mod storage;
 
@@ -17,6 +18,7 @@ use crate::strategies::Strategy;
 use crate::target::{Target, TargetError};
 
 pub use process::Process;
+pub use rival::Rival;
 pub(crate) use scratch::Scratch;
 pub use storage::Storage;
 
@@ -35,6 +37,10 @@ pub enum Server {
     Mosquitto,
     /// The program of the upstream server.
     DurableStreams(PathBuf),
+    /// The gateway's program, as one instance with messages in memory, wherever the others keep theirs.
+    Memory(PathBuf),
+    /// The engine of the gateways without a gateway in between. The gateway's program is started to learn how to call it.
+    Engine(PathBuf),
 }
 
 /// A running server. If this program started it, a drop ends it.
@@ -83,6 +89,12 @@ pub enum ServerError {
     /// Several instances of a server have nothing in common.
     #[error("--gateways needs --store with the URL of the Redis that they share")]
     NothingShared,
+    /// There is no engine to call, or the load has nothing that an engine does.
+    #[error("--rival engine needs --store with the URL of a Redis, and the command appends without wrk")]
+    NoEngine,
+    /// The rival is the gateway's program, which is not known.
+    #[error("--rival memory and --rival engine start the gateway: remove --target")]
+    NoProgram,
     /// The folder is in memory, where a sync costs nothing.
     #[error("--store {0}: {1} is no disk, so syncing costs nothing there")]
     NoDisk(String, String),
@@ -132,6 +144,8 @@ impl Server {
             Self::Nchan => nchan::NAME,
             Self::Mosquitto => mosquitto::NAME,
             Self::DurableStreams(_) => durable_streams::NAME,
+            Self::Memory(_) => rival::MEMORY,
+            Self::Engine(_) => rival::ENGINE,
         }
     }
 
@@ -148,7 +162,11 @@ impl Server {
         match self {
             Self::Nchan => nchan::installed(),
             Self::Mosquitto => mosquitto::installed(),
-            Self::Gateway(program, _) | Self::OtherBuild(program) | Self::DurableStreams(program) => {
+            Self::Gateway(program, _)
+            | Self::OtherBuild(program)
+            | Self::DurableStreams(program)
+            | Self::Memory(program)
+            | Self::Engine(program) => {
                 let missing =
                     || ServerError::Missing(self.name().into(), format!("no {}", program.display()));
                 program.is_file().then_some(()).ok_or_else(missing)
@@ -167,7 +185,10 @@ impl Server {
             (Self::Target(_), Wake(_)) => {
                 without("a running gateway does not know this program's push services")
             }
-            (Self::Gateway(..) | Self::OtherBuild(_) | Self::Target(_), _) => Ok(()),
+            (
+                Self::Gateway(..) | Self::OtherBuild(_) | Self::Target(_) | Self::Memory(_) | Self::Engine(_),
+                _,
+            ) => Ok(()),
             (Self::Nchan, ShortPoll(_) | LongPoll(_) | Sse(None) | WebSocket(None)) => Ok(()),
             (Self::Mosquitto, Mqtt(_)) => Ok(()),
             (Self::DurableStreams(_), ShortPoll(_) | LongPoll(_) | Sse(None)) => Ok(()),
@@ -178,11 +199,20 @@ impl Server {
     /// Checks that the server can keep messages in this storage.
     pub fn keeps_in(&self, storage: &Storage) -> Result<(), ServerError> {
         let is_able = match storage {
-            Storage::Memory => true,
-            Storage::Disk(_) => {
-                matches!(self, Self::Gateway(..) | Self::OtherBuild(_) | Self::DurableStreams(_))
+            Storage::Engine(..) => {
+                matches!(
+                    self,
+                    Self::Gateway(..) | Self::OtherBuild(_) | Self::Nchan | Self::Memory(_) | Self::Engine(_)
+                )
             }
-            Storage::Engine(..) => matches!(self, Self::Gateway(..) | Self::OtherBuild(_) | Self::Nchan),
+            Storage::Memory | Storage::Disk(_) if matches!(self, Self::Engine(_)) => {
+                return Err(ServerError::NoEngine);
+            }
+            Storage::Memory => true,
+            Storage::Disk(_) => matches!(
+                self,
+                Self::Gateway(..) | Self::OtherBuild(_) | Self::DurableStreams(_) | Self::Memory(_)
+            ),
         };
         is_able.then_some(()).ok_or_else(|| ServerError::CannotKeep(self.name().into()))
     }
@@ -190,9 +220,10 @@ impl Server {
     /// Returns the version of its program, if it reports one.
     pub fn version(&self) -> Option<String> {
         match self {
-            Self::Gateway(program, _) | Self::OtherBuild(program) => {
-                process::first_line(program, &["--version"])
-            }
+            Self::Gateway(program, _)
+            | Self::OtherBuild(program)
+            | Self::Memory(program)
+            | Self::Engine(program) => process::first_line(program, &["--version"]),
             Self::Nchan => nchan::version(),
             Self::Mosquitto => mosquitto::version(),
             // Neither reports a version.
@@ -203,7 +234,11 @@ impl Server {
     /// Starts the server for a run of `strategy`, with an empty `storage`, and all its instances if they share one.
     pub async fn start(&self, strategy: Strategy, storage: &Storage) -> Result<Running, ServerError> {
         let mut first = self.start_one(strategy, storage).await?;
-        for _ in 1..storage.instances() {
+        let instances = match self {
+            Self::Memory(_) | Self::Engine(_) => 1,
+            _ => storage.instances(),
+        };
+        for _ in 1..instances {
             first.others.push(self.start_one(strategy, storage).await?);
         }
         Ok(first)
@@ -212,7 +247,10 @@ impl Server {
     async fn start_one(&self, strategy: Strategy, storage: &Storage) -> Result<Running, ServerError> {
         match self {
             Self::Gateway(program, listen) => gateway::start(program, *listen, strategy, storage).await,
-            Self::OtherBuild(program) => gateway::start(program, None, strategy, storage).await,
+            Self::OtherBuild(program) | Self::Engine(program) => {
+                gateway::start(program, None, strategy, storage).await
+            }
+            Self::Memory(program) => gateway::start(program, None, strategy, &Storage::Memory).await,
             Self::Target(target) => Ok(Running::of(target.clone(), None)),
             Self::Nchan => nchan::start(strategy, storage).await,
             Self::Mosquitto => mosquitto::start().await,

@@ -5,11 +5,11 @@ use std::fs::read_to_string;
 use std::net::SocketAddr;
 use std::process::Command;
 
-/// Returns the bytes of socket buffers that the kernel holds for a server's connections at `address`: received, reserved,
+/// Returns the bytes of socket buffers that the kernel holds for a server's connections at `addresses`: received, reserved,
 /// queued to be sent, options and backlog (`skmem` of `ss -tm`). The sockets' own structures, about 2 KiB each, are not
 /// included. `None` without `ss`.
-pub fn socket_bytes(address: SocketAddr) -> Option<u64> {
-    let text = ss(address, "--memory")?;
+pub fn socket_bytes(addresses: &[SocketAddr]) -> Option<u64> {
+    let text = ss(addresses, "--memory")?;
     Some(text.split("skmem:(").skip(1).map(buffers).sum())
 }
 
@@ -23,9 +23,9 @@ pub struct Progress {
 }
 
 impl Progress {
-    /// Returns the present state of the server at `address`; `None` without `ss`.
-    pub fn of(address: SocketAddr) -> Option<Self> {
-        Some(Self::parse(&ss(address, "--all")?))
+    /// Returns the present state of the server that listens at `addresses`; `None` without `ss`.
+    pub fn of(addresses: &[SocketAddr]) -> Option<Self> {
+        Some(Self::parse(&ss(addresses, "--all")?))
     }
 
     fn parse(text: &str) -> Self {
@@ -56,9 +56,10 @@ fn counter(text: &str, group: &str, name: &str) -> Option<u64> {
     names.zip(values).find(|(this, _)| *this == name)?.1.parse().ok()
 }
 
-/// Returns the server's sockets at `address`, one per line.
-fn ss(address: SocketAddr, what: &str) -> Option<String> {
-    let filter = format!("sport = :{}", address.port());
+/// Returns the server's sockets at `addresses`, one per line.
+fn ss(addresses: &[SocketAddr], what: &str) -> Option<String> {
+    let filters: Vec<_> = addresses.iter().map(|address| format!("sport = :{}", address.port())).collect();
+    let filter = filters.join(" or ");
     let output =
         Command::new("ss").args(["--tcp", what, "--numeric", "--no-header", &filter]).output().ok()?;
     Some(String::from_utf8_lossy(&output.stdout).into_owned())
@@ -101,13 +102,13 @@ mod tests {
     fn a_server_that_does_nothing_makes_no_progress() {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
-        assert_eq!(Progress::of(address).unwrap(), Progress { established: 0, waiting: 0 });
+        assert_eq!(Progress::of(&[address]).unwrap(), Progress { established: 0, waiting: 0 });
         let mut client = TcpStream::connect(address).unwrap();
-        assert_eq!(Progress::of(address).unwrap(), Progress { established: 1, waiting: 1 });
+        assert_eq!(Progress::of(&[address]).unwrap(), Progress { established: 1, waiting: 1 });
         client.write_all(b"hello").unwrap();
-        assert_eq!(Progress::of(address).unwrap(), Progress { established: 1, waiting: 6 });
+        assert_eq!(Progress::of(&[address]).unwrap(), Progress { established: 1, waiting: 6 });
         let _accepted = listener.accept().unwrap();
-        assert_eq!(Progress::of(address).unwrap(), Progress { established: 1, waiting: 5 });
+        assert_eq!(Progress::of(&[address]).unwrap(), Progress { established: 1, waiting: 5 });
     }
 
     #[test]

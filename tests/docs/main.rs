@@ -8,6 +8,7 @@
 #![allow(clippy::expect_used, clippy::indexing_slicing, clippy::panic, reason = "a test may panic")]
 
 mod blocks;
+mod packaging;
 #[allow(unreachable_pub, reason = "the other test binaries use it, too")]
 #[path = "../world/ports.rs"]
 mod ports;

@@ -108,6 +108,12 @@ impl Watched {
         has_received(&self.servers[1 - primary], &self.servers[primary]).await;
     }
 
+    /// Ends the replication of a server, which a replica then cannot begin again.
+    pub fn stop_replication(&self, server: usize) {
+        let _done: String = self.servers[server].ask("ACL SETUSER default -psync -sync");
+        let _cut: u64 = self.servers[server].ask("CLIENT KILL TYPE replica");
+    }
+
     /// Makes a server refuse the sentinel and the replica, as if the network between them were cut.
     pub fn isolate(&self, server: usize) {
         let _done: String =
@@ -246,12 +252,10 @@ impl Cluster {
     /// Moves the slot of a key to another primary, as `redis-cli --cluster reshard` does, key by key.
     pub async fn move_slot(&self, key: &str) {
         let (from, slot) = self.owner(key);
-        let to = loop {
-            let to = fastrand::usize(..self.primaries);
-            if to != from {
-                break to;
-            }
-        };
+        // On a busy machine, a replica may have taken over.
+        let is_primary = |node: &usize| self.nodes[*node].info("INFO replication", "role") == "master";
+        let others: Vec<_> = (0..self.nodes.len()).filter(|node| *node != from).filter(is_primary).collect();
+        let to = others[fastrand::usize(..others.len())];
         self.begin_move(slot, from, to);
         self.finish_move(slot, from, to).await;
     }

@@ -1,10 +1,12 @@
 //! Publishers and a reader that take two gateways in turn, while the engine loses what it had acknowledged: a loss is never silent.
 //!
 //! Each acknowledged append is in the log in the end, or its offset is refused with 410. No position of one epoch has two contents, and
-//! a reader that got a message that was lost got a 410 afterwards. `ENGINE_RUNS=200` runs each kind of failure that often; by default once.
+//! a reader that got a message that was lost got a 410 afterwards. `ENGINE_RUNS=200` runs each kind of failure that often, each
+//! time on a stream of its own; by default once.
 
 use rustix::process::Signal;
 use std::collections::HashMap;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -21,7 +23,7 @@ use crate::world::{Answer, Connection, Gateway, PATIENCE, Request, get, post, un
 const PUBLISHERS: usize = 2;
 
 /// Appends that each publisher makes at least.
-const APPENDS: usize = 40;
+const APPENDS: usize = 10;
 
 /// What loses appends during a run.
 #[derive(Debug, Clone, Copy)]
@@ -32,6 +34,8 @@ enum Loss {
     Hang,
     /// The sentinel and the replica no longer reach the primary, but the gateways do, until they hear of the promotion.
     Split,
+    /// The replica no longer gets what is appended, and is promoted after the primary is killed.
+    Behind,
     /// The engine keeps nothing, and is killed and started again.
     Restart,
 }
@@ -55,7 +59,7 @@ impl Seen {
 /// Both gateways in turn.
 #[derive(Clone)]
 struct Alternating {
-    addresses: [std::net::SocketAddr; 2],
+    addresses: [SocketAddr; 2],
     next: usize,
 }
 
@@ -63,6 +67,17 @@ impl Alternating {
     async fn send(&mut self, request: Request) -> Answer {
         self.next += 1;
         Connection::open(self.addresses[self.next % 2]).await.send(request).await
+    }
+
+    /// Reads a path, again while the engine is not used again after the loss.
+    async fn read(&mut self, path: &str) -> Answer {
+        loop {
+            let answer = self.send(get(path)).await;
+            if answer.status != 503 {
+                return answer;
+            }
+            sleep(Duration::from_millis(20)).await;
+        }
     }
 }
 
@@ -79,6 +94,7 @@ fn contents(answer: &Answer) -> Vec<String> {
 /// Appends numbers, and returns the offset behind each that was acknowledged.
 async fn publish(
     mut gateways: Alternating,
+    stream: String,
     publisher: usize,
     seen: Arc<Mutex<Seen>>,
     stop: Arc<AtomicBool>,
@@ -89,7 +105,8 @@ async fn publish(
             break;
         }
         let content = format!("[{publisher},{number}]");
-        let answer = gateways.send(post("/v1/stream/s?create=1").json(format!("[{content}]"))).await;
+        let answer =
+            gateways.send(post(format!("/v1/stream/{stream}?create=1")).json(format!("[{content}]"))).await;
         match answer.status.as_u16() {
             200 | 201 | 204 => {
                 let offset = answer.next_offset();
@@ -106,11 +123,11 @@ async fn publish(
 }
 
 /// Reads until the last message comes. Returns what it had read and how many gaps it was told.
-async fn read(mut gateways: Alternating, seen: Arc<Mutex<Seen>>) -> (Vec<String>, usize) {
+async fn read(mut gateways: Alternating, stream: String, seen: Arc<Mutex<Seen>>) -> (Vec<String>, usize) {
     let (mut offset, mut all, mut gaps) = ("-1".to_owned(), Vec::new(), 0);
     loop {
         let answer =
-            gateways.send(get(format!("/v1/stream/s?offset={offset}&live=long-poll&timeout=1"))).await;
+            gateways.send(get(format!("/v1/stream/{stream}?offset={offset}&live=long-poll&timeout=1"))).await;
         match answer.status.as_u16() {
             200 => {
                 let (epoch, next) = parts(&answer.next_offset());
@@ -139,7 +156,7 @@ async fn read(mut gateways: Alternating, seen: Arc<Mutex<Seen>>) -> (Vec<String>
     }
 }
 
-async fn lose(loss: Loss, servers: &mut Servers) {
+async fn lose(loss: Loss, servers: &mut Servers, seen: &Mutex<Seen>) {
     match servers {
         Servers::One(engine) => {
             engine.kill();
@@ -151,17 +168,28 @@ async fn lose(loss: Loss, servers: &mut Servers) {
             match loss {
                 Loss::Hang => watched.servers[primary].signal(Signal::STOP),
                 Loss::Split => watched.isolate(primary),
+                Loss::Behind => {
+                    watched.stop_replication(primary);
+                    let before = seen.lock().0.len();
+                    until("appends that the replica lacks", async || seen.lock().0.len() > before + 3).await;
+                    watched.servers[primary].kill();
+                }
                 Loss::Kill | Loss::Restart => watched.servers[primary].kill(),
             }
             watched.promotes(1 - primary).await;
             match loss {
-                Loss::Hang => watched.servers[primary].signal(Signal::CONT),
+                // Sentinel takes ten seconds to make it a replica.
+                Loss::Hang => {
+                    watched.servers[primary].signal(Signal::CONT);
+                    sleep(Duration::from_millis(fastrand::u64(..1500))).await;
+                    watched.follow(primary).await;
+                }
                 Loss::Split => {
                     // Some appends go to the former primary.
                     sleep(Duration::from_millis(fastrand::u64(..1500))).await;
                     watched.reconnect(primary).await;
                 }
-                Loss::Kill | Loss::Restart => {
+                Loss::Kill | Loss::Behind | Loss::Restart => {
                     watched.servers[primary].restart().await;
                     watched.follow(primary).await;
                 }
@@ -171,49 +199,53 @@ async fn lose(loss: Loss, servers: &mut Servers) {
     }
 }
 
-async fn run(loss: Loss) {
+async fn history(what: &str, loss: Loss) {
     let mut servers = match loss {
         Loss::Restart => Servers::One(Engine::volatile().await),
-        Loss::Kill | Loss::Hang | Loss::Split => Servers::Watched(Watched::start(&[]).await),
+        Loss::Kill | Loss::Hang | Loss::Split | Loss::Behind => Servers::Watched(Watched::start(&[]).await),
     };
     let (one, other) = match &servers {
         Servers::One(engine) => (engine.gateway("one").await, engine.gateway("other").await),
         Servers::Watched(watched) => (watched.gateway("one").await, watched.gateway("other").await),
     };
-    let mut gateways =
-        Alternating { addresses: [&one, &other].map(|gateway: &Gateway| gateway.address), next: 0 };
+    let addresses = [&one, &other].map(|gateway: &Gateway| gateway.address);
+    runs(what, async |stream| run(loss, &mut servers, addresses, stream).await).await;
+}
+
+async fn run(loss: Loss, servers: &mut Servers, addresses: [SocketAddr; 2], stream: &str) {
+    let mut gateways = Alternating { addresses, next: 0 };
     let (seen, stop) = (Arc::default(), Arc::new(AtomicBool::new(false)));
     let mut publishers = JoinSet::new();
     for publisher in 0..PUBLISHERS {
-        publishers.spawn(publish(gateways.clone(), publisher, Arc::clone(&seen), stop.clone()));
+        let seen = Arc::clone(&seen);
+        publishers.spawn(publish(gateways.clone(), stream.to_owned(), publisher, seen, stop.clone()));
     }
-    let reader = tokio::spawn(read(gateways.clone(), Arc::clone(&seen)));
-    // Sentinel takes ten seconds to make a primary that hung a replica.
-    for _ in 0..if matches!(loss, Loss::Hang) { 1 } else { 2 } {
-        sleep(Duration::from_millis(fastrand::u64(100..300))).await;
-        lose(loss, &mut servers).await;
-    }
+    let reader = tokio::spawn(read(gateways.clone(), stream.to_owned(), Arc::clone(&seen)));
+    sleep(Duration::from_millis(fastrand::u64(100..300))).await;
+    lose(loss, servers, &seen).await;
     stop.store(true, Ordering::Relaxed);
     let acknowledged: Vec<_> = publishers.join_all().await.into_iter().flatten().collect();
     until("the last message is appended", async || {
-        let answer = gateways.clone().send(post("/v1/stream/s?create=1").json("[\"last\"]")).await;
+        let answer =
+            gateways.clone().send(post(format!("/v1/stream/{stream}?create=1")).json("[\"last\"]")).await;
         matches!(answer.status.as_u16(), 200 | 201 | 204)
     })
     .await;
     let (read, gaps) = timeout(PATIENCE, reader).await.expect("the reader gets the last message").unwrap();
-    let whole = gateways.send(get("/v1/stream/s")).await.expect(200);
+    let whole = gateways.read(&format!("/v1/stream/{stream}")).await.expect(200);
     let first = parts(&whole.next_offset()).1 - contents(&whole).len() as u64;
     let log: HashMap<u64, String> = (first..).zip(contents(&whole)).collect();
     let mut lost = 0;
     for (offset, content) in &acknowledged {
         if log.get(&(parts(offset).1 - 1)) != Some(content) {
-            gateways.send(get(format!("/v1/stream/s?offset={offset}"))).await.expect(410);
+            gateways.read(&format!("/v1/stream/{stream}?offset={offset}")).await.expect(410);
             lost += 1;
         }
     }
     let in_log: Vec<&String> = log.values().collect();
     let is_lost = |content: &String| !in_log.contains(&content);
     assert!(gaps > 0 || !read.iter().any(is_lost), "a reader was not told of a loss");
+    assert!(lost > 0 || !matches!(loss, Loss::Behind), "the replica had everything");
     println!(
         "{loss:?}: {} acknowledged, {lost} lost, the reader was told of {gaps} losses",
         acknowledged.len()
@@ -222,20 +254,25 @@ async fn run(loss: Loss) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_a_killed_primary_loses_is_told() {
-    runs("kills of a primary", || run(Loss::Kill)).await;
+    history("kills of a primary", Loss::Kill).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_a_primary_loses_that_hung_is_told() {
-    runs("a primary hangs", || run(Loss::Hang)).await;
+    history("a primary hangs", Loss::Hang).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_a_primary_loses_that_was_cut_off_is_told() {
-    runs("a primary is cut off", || run(Loss::Split)).await;
+    history("a primary is cut off", Loss::Split).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_promoted_replica_lacks_is_told() {
+    history("a replica that is behind is promoted", Loss::Behind).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_an_engine_without_persistence_loses_is_told() {
-    runs("restarts without persistence", || run(Loss::Restart)).await;
+    history("restarts without persistence", Loss::Restart).await;
 }

@@ -1,36 +1,38 @@
 //! Publishers and a reader that move between two gateways, while gateways, the engine and their connections fail: every acknowledged
 //! message is delivered once and in order.
 //!
-//! `ENGINE_RUNS=200` runs each kind of failure that often; by default once.
+//! `ENGINE_RUNS=200` runs each kind of failure that often, each time on a stream of its own; by default once.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use parking_lot::Mutex;
-use pollgate_client::{Client, Item, Start};
+use pollgate_client::{Client, Item, Settings, Start};
 use tokio::io::copy_bidirectional;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
 use crate::deployment::Cluster;
-use crate::server::Engine;
+use crate::partition::Site;
+use crate::server::{Engine, start_gateway};
 use crate::world::{Gateway, PATIENCE};
 
 const PUBLISHERS: usize = 2;
-const MESSAGES: usize = 60;
 
-/// A run ends on a busy machine, too: there, each message may take as long as the pause between two failures.
-const FAILURES_MAX: usize = 20;
+/// Messages that each publisher publishes at least.
+const MESSAGES: i64 = 10;
 
-/// The partition of the stream `s`.
-const NEWS_PARTITION: u64 = 34;
+/// Failures of a run.
+const FAILURES: usize = 3;
+
+/// The number of a publisher's last message.
+const LAST: i64 = -1;
 
 /// What fails during a run, again and again.
 #[derive(Debug, Clone, Copy)]
-enum Failure {
+pub enum Failure {
     /// A gateway is killed and started again.
     Gateway,
     /// The engine is killed and started again on its log.
@@ -41,6 +43,8 @@ enum Failure {
     Pause,
     /// The engine cuts connections for news, because too much waits for them.
     Buffer,
+    /// The links of one or both gateways to the engine let nothing through for a while.
+    Partition,
     /// The hash slots of a cluster move to other nodes.
     Slots,
     /// Replicas of a cluster take over, at the request of an operator.
@@ -50,6 +54,11 @@ enum Failure {
 /// The servers of a run.
 enum Servers {
     One(Engine),
+    /// Keeps the engine and its site.
+    Remote {
+        site: Site,
+        _engine: Engine,
+    },
     Cluster(Cluster),
 }
 
@@ -57,6 +66,9 @@ impl Servers {
     async fn gateway(&self, name: &str) -> Gateway {
         match self {
             Self::One(engine) => engine.gateway(name).await,
+            Self::Remote { site, .. } => {
+                start_gateway(&site.url(usize::from(name != "one")), name, &[]).await
+            }
             Self::Cluster(cluster) => cluster.gateway(name).await,
         }
     }
@@ -92,36 +104,59 @@ impl Switch {
         Self { address, gateways }
     }
 
+    /// A client that does not wait long after the end of a connection, which is all that happens here.
     fn client(&self) -> Client {
-        Client::new(&format!("http://{}", self.address)).unwrap()
+        let settings = Settings {
+            backoff_min: Duration::from_millis(10),
+            backoff_max: Duration::from_millis(100),
+            stable_after: Duration::from_millis(10),
+            interval: Duration::from_millis(100),
+            reprobe_after: Duration::from_secs(1),
+            ..Settings::default()
+        };
+        Client::builder(&format!("http://{}", self.address)).settings(settings).build().unwrap()
     }
 }
 
-async fn publish(client: Client, publisher: usize) {
-    let producer = client.producer("s", "application/json");
-    for number in 0..MESSAGES {
+/// Publishes until it is told to stop, and then the last message. Returns how many came before that.
+async fn publish(client: Client, stream: String, publisher: usize, stop: Arc<AtomicBool>) -> i64 {
+    let producer = client.producer(&stream, "application/json");
+    let mut number = 0;
+    while number < MESSAGES || !stop.load(Ordering::Relaxed) {
         producer.publish(format!("[{publisher},{number}]")).await.unwrap();
+        number += 1;
+        sleep(Duration::from_millis(10)).await;
     }
+    producer.publish(format!("[{publisher},{LAST}]")).await.unwrap();
+    number
 }
 
-/// Reads until everything has come, and checks that nothing comes twice or out of order.
-async fn read(client: Client) {
-    let mut subscription = client.subscribe(["s"], Start::earliest());
-    let mut next = [0; PUBLISHERS];
-    while next.iter().any(|count| *count < MESSAGES) {
+/// Reads until the last message of each publisher has come, and checks that nothing comes twice or out of order. Returns how many came of
+/// each.
+async fn read(client: Client, stream: String) -> [i64; PUBLISHERS] {
+    let mut subscription = client.subscribe([stream.as_str()], Start::earliest());
+    let (mut next, mut has_ended) = ([0; PUBLISHERS], [false; PUBLISHERS]);
+    while has_ended.contains(&false) {
         match subscription.next().await.expect("the subscription goes on") {
             Item::Message(message) => {
-                let [publisher, number]: [usize; 2] = serde_json::from_slice(message.data.bytes()).unwrap();
-                assert_eq!(number, next[publisher], "of publisher {publisher}; {next:?}");
-                next[publisher] += 1;
+                let (publisher, number): (usize, i64) = serde_json::from_slice(message.data.bytes()).unwrap();
+                assert!(!has_ended[publisher], "{number} of publisher {publisher} after the last message");
+                if number == LAST {
+                    has_ended[publisher] = true;
+                } else {
+                    assert_eq!(number, next[publisher], "of publisher {publisher}; {next:?}");
+                    next[publisher] += 1;
+                }
             }
             Item::Gap { reason, .. } => panic!("a gap: {reason}"),
             _ => {}
         }
     }
+    next
 }
 
-async fn fail(failure: Failure, servers: &mut Servers, gateways: &mut [Gateway; 2], switch: &Switch) {
+async fn fail(failure: Failure, scene: &mut Scene, stream: &str) {
+    let Scene { servers, gateways, switch } = scene;
     match (failure, &mut *servers) {
         (Failure::Gateway, servers) => {
             let (index, name) = if fastrand::bool() { (0, "one") } else { (1, "other") };
@@ -140,90 +175,136 @@ async fn fail(failure: Failure, servers: &mut Servers, gateways: &mut [Gateway; 
             engine.command("CONFIG SET client-output-buffer-limit \"pubsub 1 0 0\"");
             engine.flood("pollgate:{0}:news");
         }
+        (Failure::Partition, Servers::Remote { site, .. }) => {
+            let cut = [&[0][..], &[1], &[0, 1]][fastrand::usize(..3)];
+            cut.iter().for_each(|gateway| site.set(*gateway, "down"));
+            // Now and then for so long that calls time out, which takes five seconds.
+            let lasts = if fastrand::u8(..8) == 0 { 6000 } else { fastrand::u64(100..1000) };
+            sleep(Duration::from_millis(lasts)).await;
+            cut.iter().for_each(|gateway| site.set(*gateway, "up"));
+        }
         (Failure::Slots, Servers::Cluster(cluster)) => {
-            for partition in [NEWS_PARTITION, fastrand::u64(..128)] {
+            for partition in [partition_of(stream), fastrand::u64(..128)] {
                 cluster.move_slot(&format!("pollgate:{{{partition}}}:")).await;
             }
         }
         (Failure::Handover, Servers::Cluster(cluster)) => {
-            let replica = (0..cluster.nodes.len())
-                .filter(|node| cluster.nodes[*node].info("INFO replication", "role") == "slave")
-                .nth(fastrand::usize(..3))
-                .expect("three replicas");
-            let _done: String = cluster.nodes[replica].ask("CLUSTER FAILOVER");
+            // The primary of an earlier handover becomes a replica a moment later.
+            let replicas = loop {
+                let is_replica = |node: &&Engine| node.info("INFO replication", "role") == "slave";
+                let replicas: Vec<&Engine> = cluster.nodes.iter().filter(is_replica).collect();
+                if replicas.len() == 3 {
+                    break replicas;
+                }
+                sleep(Duration::from_millis(5)).await;
+            };
+            let _done: String = replicas[fastrand::usize(..3)].ask("CLUSTER FAILOVER");
             cluster.is_whole().await;
         }
         (failure, _) => panic!("{failure:?} of other servers"),
     }
 }
 
-async fn run(failure: Failure) {
-    let mut servers = match failure {
-        Failure::Slots => Servers::Cluster(Cluster::start(3, 0).await),
-        Failure::Handover => Servers::Cluster(Cluster::of_six().await),
-        _ => Servers::One(Engine::durable().await),
-    };
-    let mut gateways = [servers.gateway("one").await, servers.gateway("other").await];
-    let switch = Switch::open(gateways.iter().map(|gateway| gateway.address).collect()).await;
-    let mut publishers = JoinSet::new();
-    for publisher in 0..PUBLISHERS {
-        publishers.spawn(publish(switch.client(), publisher));
-    }
-    let mut reader = tokio::spawn(read(switch.client()));
-    let mut failures = 0;
-    while !reader.is_finished() && !publishers.is_empty() && failures < FAILURES_MAX {
-        fail(failure, &mut servers, &mut gateways, &switch).await;
-        failures += 1;
-        tokio::select! {
-            Some(published) = publishers.join_next() => published.unwrap(),
-            () = sleep(Duration::from_millis(fastrand::u64(200..600))) => {}
-        }
-    }
-    let read = timeout(PATIENCE, &mut reader).await;
-    read.unwrap_or_else(|_| panic!("{failure:?}: the reader waits in vain after {failures} failures"))
-        .unwrap();
+/// The servers, and what leads to them.
+struct Scene {
+    servers: Servers,
+    gateways: [Gateway; 2],
+    switch: Switch,
 }
 
-/// Makes a run as often as `ENGINE_RUNS` says.
-pub async fn runs<F: Future<Output = ()>>(what: &str, run: impl Fn() -> F) {
-    let runs: usize = std::env::var("ENGINE_RUNS").map_or(1, |runs| runs.parse().unwrap());
-    for number in 0..runs {
-        timeout(3 * PATIENCE, run()).await.unwrap_or_else(|_| panic!("{what}: run {number} hangs"));
+impl Scene {
+    async fn of(failure: Failure) -> Self {
+        let servers = match failure {
+            Failure::Partition => {
+                let site = Site::new();
+                Servers::Remote { _engine: Engine::durable_at(&site).await, site }
+            }
+            Failure::Slots | Failure::Handover => Servers::Cluster(Cluster::of_six().await),
+            _ => Servers::One(Engine::durable().await),
+        };
+        let gateways = [servers.gateway("one").await, servers.gateway("other").await];
+        let switch = Switch::open(gateways.iter().map(|gateway| gateway.address).collect()).await;
+        Self { servers, gateways, switch }
     }
-    println!("{what}: {runs} runs, each acknowledged message once and in order, or a gap was told");
+}
+
+/// The partition of a stream, by the FNV-1a hash of its name.
+fn partition_of(stream: &str) -> u64 {
+    let hash = |hash: u64, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
+    stream.bytes().fold(0xcbf2_9ce4_8422_2325, hash) % 128
+}
+
+async fn run(failure: Failure, scene: &mut Scene, stream: &str) {
+    let stop = Arc::new(AtomicBool::new(false));
+    let publishers = (0..PUBLISHERS).map(|publisher| {
+        tokio::spawn(publish(scene.switch.client(), stream.to_owned(), publisher, stop.clone()))
+    });
+    let publishers: Vec<_> = publishers.collect();
+    let reader = tokio::spawn(read(scene.switch.client(), stream.to_owned()));
+    for _ in 0..FAILURES {
+        sleep(Duration::from_millis(fastrand::u64(..200))).await;
+        fail(failure, scene, stream).await;
+    }
+    sleep(Duration::from_millis(fastrand::u64(..200))).await;
+    stop.store(true, Ordering::Relaxed);
+    let mut published = Vec::new();
+    for publisher in publishers {
+        published.push(publisher.await.unwrap());
+    }
+    let read = timeout(PATIENCE, reader).await;
+    let read = read.unwrap_or_else(|_| panic!("{failure:?}: the reader waits in vain for {published:?}"));
+    assert_eq!(read.unwrap().as_slice(), published);
+}
+
+/// Makes a run as often as `ENGINE_RUNS` says. It gets the name of its stream.
+pub async fn runs(what: &str, mut run: impl AsyncFnMut(&str)) {
+    let runs: usize = std::env::var("ENGINE_RUNS").map_or(1, |runs| runs.parse().unwrap());
+    for number in 1..=runs {
+        let stream = format!("s{number}");
+        timeout(3 * PATIENCE, run(&stream)).await.unwrap_or_else(|_| panic!("{what}: run {number} hangs"));
+        println!(
+            "{what}: {number} of {runs} runs, each acknowledged message once and in order, or a gap was told"
+        );
+    }
+}
+
+/// Runs the history of a kind of failure.
+pub async fn history(failure: Failure) {
+    let mut scene = Scene::of(failure).await;
+    runs(&format!("{failure:?}"), async |stream| run(failure, &mut scene, stream).await).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn kills_of_gateways_lose_nothing() {
-    runs("Gateway", || run(Failure::Gateway)).await;
+    history(Failure::Gateway).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn kills_of_an_engine_that_syncs_lose_nothing() {
-    runs("Engine", || run(Failure::Engine)).await;
+    history(Failure::Engine).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn lost_connections_for_news_lose_nothing() {
-    runs("News", || run(Failure::News)).await;
+    history(Failure::News).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_engine_that_pauses_loses_nothing() {
-    runs("Pause", || run(Failure::Pause)).await;
+    history(Failure::Pause).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn connections_for_news_that_are_cut_as_too_slow_lose_nothing() {
-    runs("Buffer", || run(Failure::Buffer)).await;
+    history(Failure::Buffer).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn moves_of_slots_lose_nothing() {
-    runs("Slots", || run(Failure::Slots)).await;
+    history(Failure::Slots).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn handovers_to_replicas_of_a_cluster_lose_nothing() {
-    runs("Handover", || run(Failure::Handover)).await;
+    history(Failure::Handover).await;
 }

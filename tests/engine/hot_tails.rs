@@ -1,5 +1,6 @@
 //! Held polls at the tail of a stream that is watched cost the engine nothing, and are answered by each append of any gateway.
 
+use futures_util::future::join_all;
 use rustix::process::Signal;
 use serde_json::json;
 
@@ -37,6 +38,27 @@ async fn a_poll_at_the_tail_is_held_without_a_call_and_answered_after_the_next_a
     };
     let (answer, ()) = tokio::join!(poll, append);
     assert_eq!(answer.expect(200).json(), json!([2]));
+}
+
+#[tokio::test]
+async fn polls_that_an_append_wakes_cost_the_engine_fewer_calls_than_answers() {
+    const POLLS: usize = 100;
+    const READS: &str = "pollgate_engine_calls_total{kind=\"read\"}";
+    let engine = Engine::volatile().await;
+    let (one, other) = (engine.gateway("one").await, engine.gateway("other").await);
+    let tail = one.send(put("/v1/stream/s").json("")).await.expect(201).next_offset();
+    let poll = async || one.connect().await.send(held_poll(&tail, 50)).await.expect(200).json();
+    let polls = join_all((0..POLLS).map(|_| poll()));
+    let append = async {
+        until("all are held", async || one.metric("pollgate_held_polls").await == POLLS as f64).await;
+        let before = one.metric(READS).await;
+        other.send(post("/v1/stream/s").json("1")).await.expect(204);
+        before
+    };
+    let (answers, before) = tokio::join!(polls, append);
+    assert!(answers.iter().all(|answer| *answer == json!([1])));
+    let reads = one.metric(READS).await - before;
+    assert!((1.0..POLLS as f64).contains(&reads), "{reads}");
 }
 
 #[tokio::test]

@@ -26,6 +26,7 @@ mod losses;
 mod mqtt_sessions;
 mod origins;
 mod outages;
+mod partition;
 mod scripts;
 mod server;
 mod shares;

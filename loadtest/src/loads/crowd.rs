@@ -44,7 +44,7 @@ pub(super) struct Crowd {
 
 impl Crowd {
     /// Connects `clients` members and sends their requests in batches of `at_once`; the next batch follows when the server
-    /// holds the previous one. Members use the pollers in rotation. Returns `None` if it fails; the troubles hold the cause.
+    /// holds the previous one. Members use the pollers and the instances of the server in rotation. Returns `None` if it fails; the troubles hold the cause.
     pub(super) async fn gather(
         scene: &Arc<Scene>,
         pollers: &[Poller],
@@ -96,8 +96,8 @@ impl Crowd {
     }
 
     async fn server_has_all(&self) -> Option<bool> {
-        let address = self.scene.target.address;
-        let progress = spawn_blocking(move || Progress::of(address)).await.ok().flatten();
+        let instances = self.scene.instances.clone();
+        let progress = spawn_blocking(move || Progress::of(&instances)).await.ok().flatten();
         let Some(progress) = progress else {
             self.scene.tally.troubles.note("ss is not installed (Debian: iproute2)".to_owned());
             return None;

@@ -1,4 +1,4 @@
-//! Load: many held polls or idle readers on one server. Measures the memory of each, and the time until the server holds all of
+//! Load: many held polls or idle readers on one server, or spread over its instances. Measures the memory of each, and the time until the server holds all of
 //! them when they connect at once.
 
 use std::sync::Arc;
@@ -81,7 +81,7 @@ async fn hold(load: Hold, scene: Arc<Scene>) -> Option<Held> {
         Form::Sse => (0..load.streams).map(|stream| Poller::new(scene.clone(), stream)).collect(),
     };
     sleep(left_alone).await;
-    let memory = || scene.server.map(|server| server.memory_bytes());
+    let memory = || scene.server_memory();
     let own_processor = || processor_time(std::process::id());
     let (memory_before, dropped_before, processor_before) = (memory(), connects_dropped(), own_processor());
     let begun = Instant::now();
@@ -90,8 +90,8 @@ async fn hold(load: Hold, scene: Arc<Scene>) -> Option<Held> {
     let generator = own_processor().saturating_sub(processor_before);
     let connects_dropped = connects_dropped().zip(dropped_before).map(|(after, before)| after - before);
     sleep(held).await;
-    let address = scene.target.address;
-    let kernel_memory = spawn_blocking(move || socket_bytes(address)).await.ok().flatten();
+    let instances = scene.instances.clone();
+    let kernel_memory = spawn_blocking(move || socket_bytes(&instances)).await.ok().flatten();
     let memory = memory();
     if crowd.answers.try_recv().is_ok() {
         scene.tally.troubles.note(format!("polling: {}", WireError::NotHeld));

@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use super::EngineCalls;
 use crate::client::addressed;
 use crate::cost::Family;
 use crate::dialects::{BuiltRequest, HttpDialect};
@@ -19,8 +20,10 @@ pub struct Scene {
     pub target: Target,
     /// Where each instance of the server listens; the first one is that of the target.
     pub instances: Vec<SocketAddr>,
-    /// The processes of the first instance; `None` for a server that this program did not start.
-    pub server: Option<Family>,
+    /// The processes of each instance; none of a server that this program did not start.
+    pub servers: Vec<Family>,
+    /// How the engine is called in place of the server, if it is.
+    pub engine: Option<Arc<EngineCalls>>,
     /// The messages.
     pub workload: Arc<Workload>,
     /// The measured window and the recorded durations.
@@ -30,10 +33,10 @@ pub struct Scene {
 impl Scene {
     /// Creates the scene. The server already has the streams of `workload`.
     pub fn new(running: &Running, workload: Arc<Workload>, tally: Tally) -> Self {
-        let server = running.process.as_ref().map(|process| process.family());
-        let others = running.others.iter().map(|other| other.target.address);
-        let instances = std::iter::once(running.target.address).chain(others).collect();
-        Self { target: running.target.clone(), instances, server, workload, tally }
+        let all = || std::iter::once(running).chain(&running.others);
+        let servers = all().filter_map(|one| Some(one.process.as_ref()?.family())).collect();
+        let instances = all().map(|one| one.target.address).collect();
+        Self { target: running.target.clone(), instances, servers, engine: None, workload, tally }
     }
 
     /// Returns how requests of this server are built.
@@ -48,8 +51,12 @@ impl Scene {
 
     /// Opens a connection to an instance of the server, which are taken in turn by number.
     pub(super) async fn connect_to(&self, number: u32) -> Result<Connection, WireError> {
-        let instance = self.instances.get(number as usize % self.instances.len());
-        Connection::over(open(*instance.unwrap_or(&self.target.address)).await?).await
+        Connection::over(open(self.instance(number as usize)).await?).await
+    }
+
+    /// Returns the address of an instance of the server, which are taken in turn by number.
+    pub(super) fn instance(&self, number: usize) -> SocketAddr {
+        *self.instances.get(number % self.instances.len()).unwrap_or(&self.target.address)
     }
 
     /// Returns the name of stream number `number`.
@@ -67,8 +74,15 @@ impl Scene {
         self.addressed(self.dialect()?.publish(stream, self.workload.body(message)))
     }
 
-    /// Returns the processor time of the server until now, in seconds.
+    /// Returns the processor time of all instances until now, in seconds.
     pub(super) fn server_processor(&self) -> Option<f64> {
-        self.server.map(|server| server.processor_time().as_secs_f64())
+        let times = self.servers.iter().map(|server| server.processor_time().as_secs_f64());
+        (!self.servers.is_empty()).then(|| times.sum())
+    }
+
+    /// Returns the present memory of all instances, in bytes.
+    pub(super) fn server_memory(&self) -> Option<u64> {
+        let bytes = self.servers.iter().map(|server| server.memory_bytes());
+        (!self.servers.is_empty()).then(|| bytes.sum())
     }
 }

@@ -51,7 +51,8 @@ impl Load for ShortPolls {
                 return;
             };
             let pollers = tails.into_iter().cycle().take(connections as usize);
-            pollers.map(run).collect::<JoinSet<()>>().join_all().await;
+            let pollers = (0..).zip(pollers).map(|(number, poller)| run(number, poller));
+            pollers.collect::<JoinSet<()>>().join_all().await;
         })
         .await
     }
@@ -72,14 +73,14 @@ async fn nothing_new(poller: &Poller) -> Result<(), WireError> {
     check(poller, &answer)
 }
 
-async fn run(poller: Poller) {
-    if let Err(error) = poll(&poller).await {
+async fn run(number: u32, poller: Poller) {
+    if let Err(error) = poll(number, &poller).await {
         poller.scene.tally.troubles.note(format!("polling: {error}"));
     }
 }
 
-async fn poll(poller: &Poller) -> Result<(), WireError> {
-    let mut connection = poller.scene.connect().await?;
+async fn poll(number: u32, poller: &Poller) -> Result<(), WireError> {
+    let mut connection = poller.scene.connect_to(number).await?;
     let scene = &poller.scene;
     until_the_end(scene, &mut connection, |_| poller.poll(None), |answer| check(poller, answer)).await
 }

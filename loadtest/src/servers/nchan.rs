@@ -3,11 +3,14 @@
 use std::net::SocketAddr;
 use std::path::Path;
 
-use super::process::{Process, first_line};
+use tokio::time::{sleep, timeout};
+
+use super::process::{ASK_AGAIN, Process, START_TIMEOUT, first_line};
 use super::scratch::{Scratch, free_address};
 use super::{Running, ServerError, Storage};
 use crate::dialects::Dialect;
 use crate::strategies::Strategy;
+use crate::streams;
 use crate::target::Target;
 
 /// Name in the report.
@@ -41,6 +44,13 @@ pub(super) async fn start(strategy: Strategy, storage: &Storage) -> Result<Runni
     let mut process = Process::start(Path::new(PROGRAM), &arguments)?;
     process.listens(address).await?;
     let target = Target { address, mqtt: None, dialect: Dialect::Nchan, providers: None };
+    // It listens before it has connected to Redis, and answers 503 until then.
+    let serves = async {
+        while streams::create(&target, 0, 1, None).await.is_err() {
+            sleep(ASK_AGAIN).await
+        }
+    };
+    timeout(START_TIMEOUT, serves).await.map_err(|_| ServerError::Mute(NAME.into()))?;
     Ok(Running { _scratch: Some(scratch), ..Running::of(target, Some(process)) })
 }
 

@@ -24,7 +24,7 @@ pub(super) const START_TIMEOUT: Duration = Duration::from_secs(10);
 const LAST_WORDS: Duration = Duration::from_secs(1);
 
 /// Interval of connection attempts to a program that does not report that it listens.
-const ASK_AGAIN: Duration = Duration::from_millis(10);
+pub(super) const ASK_AGAIN: Duration = Duration::from_millis(10);
 
 /// A running child process.
 pub struct Process {

@@ -1,5 +1,12 @@
 //! The loads on real servers, and the combinations that are refused because they would be unfair.
 
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use tokio::net::TcpStream;
+use tokio::time::{sleep, timeout};
+
+use crate::ports::reserved_port;
 use crate::world::{Ended, Loadtest, alone};
 
 const SHORT: [&str; 6] = ["--rounds", "1", "--seconds", "1", "--warm-up", "0.5"];
@@ -47,6 +54,71 @@ async fn the_gateway_and_a_rival_take_turns() {
     }
 }
 
+/// A command for two instances of each server on one Redis, the header that its table must have, the number of columns, and the index of a
+/// column with the lower limit of its figures. The figures of `wake` and `fan-out` are those of messages that have all arrived.
+const SHARED: [Case<'_>; 4] = [
+    (&["appends", "--connections", "4", "--rival", "engine"], "appends/s", 5, (0, 50.0)),
+    (&["wake", "--rival", "memory"], "wakes/s", 5, (0, 15.0)),
+    (&["fan-out", "--clients", "50", "--rival", "memory"], "publisher's answer", 6, (4, 1.0)),
+    (&["hold", "--clients", "200"], "KiB a client", 7, (0, 0.1)),
+];
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn two_instances_of_each_server_share_a_redis() {
+    let _turn = alone().await;
+    let redis = Redis::start().await;
+    for (command, header, columns, (column, least)) in SHARED {
+        let both = ["--gateways", "2", "--store", &redis.url, "--rival", "nchan"];
+        let ended = load(&[command, &both].concat()).await;
+        assert_eq!(ended.code, Some(0));
+        let shared = "messages in an engine that 2 of each server share";
+        assert!(ended.said.contains(header) && ended.said.contains(shared), "{}", ended.said);
+        for server in ["pollgate  ", "nchan  "] {
+            let figures = line(&ended, server);
+            assert!(figures.len() == 3 * columns && figures[3 * column] > least, "{command:?}: {figures:?}");
+        }
+        let further = command.iter().skip_while(|option| **option != "--rival").nth(1);
+        assert!(
+            further.is_none_or(|rival| !line(&ended, &format!("{rival}  ")).is_empty()),
+            "{}",
+            ended.said
+        );
+    }
+}
+
+/// A Redis that keeps nothing. A drop kills it.
+struct Redis {
+    url: String,
+    server: Child,
+}
+
+impl Redis {
+    async fn start() -> Self {
+        let port = reserved_port();
+        let server = Command::new("redis-server")
+            .args(["--bind", "127.0.0.1", "--save", "", "--appendonly", "no", "--port"])
+            .arg(port.to_string())
+            .stdout(Stdio::null())
+            .spawn()
+            .expect("apt-get install redis-server");
+        let listens = async {
+            while TcpStream::connect(("127.0.0.1", port)).await.is_err() {
+                sleep(Duration::from_millis(10)).await;
+            }
+        };
+        timeout(Duration::from_secs(60), listens).await.expect("redis-server listens");
+        Self { url: format!("redis://127.0.0.1:{port}"), server }
+    }
+}
+
+impl Drop for Redis {
+    fn drop(&mut self) {
+        // It may have ended by itself.
+        let _ended = self.server.kill();
+        let _status = self.server.wait();
+    }
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn unfair_comparisons_are_refused() {
     let _turn = alone().await;
@@ -58,6 +130,9 @@ async fn unfair_comparisons_are_refused() {
             "mosquitto cannot keep messages in --store",
         ),
         (&["--gateways", "2"], "--gateways needs --store"),
+        (&["--rival", "engine"], "--rival engine needs --store"),
+        (&["--rival", "engine", "--store", "redis://localhost", "--generator", "wrk"], "appends without wrk"),
+        (&["--rival", "memory", "--target", "http://127.0.0.1:1"], "remove --target"),
         (&["--store", "/dev/shm"], "tmpfs is no disk"),
         (&["--rival", "mosquitto"], "mosquitto has no long-poll"),
         (&["--generator", "wrk", "--streams", "2"], "remove --streams 2 or --generator wrk"),

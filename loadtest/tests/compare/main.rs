@@ -8,6 +8,9 @@
     reason = "a test may panic"
 )]
 
+#[allow(unreachable_pub, reason = "the other test binaries use it, too")]
+#[path = "../../../tests/world/ports.rs"]
+mod ports;
 #[path = "../world/mod.rs"]
 mod world;
 

@@ -51,10 +51,10 @@ impl SharedStore {
     async fn append_waiting(&self, name: &StreamName) {
         while let Some(batch) = self.appends.next(name) {
             let answers = self.append_all(name, &batch).await;
-            let mut answers = answers.map(Vec::into_iter);
+            let mut answers = answers.map(EngineReply::of_appends);
             for QueuedAppend { append, verdict, .. } in batch {
                 let reply = match &mut answers {
-                    Ok(answers) => answers.next().and_then(EngineReply::of).ok_or(Failure::Unreadable),
+                    Ok(answers) => answers.next().flatten().ok_or(Failure::Unreadable),
                     Err(failure) => Err(*failure),
                 };
                 // A publisher that has disconnected does not wait for its verdict.

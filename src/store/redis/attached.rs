@@ -5,12 +5,14 @@
 
 use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Weak};
 use std::time::{Duration, SystemTime};
 
 use parking_lot::Mutex;
+use tokio::sync::OnceCell;
 
 use super::reply::StreamHead;
-use crate::stream::{Epoch, Position, StreamName};
+use crate::stream::{Batch, Epoch, Position, ReadError, Start, StreamName};
 
 /// The engine is told again that there are readers after this time.
 const TELL_AGAIN: Duration = Duration::from_secs(20);
@@ -43,7 +45,21 @@ struct AttachedReaders {
     news: u64,
     /// The metadata as of the last news.
     head: Option<StreamHead>,
+    /// The last read that others may join.
+    read: Option<JoinableRead>,
 }
+
+/// A read whose result is for all readers that ask for the same, as long as one of them waits for it.
+#[derive(Debug)]
+struct JoinableRead {
+    seen: NewsSeen,
+    start: Start,
+    bytes_max: usize,
+    result: Weak<SharedRead>,
+}
+
+/// The result of a read, once one of the readers has it.
+pub(super) type SharedRead = OnceCell<Result<Batch, ReadError>>;
 
 impl AttachedStreams {
     /// Adds a reader. The engine is told with the next sweep, since no lifetime is shorter than the interval of sweeps.
@@ -107,6 +123,28 @@ impl AttachedStreams {
         self.streams.lock().values_mut().for_each(|readers| readers.head = None);
     }
 
+    /// Joins the read that another reader of the stream has begun since the last news, or begins one that others may join. Those who were
+    /// woken by the same append so cost the engine one call together. `None`: what has happened since is not known.
+    pub(super) fn join_read(
+        &self,
+        name: &StreamName,
+        start: Start,
+        bytes_max: usize,
+    ) -> Option<Arc<SharedRead>> {
+        let connection = self.connections.load(Ordering::SeqCst);
+        let mut streams = self.streams.lock();
+        let readers = streams.get_mut(name).filter(|_| connection % 2 == 1)?;
+        let seen = NewsSeen { connection, of_stream: readers.news };
+        let is_same =
+            |read: &&JoinableRead| (read.seen, read.start, read.bytes_max) == (seen, start, bytes_max);
+        if let Some(begun) = readers.read.as_ref().filter(is_same).and_then(|read| read.result.upgrade()) {
+            return Some(begun);
+        }
+        let begins = Arc::new(SharedRead::new());
+        readers.read = Some(JoinableRead { seen, start, bytes_max, result: Arc::downgrade(&begins) });
+        Some(begins)
+    }
+
     /// What a read has to know when it begins; `None`: its result is not kept.
     pub(super) fn news_seen(&self, name: &StreamName) -> Option<NewsSeen> {
         let connection = self.connections.load(Ordering::SeqCst);
@@ -150,5 +188,37 @@ impl AttachedStreams {
     /// The streams with readers.
     pub(super) fn names(&self) -> Vec<StreamName> {
         self.streams.lock().keys().cloned().collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn readers_join_a_read_until_there_are_news_or_all_have_its_result() {
+        let (attached, name) = (AttachedStreams::default(), StreamName::parse("s").unwrap());
+        let join = || attached.join_read(&name, Start::Tail, 100);
+        assert!(join().is_none(), "the stream has no readers");
+        attached.attach(&name);
+        assert!(join().is_none(), "no news are followed");
+        attached.news_begin();
+        let begun = join().unwrap();
+        assert!(Arc::ptr_eq(&begun, &join().unwrap()));
+        let others = [
+            attached.join_read(&name, Start::Tail, 200).unwrap(),
+            attached.join_read(&name, Start::Earliest, 200).unwrap(),
+        ];
+        assert!(others.iter().all(|other| !Arc::ptr_eq(other, &begun)));
+        let begun = join().unwrap();
+        attached.note_news(&name, None);
+        let after_news = join().unwrap();
+        assert!(!Arc::ptr_eq(&begun, &after_news));
+        after_news.set(Err(ReadError::BehindTail)).unwrap();
+        assert!(join().unwrap().initialized());
+        drop(after_news);
+        assert!(!join().unwrap().initialized());
+        attached.news_end();
+        assert!(join().is_none());
     }
 }

@@ -374,16 +374,26 @@ local function append_from(args, at)
   return append
 end
 
--- Does one append. `by_origin`: it is made for the origin of the stream, and nobody else appends to a stream that has one. Returns its
--- verdict: its kind, the metadata, two details of a refusal, and the source to release and 'ended' if the former stream of this name was
--- found expired.
-local function append_one(keys, append, by_origin, now, wall)
-  local stream, missing = find(keys, now, wall)
+-- The metadata in a verdict on an append: all of it in the first of a call, and in the others what differs, tail and closed.
+local function differing_head(stream, batch)
+  if batch.has_head then return { integer(stream.tail), stream.closed } end
+  batch.has_head = true
+  return head(stream)
+end
+
+-- Does one append of a call. What the appends have in common is in `batch`: the stream, which is loaded for the first of them and stored
+-- after the last, whether one of them has created it, and its tail before the first that is new. `by_origin`: it is made for the origin of
+-- the stream, and nobody else appends to a stream that has one. Returns its verdict: its kind, the metadata, two details of a refusal,
+-- and the source to release and 'ended' if the former stream of this name was found expired.
+local function append_one(keys, append, by_origin, now, wall, batch)
+  local stream, missing = batch.stream, nil
+  if not stream then stream, missing = find(keys, now, wall) end
   local created, source, ended = false, missing and missing[2] or '', missing and missing[3] or ''
   if stream then
     if by_origin and stream.origin ~= '1' then return { 'superseded' } end
-    if stream.origin == '1' and not by_origin then return { 'has_origin', head(stream) } end
+    if stream.origin == '1' and not by_origin then return { 'has_origin', differing_head(stream, batch) } end
     follow_replication(keys, stream)
+    batch.stream = stream
   else
     if not append.creates or missing[1] ~= 'missing' then return missing end
     local refused = refused_creation(keys, append.create.creator)
@@ -394,12 +404,12 @@ local function append_one(keys, append, by_origin, now, wall)
   local refusal, added = admit(keys, stream, append, now)
   if refusal then
     if refusal[1] == 'duplicate' and not created then use(keys, stream, now) end
-    return { refusal[1], head(stream), refusal[2] or '', refusal[3] or '', source, ended }
+    return { refusal[1], differing_head(stream, batch), refusal[2] or '', refusal[3] or '', source, ended }
   end
   if append.record.positions > 0 and is_over(keys, 'bytes', stream.creator) then
-    return { 'share_used_up', head(stream), '', '', source, ended }
+    return { 'share_used_up', '', '', '', source, ended }
   end
-  local before = stream.tail
+  batch.stream, batch.created, batch.before = stream, batch.created or created, batch.before or stream.tail
   push(keys, stream, append.record, now)
   if append.closes then
     stream.closed = '1'
@@ -408,19 +418,24 @@ local function append_one(keys, append, by_origin, now, wall)
   if append.sequence ~= '' then stream.sequence = append.sequence end
   stream.producers = stream.producers + added
   stream.used = now
-  if created then
-    insert(keys, stream, now)
-  else
-    store(keys, stream, 'tail', 'messages', 'bytes', 'closed', 'closed_by', 'sequence', 'producers', 'used', 'appended')
-  end
   if append.producer ~= '' then
     redis.call('HSET', keys.meta, 'p:' .. append.producer,
       integer(append.producer_epoch) .. ':' .. integer(append.producer_sequence) .. ':' .. integer(now))
   end
+  return { created and 'created' or 'new', differing_head(stream, batch), '', '', source, ended }
+end
+
+-- Stores what the appends of a call have changed, and tells all gateways once.
+local function finish_appends(keys, batch, now)
+  local stream = batch.stream
+  if batch.created then
+    insert(keys, stream, now)
+  else
+    store(keys, stream, 'tail', 'messages', 'bytes', 'closed', 'closed_by', 'sequence', 'producers', 'used', 'appended')
+  end
   trim(keys, stream, now)
   count_bytes(keys, stream)
-  announce(keys, stream, before)
-  return { created and 'created' or 'new', head(stream), '', '', source, ended }
+  announce(keys, stream, batch.before)
 end
 
 -- Makes a change of a session, which begins at args[at]: the client, the owner that makes it or '', whether the session begins anew, then
@@ -454,16 +469,16 @@ local function append(partition, args)
   local done = redis.call('HGET', keys.meta, last_call)
   local id, told = string.match(done or '', '^(%d+) (.*)$')
   if id == args[5] then
-    local verdicts, stream = cmsgpack.unpack(told), load(keys)
+    local verdicts, stream, batch = cmsgpack.unpack(told), load(keys), {}
     for _, verdict in ipairs(verdicts) do
       if type(verdict[2]) == 'number' then
         stream.tail = verdict[2]
-        verdict[2] = head(stream)
+        verdict[2] = differing_head(stream, batch)
       end
     end
     return verdicts
   end
-  local verdicts, kept, is_changed = {}, {}, false
+  local verdicts, kept, batch = {}, {}, {}
   local at = 6
   while at <= #args do
     local session, verdict = at + APPEND_FIELDS + 1, nil
@@ -472,20 +487,22 @@ local function append(partition, args)
     if last >= session and not may_change(args[session], args[session + 1], args[session + 2]) then
       verdict = { 'superseded' }
     else
-      verdict = append_one(keys, append_from(args, at), by_origin, now, wall)
+      verdict = append_one(keys, append_from(args, at), by_origin, now, wall, batch)
     end
     if verdict[1] == 'new' or verdict[1] == 'created' then
-      is_changed = true
       if last >= session then apply_session(args[session], args, session + 1, last) end
       -- A former origin of the name may have expired in this call, with its owner.
       if by_origin then redis.call('HSET', args[session] .. 'owners', args[session + 1], args[session + 2]) end
     end
     at = last + 1
     verdicts[#verdicts + 1] = verdict
-    local tail = type(verdict[2]) == 'table' and tonumber(verdict[2][3])
+    local tail = type(verdict[2]) == 'table' and tonumber(verdict[2][3] or verdict[2][1])
     kept[#kept + 1] = { verdict[1], tail or verdict[2], unpack(verdict, 3) }
   end
-  if is_changed then redis.call('HSET', keys.meta, last_call, args[5] .. ' ' .. cmsgpack.pack(kept)) end
+  if batch.before then
+    finish_appends(keys, batch, now)
+    redis.call('HSET', keys.meta, last_call, args[5] .. ' ' .. cmsgpack.pack(kept))
+  end
   return verdicts
 end
 

@@ -31,7 +31,21 @@ impl From<ChangeError> for ReadError {
 }
 
 impl SharedStore {
+    /// Reads, together with other readers that ask for the same at the same time.
     pub(super) async fn read(
+        &self,
+        name: &StreamName,
+        start: Start,
+        limit: ReadLimit,
+        now: SystemTime,
+    ) -> Result<Batch, ReadError> {
+        match self.attached.join_read(name, start, limit.bytes_max) {
+            Some(read) => read.get_or_init(|| self.read_alone(name, start, limit, now)).await.clone(),
+            None => self.read_alone(name, start, limit, now).await,
+        }
+    }
+
+    async fn read_alone(
         &self,
         name: &StreamName,
         start: Start,

@@ -27,6 +27,11 @@ pub(super) struct StreamHead {
     pub(super) appended_at: Option<SystemTime>,
 }
 
+/// Indexes of the metadata that differ between the appends of a call, and how many they are.
+const TAIL: usize = 2;
+const CLOSED: usize = 4;
+const DIFFERING: usize = 2;
+
 /// An answer: its verdict, and what follows it.
 #[derive(Debug)]
 pub(super) struct EngineReply {
@@ -42,6 +47,27 @@ impl EngineReply {
             return None;
         }
         Some(Self { verdict: text(items.remove(0))?, rest: items })
+    }
+
+    /// Parses the answers to the appends of a call. Only the first that has metadata of the stream has all of it; the others have its tail,
+    /// and whether it is closed.
+    pub(super) fn of_appends(values: Vec<Value>) -> impl Iterator<Item = Option<Self>> {
+        let mut all: Option<Vec<Value>> = None;
+        values.into_iter().map(move |value| {
+            let mut reply = Self::of(value)?;
+            match reply.rest.first_mut() {
+                Some(Value::Array(head)) if head.len() == DIFFERING => {
+                    let mut complete = all.clone()?;
+                    for (index, value) in [TAIL, CLOSED].into_iter().zip(std::mem::take(head)) {
+                        *complete.get_mut(index)? = value;
+                    }
+                    *head = complete;
+                }
+                Some(Value::Array(head)) => all = Some(head.clone()),
+                _ => {}
+            }
+            Some(reply)
+        })
     }
 
     /// Takes the item at `index` behind the verdict.

@@ -47,7 +47,7 @@ impl Member {
     }
 
     async fn open(&self) -> Result<TcpStream, WireError> {
-        Ok(open_one_of_many(self.poller.scene.target.address, self.number).await?)
+        Ok(open_one_of_many(self.poller.scene.instance(self.number), self.number).await?)
     }
 
     /// Holds one poll per turn.
