@@ -1,6 +1,6 @@
 //! Streams of clients end in time, and are resumed in time. The clock is paused, so what is measured is what timers wait for.
 
-mod push;
+pub(in crate::xmpp) mod push;
 mod resumption;
 
 use std::time::Duration;
@@ -23,7 +23,7 @@ const OPEN: &str = "<open xmlns='urn:ietf:params:xml:ns:xmpp-framing' to='b.exam
 
 /// A front that checks tokens.
 pub(in crate::xmpp) struct World {
-    folder: tempfile::TempDir,
+    pub(in crate::xmpp) folder: tempfile::TempDir,
     pub(in crate::xmpp) front: Arc<ClientFront>,
 }
 
@@ -36,7 +36,7 @@ impl World {
         Self::with_store(limits, Arc::new(Memory::default()))
     }
 
-    fn with_store(limits: Limits, store: Arc<dyn Store>) -> Self {
+    pub(in crate::xmpp) fn with_store(limits: Limits, store: Arc<dyn Store>) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("auth.toml");
         std::fs::write(&path, "key_file = 'key'\n").unwrap();
@@ -55,7 +55,7 @@ impl World {
     }
 
     /// A gateway that goes on with the store of this one.
-    fn again(self, store: Arc<dyn Store>) -> Self {
+    pub(in crate::xmpp) fn again(self, store: Arc<dyn Store>) -> Self {
         Self::of(self.folder, Limits::default(), store)
     }
 

@@ -9,30 +9,36 @@ const CHANNEL: &str = "<x xmlns='jabber:x:data'>\
 
 /// A gateway that can wake devices, whose wakes the test takes.
 fn waking_world() -> World {
-    waking(World::start())
+    World::start().offer_wakes()
 }
 
-fn waking(world: World) -> World {
-    world.front.hub.devices().offer(vec![AppPolicy {
-        name: "push".into(),
-        provider: "webhook",
-        credential: CredentialKind::Token,
-        public_key: None,
-        min_interval: SECOND,
-        burst: 10,
-        per_day: None,
-        tenant_per_day: None,
-        prefixes: Vec::new(),
-        ttl: HOUR,
-    }]);
-    let hub = world.front.hub.clone();
-    tokio::spawn(async move { hub.follow_device_streams().await });
-    world
+/// The request that makes a client the device `node`.
+pub(in crate::xmpp) fn enable(node: &str) -> String {
+    let enable = format!("<enable xmlns='urn:xmpp:push:0' jid='b.example' node='{node}'>{CHANNEL}</enable>");
+    format!("<iq xmlns='jabber:client' type='set' id='push'>{enable}</iq>")
 }
 
 impl World {
+    pub(in crate::xmpp) fn offer_wakes(self) -> Self {
+        self.front.hub.devices().offer(vec![AppPolicy {
+            name: "push".into(),
+            provider: "webhook",
+            credential: CredentialKind::Token,
+            public_key: None,
+            min_interval: SECOND,
+            burst: 10,
+            per_day: None,
+            tenant_per_day: None,
+            prefixes: Vec::new(),
+            ttl: HOUR,
+        }]);
+        let hub = self.front.hub.clone();
+        tokio::spawn(async move { hub.follow_device_streams().await });
+        self
+    }
+
     /// The next wake, which its provider accepts.
-    async fn woken(&self) -> WakeOrder {
+    pub(in crate::xmpp) async fn woken(&self) -> WakeOrder {
         let hub = &self.front.hub;
         in_time("a wake is due", async {
             loop {
@@ -48,7 +54,7 @@ impl World {
     }
 
     /// Nothing is woken within ten seconds, in which clients need not answer pings.
-    async fn is_not_woken(&self) {
+    pub(in crate::xmpp) async fn is_not_woken(&self) {
         for _ in 0..10 {
             assert!(self.front.hub.take_wakes(1).await.is_empty());
             sleep(SECOND).await;
@@ -253,11 +259,11 @@ async fn the_account_tells_whether_it_can_be_woken() {
 #[tokio::test(start_paused = true)]
 async fn a_device_is_that_of_its_stream_after_a_restart() {
     let store = Arc::new(crate::store::CountedMemory::keeping_sessions());
-    let world = waking(World::with_store(Limits::default(), store.clone()));
+    let world = World::with_store(Limits::default(), store.clone()).offer_wakes();
     let (client, id) = world.pushed_client().await;
     drop(client);
     world.all_are_gone().await;
-    let again = waking(world.again(store));
+    let again = world.again(store).offer_wakes();
     again.front.hub.load_devices().await.unwrap();
     again.front.load().await.unwrap();
     let mut client = again.connect();
