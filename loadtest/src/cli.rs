@@ -75,11 +75,11 @@ pub struct Comparison {
     /// Messages per second that are published to each stream, on average (Poisson)
     #[arg(long, value_name = "PER_SECOND", default_value_t = 0.2, value_parser = rate)]
     pub rate: f64,
-    /// short-poll:INTERVAL, long-poll:HOLD, sse, ndjson, websocket or mqtt; the last four also with :HEARTBEAT; xmpp:websocket; push:fcm, push:web or sms; repeatable
+    /// short-poll:INTERVAL, long-poll:HOLD, sse, ndjson, websocket or mqtt; the last four also with :HEARTBEAT; xmpp:websocket or xmpp:bosh; push:fcm, push:web or sms; repeatable
     /// [default: short-poll:1s, short-poll:5s, long-poll:25s and the others]
     #[arg(long)]
     pub strategy: Vec<Strategy>,
-    /// Another server for the same runs: nchan, mosquitto or durable-streams=PROGRAM; repeatable
+    /// Another server for the same runs: nchan, mosquitto, prosody, ejabberd or durable-streams=PROGRAM; repeatable
     #[arg(long, value_name = "NAME")]
     pub rival: Vec<Server>,
     /// Options of every run.

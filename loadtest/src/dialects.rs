@@ -11,7 +11,7 @@ use hyper::header::ACCEPT;
 use serde::{Deserialize, Serialize};
 
 use crate::strategies::Heartbeat;
-use crate::wire::{Event, Request};
+use crate::wire::{Event, Request, XmppService};
 
 /// Names a dialect; it is serialized for generator processes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -22,7 +22,18 @@ pub enum Dialect {
     Nchan,
     /// MQTT only; a broker has no HTTP interface.
     Mqtt,
+    /// XMPP only, as `servers::prosody` and `servers::ejabberd` configure it.
+    Xmpp,
 }
+
+/// How the XMPP servers are configured.
+pub(crate) const XMPP_SERVER: XmppService = XmppService {
+    domain: "localhost",
+    publishers: Some("publishers.localhost"),
+    pubsub: "pubsub.localhost",
+    websocket: "/xmpp-websocket",
+    bosh: "/http-bind",
+};
 
 /// A request without its `Host`, which [`addressed`](crate::client::addressed) adds.
 pub type BuiltRequest = hyper::http::Result<Request>;
@@ -75,7 +86,22 @@ impl Dialect {
         match self {
             Self::DurableStreams => Some(&durable_streams::DurableStreams),
             Self::Nchan => Some(&nchan::Nchan),
-            Self::Mqtt => None,
+            Self::Mqtt | Self::Xmpp => None,
+        }
+    }
+
+    /// Returns where the server speaks XMPP; `None` if it does not.
+    pub fn xmpp(self) -> Option<&'static XmppService> {
+        match self {
+            Self::DurableStreams => Some(&XmppService {
+                domain: "localhost",
+                publishers: None,
+                pubsub: "localhost",
+                websocket: "/v1/xmpp",
+                bosh: "/v1/bosh",
+            }),
+            Self::Xmpp => Some(&XMPP_SERVER),
+            Self::Nchan | Self::Mqtt => None,
         }
     }
 }

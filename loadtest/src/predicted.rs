@@ -26,6 +26,7 @@ pub fn prediction(
         | Strategy::WebSocket(_)
         | Strategy::Mqtt(_)
         | Strategy::XmppWebSocket
+        | Strategy::XmppBosh
         | Strategy::Wake(_) => return None,
     };
     let mean_latency = (mean_latency + round_trip / 2).as_secs_f64() * 1e6;

@@ -77,7 +77,13 @@ impl Publisher {
         let due = paced(start, self.recorder.workload.in_order(wanted));
         if self.target.dialect.http().is_some() {
             self.run_over_http(start, due).await;
-        } else if let Err(error) = self.run_at_broker(start, due).await {
+            return;
+        }
+        let outcome = match self.target.dialect.xmpp() {
+            Some(service) => self.run_at_xmpp_server(service, start, due).await,
+            None => self.run_at_broker(start, due).await,
+        };
+        if let Err(error) = outcome {
             self.recorder.troubles.note(format!("publishing: {error}"));
         }
     }

@@ -1,10 +1,12 @@
 //! The servers that are compared: how each is started, and which strategies it supports.
 
 mod durable_streams;
+mod ejabberd;
 mod gateway;
 mod mosquitto;
 mod nchan;
 mod process;
+mod prosody;
 mod rival;
 mod scratch;
 mod storage;
@@ -35,6 +37,10 @@ pub enum Server {
     Nchan,
     /// The MQTT broker.
     Mosquitto,
+    /// An XMPP server in Lua.
+    Prosody,
+    /// An XMPP server in Erlang.
+    Ejabberd,
     /// The program of the upstream server.
     DurableStreams(PathBuf),
     /// The gateway's program, as one instance with messages in memory, wherever the others keep theirs.
@@ -111,11 +117,14 @@ impl FromStr for Server {
         match text.split_once('=') {
             None if text == nchan::NAME => Ok(Self::Nchan),
             None if text == mosquitto::NAME => Ok(Self::Mosquitto),
+            None if text == prosody::NAME => Ok(Self::Prosody),
+            None if text == ejabberd::NAME => Ok(Self::Ejabberd),
             Some((name, program)) if name == durable_streams::NAME => {
                 Ok(Self::DurableStreams(program.into()))
             }
             Some((name, program)) if name == gateway::NAME => Ok(Self::OtherBuild(program.into())),
-            _ => Err("want nchan, mosquitto, durable-streams=PROGRAM or pollgate=PROGRAM".to_owned()),
+            _ => Err("want nchan, mosquitto, prosody, ejabberd, durable-streams=PROGRAM or pollgate=PROGRAM"
+                .to_owned()),
         }
     }
 }
@@ -143,6 +152,8 @@ impl Server {
             Self::OtherBuild(_) => "other build",
             Self::Nchan => nchan::NAME,
             Self::Mosquitto => mosquitto::NAME,
+            Self::Prosody => prosody::NAME,
+            Self::Ejabberd => ejabberd::NAME,
             Self::DurableStreams(_) => durable_streams::NAME,
             Self::Memory(_) => rival::MEMORY,
             Self::Engine(_) => rival::ENGINE,
@@ -162,6 +173,8 @@ impl Server {
         match self {
             Self::Nchan => nchan::installed(),
             Self::Mosquitto => mosquitto::installed(),
+            Self::Prosody => prosody::installed(),
+            Self::Ejabberd => ejabberd::installed(),
             Self::Gateway(program, _)
             | Self::OtherBuild(program)
             | Self::DurableStreams(program)
@@ -177,11 +190,13 @@ impl Server {
 
     /// Checks that the server supports the strategy; the error says why not.
     pub fn supports(&self, strategy: Strategy) -> Result<(), ServerError> {
-        use Strategy::{LongPoll, Mqtt, ShortPoll, Sse, Wake, WebSocket, XmppWebSocket};
+        use Strategy::{LongPoll, Mqtt, ShortPoll, Sse, Wake, WebSocket, XmppBosh, XmppWebSocket};
         let without = |why| Err(ServerError::Unsupported(self.name().into(), strategy, why));
         match (self, strategy) {
             (Self::Target(_), Mqtt(_)) => without("--target is an HTTP address only"),
-            (Self::Target(_), XmppWebSocket) => without("a running gateway may have another --xmpp-domain"),
+            (Self::Target(_), XmppWebSocket | XmppBosh) => {
+                without("a running gateway may have another --xmpp-domain")
+            }
             (Self::Target(_), Wake(_)) => {
                 without("a running gateway does not know this program's push services")
             }
@@ -191,6 +206,7 @@ impl Server {
             ) => Ok(()),
             (Self::Nchan, ShortPoll(_) | LongPoll(_) | Sse(None) | WebSocket(None)) => Ok(()),
             (Self::Mosquitto, Mqtt(_)) => Ok(()),
+            (Self::Prosody | Self::Ejabberd, XmppWebSocket | XmppBosh) => Ok(()),
             (Self::DurableStreams(_), ShortPoll(_) | LongPoll(_) | Sse(None)) => Ok(()),
             _ => without("this server does not support it"),
         }
@@ -226,6 +242,7 @@ impl Server {
             | Self::Engine(program) => process::first_line(program, &["--version"]),
             Self::Nchan => nchan::version(),
             Self::Mosquitto => mosquitto::version(),
+            Self::Prosody | Self::Ejabberd => process::package_version(self.name()),
             // Neither reports a version.
             Self::Target(_) | Self::DurableStreams(_) => None,
         }
@@ -254,6 +271,8 @@ impl Server {
             Self::Target(target) => Ok(Running::of(target.clone(), None)),
             Self::Nchan => nchan::start(strategy, storage).await,
             Self::Mosquitto => mosquitto::start().await,
+            Self::Prosody => prosody::start().await,
+            Self::Ejabberd => ejabberd::start().await,
             Self::DurableStreams(program) => durable_streams::start(program, strategy, storage).await,
         }
     }

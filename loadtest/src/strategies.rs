@@ -6,7 +6,7 @@ mod long_poll;
 mod mqtt;
 mod short_poll;
 mod websocket;
-pub(crate) mod xmpp;
+mod xmpp;
 
 use std::convert::Infallible;
 use std::fmt;
@@ -39,6 +39,8 @@ pub enum Strategy {
     Mqtt(Heartbeat),
     /// A subscription to a node over XMPP on a WebSocket. The server pings it as it does other WebSockets.
     XmppWebSocket,
+    /// The same over BOSH: a request that waits at the server, for up to a minute, followed by the next at once.
+    XmppBosh,
     /// No connection: a provider wakes the client, which polls.
     Wake(Provider),
 }
@@ -84,7 +86,9 @@ impl Strategy {
     /// Returns the requested heartbeat.
     pub fn heartbeat(self) -> Heartbeat {
         match self {
-            Self::ShortPoll(_) | Self::LongPoll(_) | Self::XmppWebSocket | Self::Wake(_) => None,
+            Self::ShortPoll(_) | Self::LongPoll(_) | Self::XmppWebSocket | Self::XmppBosh | Self::Wake(_) => {
+                None
+            }
             Self::Sse(heartbeat)
             | Self::Ndjson(heartbeat)
             | Self::WebSocket(heartbeat)
@@ -102,7 +106,8 @@ impl Strategy {
             Self::Ndjson(heartbeat) => live::read(client, LiveForm::Ndjson, heartbeat).await,
             Self::WebSocket(heartbeat) => websocket::read(client, heartbeat).await,
             Self::Mqtt(heartbeat) => mqtt::read(client, heartbeat).await.map(never),
-            Self::XmppWebSocket => xmpp::read(client).await,
+            Self::XmppWebSocket => xmpp::read_websocket(client).await,
+            Self::XmppBosh => xmpp::read_bosh(client).await.map(never),
             Self::Wake(provider) => asleep::read(client, provider).await.map(never),
         }
     }
@@ -118,6 +123,7 @@ impl fmt::Display for Strategy {
             Self::WebSocket(heartbeat) => write_live(f, "websocket", *heartbeat),
             Self::Mqtt(heartbeat) => write_live(f, "mqtt", *heartbeat),
             Self::XmppWebSocket => f.write_str("xmpp:websocket"),
+            Self::XmppBosh => f.write_str("xmpp:bosh"),
             Self::Wake(provider) => provider.fmt(f),
         }
     }
@@ -144,11 +150,12 @@ impl FromStr for Strategy {
             ("websocket", heartbeat) => heartbeat.map(whole_seconds).transpose().map(Self::WebSocket),
             ("mqtt", heartbeat) => heartbeat.map(whole_seconds).transpose().map(Self::Mqtt),
             ("xmpp", Some("websocket")) => Ok(Self::XmppWebSocket),
+            ("xmpp", Some("bosh")) => Ok(Self::XmppBosh),
             ("push", Some("fcm")) => Ok(Self::Wake(Provider::Fcm)),
             ("push", Some("web")) => Ok(Self::Wake(Provider::WebPush)),
             ("sms", None) => Ok(Self::Wake(Provider::Sms)),
             _ => Err("want short-poll:INTERVAL, long-poll:HOLD, sse, ndjson, websocket or mqtt, each of the last four with or \
-                      without :HEARTBEAT, xmpp:websocket, push:fcm, push:web or sms"
+                      without :HEARTBEAT, xmpp:websocket, xmpp:bosh, push:fcm, push:web or sms"
                 .to_owned()),
         }
     }
@@ -184,6 +191,7 @@ mod tests {
             "websocket:45s",
             "mqtt:200s",
             "xmpp:websocket",
+            "xmpp:bosh",
             "push:fcm",
             "push:web",
             "sms",

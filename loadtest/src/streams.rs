@@ -3,8 +3,9 @@
 use tokio::task::JoinSet;
 
 use crate::client::addressed;
+use crate::dialects::{Dialect, XMPP_SERVER};
 use crate::target::Target;
-use crate::wire::{Connection, WireError, accepted, open};
+use crate::wire::{Connection, WireError, XmppSocket, XmppStream, XmppUser, accepted, open, pubsub_request};
 
 /// Number of connections that create streams.
 const MAKERS: u32 = 16;
@@ -21,6 +22,9 @@ pub async fn create(
     streams: u32,
     messages_max: Option<u32>,
 ) -> Result<(), WireError> {
+    if target.dialect == Dialect::Xmpp {
+        return create_nodes(target, run, streams).await;
+    }
     let mut makers = JoinSet::new();
     for maker in 0..MAKERS.min(streams) {
         let target = target.clone();
@@ -38,6 +42,22 @@ pub async fn create(
     }
     while let Some(made) = makers.join_next().await {
         made.unwrap_or(Err(WireError::Closed))?;
+    }
+    Ok(())
+}
+
+/// Creates the nodes of an XMPP server.
+async fn create_nodes(target: &Target, run: u64, streams: u32) -> Result<(), WireError> {
+    let io = open(target.address).await?;
+    let mut session = XmppSocket::over(io, target, &XMPP_SERVER, XmppUser::Publisher).await?;
+    session.log_in(XmppUser::Publisher).await?;
+    for stream in 0..streams {
+        let (id, node) = (format!("create{stream}"), stream_name(run, stream));
+        let create = pubsub_request(&XMPP_SERVER, &id, &format!("<create node='{node}'/>"));
+        let answer = session.ask(&create, &id).await?;
+        if answer.contains("error") {
+            return Err(WireError::Xmpp(answer));
+        }
     }
     Ok(())
 }

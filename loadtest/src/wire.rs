@@ -1,4 +1,4 @@
-//! Network access of readers: counted connections, HTTP requests, server-sent events and MQTT.
+//! Network access of readers: counted connections, HTTP requests, server-sent events, MQTT and XMPP.
 
 mod answer;
 mod connection;
@@ -7,6 +7,7 @@ mod lean;
 mod meter;
 mod mqtt;
 mod packets;
+mod xmpp;
 
 pub use answer::RawAnswer;
 pub use connection::{Connection, Request, WireError, accepted, open, open_one_of_many};
@@ -14,3 +15,5 @@ pub use events::{Event, Events};
 pub use lean::LeanConnection;
 pub use meter::{Meter, Metered, Totals, TotalsAt};
 pub use mqtt::Mqtt;
+pub(crate) use xmpp::XmppStream;
+pub use xmpp::{BoshSession, XmppService, XmppSocket, XmppUser, request as pubsub_request};

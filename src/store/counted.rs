@@ -22,8 +22,8 @@ pub(crate) struct CountedMemory {
     keeps_sessions: bool,
     /// Changes of sessions that were asked for.
     pub(crate) session_changes: AtomicUsize,
-    /// Changes of sessions fail.
-    pub(crate) fails_to_change_sessions: AtomicBool,
+    /// Appends and changes of sessions are refused.
+    pub(crate) is_full: AtomicBool,
 }
 
 impl CountedMemory {
@@ -54,6 +54,9 @@ impl Store for CountedMemory {
         append: Box<Append>,
         now: SystemTime,
     ) -> Work<'a, Result<Appended, AppendError>> {
+        if self.is_full.load(Ordering::Relaxed) {
+            return Box::pin(ready(Err(AppendError::Failed(Failure::Full))));
+        }
         self.counted().append(name, append, now)
     }
 
@@ -129,8 +132,8 @@ impl Store for CountedMemory {
 
     fn change_session(&self, change: SessionChange) -> Work<'_, Result<(), Failure>> {
         self.session_changes.fetch_add(1, Ordering::Relaxed);
-        if self.fails_to_change_sessions.load(Ordering::Relaxed) {
-            return Box::pin(ready(Err(Failure::Broken)));
+        if self.is_full.load(Ordering::Relaxed) {
+            return Box::pin(ready(Err(Failure::Full)));
         }
         self.counted().change_session(change)
     }

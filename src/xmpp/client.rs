@@ -3,7 +3,7 @@
 //!
 //! `login` negotiates a stream up to the address of the client and `sasl` reads its credentials, both without IO; `negotiation` verifies
 //! the credentials. `session` is a client that has logged in; its subscriptions end with it, unless `managed` and `management` keep them for a
-//! stream that is resumed. `websocket` drives all of it over a WebSocket (RFC 7395).
+//! stream that is resumed. `push` makes it a device that is woken. `websocket` drives all of it over a WebSocket (RFC 7395).
 
 mod acks;
 mod claims;
@@ -14,6 +14,7 @@ mod login;
 mod managed;
 mod management;
 mod negotiation;
+mod push;
 mod resumption;
 mod sasl;
 mod session;

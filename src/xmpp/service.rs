@@ -15,6 +15,7 @@ pub(super) const PUBSUB: &str = "http://jabber.org/protocol/pubsub";
 pub(super) const PUBSUB_OWNER: &str = "http://jabber.org/protocol/pubsub#owner";
 pub(super) const ARCHIVE: &str = "urn:xmpp:mam:2";
 pub(super) const DATA_FORM: &str = "jabber:x:data";
+pub(super) const PUSH: &str = "urn:xmpp:push:0";
 
 impl PubsubService {
     /// Answers a request. The last stanza is the answer; results of an archive come before it.

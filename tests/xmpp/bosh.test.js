@@ -1,8 +1,10 @@
 // Clients that talk in HTTP requests (BOSH, XEP-0124): strophe.js in a browser and stanza, and requests that are lost, repeated and late.
 import assert from "node:assert/strict"
 import { execFileSync } from "node:child_process"
+import { generateKeyPairSync, sign } from "node:crypto"
 import { once } from "node:events"
-import { mkdtemp, readFile, rm } from "node:fs/promises"
+import { mkdtemp, readFile, rm, writeFile } from "node:fs/promises"
+import { createServer } from "node:http"
 import { createRequire } from "node:module"
 import { connect } from "node:net"
 import { tmpdir } from "node:os"
@@ -238,6 +240,42 @@ test("a token gives its rights, and the session ends when it is revoked", option
   const revoked = await fetch(`${gateway.admin}/revocations`, { method: "POST", body: '{"sub":"anna"}' })
   assert(revoked.ok, `answered ${revoked.status}`)
   assert.match(await waiting, /type='terminate' condition='remote-stream-error'.*<not-authorized/)
+})
+
+test("a request waits for the keys of the issuer of its client's token, which another gateway has verified", options, async (context) => {
+  const { privateKey, publicKey } = generateKeyPairSync("ed25519")
+  const json = (value) => Buffer.from(JSON.stringify(value)).toString("base64url")
+  const keys = JSON.stringify({ keys: [{ ...publicKey.export({ format: "jwk" }), kid: "k", alg: "EdDSA", use: "sig" }] })
+  let isOpen = Promise.resolve()
+  let asked = 0
+  const issuer = createServer(async (_, response) => {
+    asked += 1
+    await isOpen
+    response.end(keys)
+  }).listen(0, "127.0.0.1")
+  await once(issuer, "listening")
+  context.after(() => issuer.close())
+  const folder = await mkdtemp(join(tmpdir(), "pollgate-"))
+  context.after(() => rm(folder, { recursive: true }))
+  const rule = '[[issuer.rule]]\nclaim = "sub"\ncontains = "anna"\nread = ["#"]\n'
+  const url = `http://127.0.0.1:${issuer.address().port}/keys`
+  await writeFile(join(folder, "auth.toml"), `[[issuer]]\nname = "https://id.example"\naudience = "gate"\njwks_url = "${url}"\n${rule}`)
+  const further = ["--store", join(folder, "data"), "--auth", join(folder, "auth.toml")]
+  const gateway = await gatewayOf(context, further)
+  const exp = Math.floor(Date.now() / 1000) + 600
+  const signed = `${json({ alg: "EdDSA", kid: "k", typ: "JWT" })}.${json({ iss: "https://id.example", aud: "gate", sub: "anna", exp })}`
+  const token = `${signed}.${sign(null, Buffer.from(signed), privateKey).toString("base64url")}`
+  await until(async () => (await fetch(gateway.stream("a"), { headers: { authorization: `Bearer ${token}` } })).status === 404)
+  const client = await Bosh.loggedIn(context, gateway.bosh, "anna", token)
+  await gateway.stop()
+  let open
+  isOpen = new Promise((resolve) => (open = resolve))
+  const next = await gatewayOf(context, further)
+  client.url = next.bosh
+  const answered = client.next("", client.iq("get", "<ping xmlns='urn:xmpp:ping'/>"))
+  await until(() => asked === 2)
+  open()
+  assert.match(await answered, /type=["']result/)
 })
 
 test("clients are told to come back while their gateway drains", options, async (context) => {

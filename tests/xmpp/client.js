@@ -17,7 +17,8 @@ export class Client {
   // What it was told, in order.
   heard = []
 
-  // A client that has logged in. It ends with the test at the latest. The service is told that it is there, unless it is `silent`.
+  // A client that has logged in. It ends with the test at the latest. The service is told that it is there, unless it is `silent`. One
+  // that `resumes` manages its stream, and connects again whenever its connection is lost.
   static async connect(context, server, user, how = "announces") {
     const client = new Client([...server.login(user), how])
     context.after(() => client.end())
@@ -72,6 +73,11 @@ export class Client {
       if (found) return found
       await this.#more()
     }
+  }
+
+  // Waits until something was said behind which `isDone`.
+  async until(isDone) {
+    while (!isDone()) await this.#more()
   }
 
   // The items of which it was notified, each once by its id, in the order of their first notifications.

@@ -56,14 +56,19 @@ def page_of(element):
 
 
 class Client(slixmpp.ClientXMPP):
-    def __init__(self, jid, password, service, announces):
+    def __init__(self, jid, password, service, how):
         super().__init__(jid, password)
-        self.announces = announces
+        self.announces = how == "announces"
         for plugin in ("xep_0030", "xep_0059", "xep_0060", "xep_0199"):
             self.register_plugin(plugin)
         stay_plain(self)
+        if how == "resumes":
+            self.register_plugin("xep_0198")
+            self.add_event_handler("session_resumed", lambda _: say("resumed"))
+            self.add_event_handler("disconnected", lambda _: self.connect(*self.custom_address))
         self.service = service
         self.results = []
+        self.sent = []
         self.add_event_handler("session_start", self.begin)
         self.add_event_handler("disconnected", lambda reason: say("disconnected", reason=str(reason)))
         self.add_event_handler("failed_auth", lambda _: say("refused"))
@@ -130,6 +135,11 @@ class Client(slixmpp.ClientXMPP):
         item = answer.xml.find(f".//{{{PUBSUB}}}item")
         return {"id": None if item is None else item.get("id")}
 
+    async def submit(self, node, content, id):
+        """Publishes without waiting for the answer, which may be lost with the connection."""
+        self.sent.append(asyncio.ensure_future(self.publish(node, content, id)))
+        return {}
+
     async def create(self, node):
         await self.plugin["xep_0060"].create_node(self.service, node, timeout=50)
         return {}
@@ -167,9 +177,9 @@ async def commands(client):
         say("answered", number=number, **answer)
 
 
-async def main(host, port, jid, password, service, announces="announces"):
+async def main(host, port, jid, password, service, how="announces"):
     logging.basicConfig(level=logging.ERROR)
-    client = Client(jid, password, service, announces == "announces")
+    client = Client(jid, password, service, how)
     client.connect(host, int(port))
     await commands(client)
 

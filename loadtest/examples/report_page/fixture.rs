@@ -91,7 +91,7 @@ fn candidate(strategy: Strategy) -> Option<Candidate> {
         Strategy::Ndjson(heartbeat) => Candidate::Ndjson(open(heartbeat)),
         Strategy::WebSocket(heartbeat) => Candidate::WebSocket(open(heartbeat)),
         Strategy::Mqtt(heartbeat) => Candidate::Mqtt(open(heartbeat)),
-        Strategy::XmppWebSocket | Strategy::Wake(_) => return None,
+        Strategy::XmppWebSocket | Strategy::XmppBosh | Strategy::Wake(_) => return None,
     })
 }
 

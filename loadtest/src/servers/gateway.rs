@@ -11,7 +11,6 @@ use super::{Running, ServerError, Storage};
 use crate::dialects::Dialect;
 use crate::providers::Providers;
 use crate::strategies::Strategy;
-use crate::strategies::xmpp::DOMAIN;
 use crate::target::Target;
 
 /// Name in the report and of the program.
@@ -101,8 +100,11 @@ pub(super) async fn start(
     {
         arguments.extend(["--hold-max".to_owned(), format!("{}s", hold.as_secs())]);
     }
-    if strategy == Strategy::XmppWebSocket {
-        arguments.extend(["--xmpp-domain", DOMAIN].map(str::to_owned));
+    if let (Strategy::XmppWebSocket | Strategy::XmppBosh, Some(service)) =
+        (strategy, Dialect::DurableStreams.xmpp())
+    {
+        arguments.extend(["--xmpp-domain", service.domain].map(str::to_owned));
+        arguments.extend(["--limit", "bosh_sessions_per_address_max=100000"].map(str::to_owned));
     }
     let (providers, settings) = match strategy {
         Strategy::Wake(provider) => {

@@ -135,3 +135,8 @@ pub(super) fn first_line(program: &Path, arguments: &[&str]) -> Option<String> {
     let text = if output.stdout.is_empty() { output.stderr } else { output.stdout };
     String::from_utf8_lossy(&text).lines().next().map(str::to_owned)
 }
+
+/// Returns the version of a Debian package whose program does not tell its own.
+pub(super) fn package_version(package: &str) -> Option<String> {
+    first_line(Path::new("/usr/bin/dpkg-query"), &["-W", "-f", "${Version}\n", package])
+}

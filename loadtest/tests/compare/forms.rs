@@ -22,7 +22,10 @@ pub(crate) fn check(report: &Report, runs: usize) {
         assert!(run.bytes.down > 700_000.0, "{name}: {:?}", run.bytes);
         assert!(run.bytes.up_with_packets > run.bytes.up && run.bytes.down_with_packets > run.bytes.down);
         let cost = run.server_cost.expect("of a server that was started");
-        assert!(cost.cpu_per_delivery > 1.0 && cost.user_bytes_per_client > 100.0, "{name}: {cost:?}");
+        // Erlang takes memory before it needs it, so that few clients change nothing.
+        let has_spare_memory = run.server == "ejabberd";
+        assert!(has_spare_memory || cost.user_bytes_per_client > 100.0, "{name}: {cost:?}");
+        assert!(cost.cpu_per_delivery > 1.0, "{name}: {cost:?}");
         assert!(run.generator_cores > 0.0, "{name}");
     }
 }
@@ -72,8 +75,14 @@ async fn every_form_delivers_everything() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn xmpp_clients_get_everything() {
     let _turn = alone().await;
-    let report = Loadtest::new(&[&LOAD[..], &["--strategy", "xmpp:websocket"]].concat()).run().await.report();
-    check(&report, 1);
+    let how = ["--strategy", "xmpp:websocket", "--strategy", "xmpp:bosh"];
+    let report = Loadtest::new(&[&LOAD[..], &how].concat()).run().await.report();
+    check(&report, 2);
+    // One request a message, or one for several that come together.
+    let bosh = of(&report, "xmpp:bosh");
+    let requests = bosh.requests.per_client_hour / 3600.0 * 60.0 * 2.0;
+    let intended = bosh.deliveries.intended as f64;
+    assert!(requests > 0.0 && requests < 1.3 * intended, "{requests} requests for {intended} messages");
 }
 
 /// 50 clients on 7 streams give the same counts in one process and in 3, with two repeats.

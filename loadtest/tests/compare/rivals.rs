@@ -17,3 +17,18 @@ async fn nchan_and_mosquitto_deliver_everything() {
         assert!(report.machine.versions.iter().any(|(program, _)| program == name), "{name}");
     }
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn prosody_and_ejabberd_deliver_everything() {
+    let _turn = alone().await;
+    let how = ["--strategy", "xmpp:websocket", "--strategy", "xmpp:bosh"];
+    let more = ["--rival", "prosody", "--rival", "ejabberd"];
+    let ended = Loadtest::new(&[&LOAD[..], &how, &more].concat()).run().await;
+    assert_eq!(ended.code, Some(0));
+    let mut report = ended.report();
+    report.runs.retain(|run| run.server != "pollgate");
+    check(&report, 4);
+    for name in ["prosody", "ejabberd"] {
+        assert!(report.machine.versions.iter().any(|(program, _)| program == name), "{name}");
+    }
+}

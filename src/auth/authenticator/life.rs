@@ -144,7 +144,7 @@ impl Authenticator {
     }
 
     /// The rights of a client that has logged in at another gateway or before a restart, see [`Grants::to_bytes`]. `Ok(None)`: their key may
-    /// be one that was not fetched since.
+    /// be one that this gateway has not fetched yet, and fetches now.
     pub fn restore(
         &self,
         stored: Option<&[u8]>,
@@ -155,10 +155,26 @@ impl Authenticator {
             return if grants.is_empty() { Err(Unauthorized::Missing) } else { Ok(Some(grants)) };
         };
         let grants = Grants::from_bytes(stored).ok_or(Unauthorized::Invalid)?;
-        if grants.record().is_some_and(|record| self.recall(&record, now).is_none()) {
+        if let Some(record) = grants.record()
+            && (self.recall(&record, now).is_none() || self.awaits_key(&record, now))
+        {
             return Ok(None);
         }
         self.check(&grants, now).map(|()| Some(Arc::new(grants)))
+    }
+
+    /// Whether the next fetch of an issuer's keys may bring the key of credentials that another gateway has verified.
+    fn awaits_key(&self, record: &CredentialRecord, now: SystemTime) -> bool {
+        let Some(verifier) = &self.verifier else { return false };
+        let CredentialRecord { facts, expires_at } = record;
+        let is_unknown = {
+            let standing = verifier.standing.borrow();
+            !standing.has_key(facts) && !standing.has_revoked(facts)
+        };
+        // The record has no id of the key. This one stands for it, and no key has it.
+        let id = format!("{:016x}", facts.key);
+        let wanting = verifier.issuers.values().map(|issuer| issuer.keys.want(Some(&id)));
+        is_unknown && *expires_at > now && wanting.fold(false, |awaits, one| awaits | one)
     }
 
     /// Whether a revocation names these credentials, see [`CredentialRecord::to_bytes`]. They may have expired, and their key may be

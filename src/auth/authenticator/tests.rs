@@ -1,5 +1,7 @@
 //! Which tokens are accepted, and why others are not.
 
+mod restored;
+
 use jsonwebtoken::{Algorithm, EncodingKey, encode};
 use ring::rand::SystemRandom;
 use ring::signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, KeyPair};
@@ -336,39 +338,6 @@ async fn rights_of_a_certificate_end_at_once_when_its_authority_revokes_it() {
     auth.revoke_certificates(std::iter::empty()).unwrap();
     assert_eq!(auth.check(&revoked, clock.wall()), Ok(()));
     assert!(auth.revoke_certificates([&b"x"[..]].into_iter()).is_err());
-}
-
-#[test]
-fn credentials_are_recalled_after_a_restart_until_they_expire_or_are_revoked() {
-    let world = World::new();
-    let settings = AuthSettings::read(&world.folder.path().join("auth.toml")).unwrap();
-    let restarted = || Authenticator::new(&settings).unwrap();
-    let record = world.verify(&world.own_token(HOUR)).unwrap().record().unwrap();
-    let (late, second) = (now() + HOUR, Duration::from_secs(1));
-    assert_eq!(restarted().recall(&record, late - second), Some(true));
-    assert_eq!(restarted().recall(&record, late), Some(false));
-    let revoking = restarted();
-    let revocation = serde_json::from_value(json!({"sub": "me"})).unwrap();
-    revoking.revoke(vec![revoking.checked_revocation(revocation, now()).unwrap()], now());
-    assert_eq!(revoking.recall(&record, now()), Some(false));
-    std::fs::remove_file(world.folder.path().join("own")).unwrap();
-    generate_key(&world.folder.path().join("own")).unwrap();
-    assert_eq!(restarted().recall(&record, now()), Some(false));
-    assert_eq!(Authenticator::open().recall(&record, now()), Some(true));
-}
-
-/// The keys of such an issuer are fetched after the start.
-#[test]
-fn whether_credentials_count_is_unknown_until_the_keys_of_all_issuers_were_fetched() {
-    let world = World::new();
-    let record = world.verify(&signed(&claims())).unwrap().record().unwrap();
-    let path = world.folder.path().join("auth.toml");
-    let issuer =
-        "[[issuer]]\nname = 'https://id.example'\naudience = 'gate'\njwks_url = 'https://id.example/keys'\n";
-    std::fs::write(&path, issuer).unwrap();
-    let restarted = Authenticator::new(&AuthSettings::read(&path).unwrap()).unwrap();
-    assert_eq!(restarted.recall(&record, now()), None);
-    assert_eq!(restarted.recall(&record, now() + HOUR), Some(false), "expired");
 }
 
 #[test]

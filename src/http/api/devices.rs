@@ -35,12 +35,8 @@ pub(super) const APPS_METHODS: &str = "GET, OPTIONS";
 pub(super) const DEVICE_METHODS: &str = "GET, PUT, DELETE, OPTIONS";
 pub(super) const WAKE_METHODS: &str = "POST, OPTIONS";
 
-/// Lives of registrations and escalation, unless the client says otherwise.
-const LIFE: u64 = 30 * 24 * 3600;
-const ESCALATE_AFTER: u64 = 60;
-
 /// The longest time before the next channel is tried.
-const ESCALATE_MAX: u64 = 24 * 3600;
+const ESCALATE_MAX: Duration = Duration::from_secs(24 * 3600);
 
 /// A resource below [`DEVICES_PATH`].
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -185,7 +181,7 @@ impl DeviceRequest {
             };
             (Arc::from(app), credential)
         });
-        let escalate_after = escalate_after.unwrap_or(ESCALATE_AFTER);
+        let escalate_after = escalate_after.map_or(DeviceSpec::ESCALATE_AFTER, Duration::from_secs);
         if escalate_after > ESCALATE_MAX {
             return Err(invalid("escalate_after must be 0 to 86400 seconds"));
         }
@@ -196,8 +192,8 @@ impl DeviceRequest {
             filters: filters.collect::<Result<BTreeSet<_>, _>>()?.into_iter().collect(),
             channels: channels.collect(),
             quiet: quiet.map(JsonQuiet::parse).transpose()?,
-            escalate_after: Duration::from_secs(escalate_after),
-            life: Duration::from_secs(expires_in.unwrap_or(LIFE)),
+            escalate_after,
+            life: expires_in.map_or(DeviceSpec::LIFE, Duration::from_secs),
             credentials: None,
         })))
     }

@@ -50,6 +50,14 @@ pub struct DeviceSpec {
     pub credentials: Option<Box<[u8]>>,
 }
 
+impl DeviceSpec {
+    /// How long a registration lasts, unless the client says otherwise.
+    pub const LIFE: Duration = Duration::from_secs(30 * 24 * 3600);
+
+    /// The time before the next channel is tried, unless the client says otherwise.
+    pub const ESCALATE_AFTER: Duration = Duration::from_secs(60);
+}
+
 /// A wake to send.
 #[derive(Debug, Clone)]
 pub struct WakeOrder {
@@ -140,6 +148,22 @@ const FILTER_BYTES: usize = 2048;
 const CHANNEL_BYTES: usize = 256;
 
 impl Device {
+    /// The registration of the device as it is at `now`.
+    pub(super) fn to_spec(&self, now: SystemTime) -> DeviceSpec {
+        let channels = self.channels.iter().map(|channel| (channel.app.clone(), channel.credential.clone()));
+        DeviceSpec {
+            id: self.id.clone(),
+            principal: self.principal,
+            streams: self.interests.iter().map(|interest| (interest.stream.clone(), None)).collect(),
+            filters: self.filters.iter().map(|interest| interest.filter.clone()).collect(),
+            channels: channels.collect(),
+            quiet: self.quiet,
+            escalate_after: self.escalate_after,
+            life: self.expires_at.duration_since(now).unwrap_or_default().max(Duration::from_secs(1)),
+            credentials: self.credentials.clone(),
+        }
+    }
+
     /// What the device costs in memory, at most.
     pub(super) fn bytes(&self) -> usize {
         let interests = self.interests.iter().map(|interest| INTEREST_BYTES + interest.stream.as_str().len());

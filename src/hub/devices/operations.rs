@@ -188,6 +188,32 @@ impl Hub {
         Ok(())
     }
 
+    /// Adds streams to a device, each with the offset up to which the device has read it, and removes one. A device that is left
+    /// without any is deleted. Returns whether the device exists.
+    pub async fn change_device_streams(
+        &self,
+        id: &ClientId,
+        added: Vec<(StreamName, Start)>,
+        removed: Option<&StreamName>,
+    ) -> Result<bool, DeviceError> {
+        self.fetch_device(id).await?;
+        let spec = self.devices.table.lock().devices.get(id).map(|device| device.to_spec(self.clock.now()));
+        let Some(mut spec) = spec else { return Ok(false) };
+        let is_kept =
+            |stream: &StreamName| removed != Some(stream) && !added.iter().any(|(added, _)| added == stream);
+        let count = spec.streams.len();
+        spec.streams.retain(|(stream, _)| is_kept(stream));
+        if added.is_empty() && spec.streams.len() == count {
+            return Ok(true);
+        }
+        spec.streams.extend(added.into_iter().map(|(stream, start)| (stream, Some(start))));
+        if spec.streams.is_empty() && spec.filters.is_empty() {
+            self.delete_device(id).await?;
+            return Ok(false);
+        }
+        self.put_device(spec).await.map(|_| true)
+    }
+
     /// What the gateway knows of a device.
     pub fn device(&self, id: &ClientId) -> Option<DeviceView> {
         let table = self.devices.table.lock();

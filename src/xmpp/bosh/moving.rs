@@ -27,8 +27,9 @@ use crate::xmpp::client::ClientSession;
 /// Sessions whose records change at the same time, because they move or have ended.
 const MOVED_AT_ONCE: usize = 64;
 
-/// How often a request looks for its session while that moves or the store does not answer, and the delay in between.
-const ATTEMPTS_MAX: usize = 10;
+/// How long a request waits for its session while that moves, or the store does not answer, or the key of its client is not known yet. Keys are
+/// fetched again after half a minute.
+const SESSION_TIMEOUT: Duration = Duration::from_secs(60);
 const ATTEMPT_DELAY: Duration = Duration::from_secs(1);
 
 /// Delay before a request follows its session to the gateway that wanted that, which is not to lose it again at once.
@@ -91,7 +92,8 @@ impl BoshFront {
 
     async fn fetched(&self, sid: Sid, body: RequestBody) -> ParkedRequest {
         let mut body = Box::new(body);
-        for _ in 0..ATTEMPTS_MAX {
+        let until = Instant::now() + SESSION_TIMEOUT;
+        while Instant::now() < until {
             match self.find(sid).await {
                 FoundSession::Here(session) => {
                     let taken = session.take(*body);

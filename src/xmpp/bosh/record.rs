@@ -28,7 +28,7 @@ const LOGIN_KEY: &[u8] = b"login";
 const REQUESTS_KEY: &[u8] = b"requests";
 
 /// Format of the values. A changed format gets a new number; sessions with an unknown number end.
-const FORMAT: u8 = 1;
+const FORMAT: u8 = 2;
 
 /// Bits of the place of a stanza that count stanzas of one request, of which each takes several bytes.
 const INDEX_BITS: u32 = 16;
@@ -62,6 +62,8 @@ pub(super) struct RequestsRecord {
     out: Vec<u8>,
     /// Elements that are not handled yet, with their places.
     inbox: Vec<(Vec<u8>, Option<u64>)>,
+    /// The device that the client has become by enabling push.
+    device: Option<String>,
 }
 
 /// The requests of a session that is restored.
@@ -70,6 +72,7 @@ pub(super) struct StoredRequests {
     pub(super) out: Vec<u8>,
     pub(super) inbox: Vec<Unhandled>,
     pub(super) inbox_bytes: usize,
+    pub(super) device: Option<String>,
 }
 
 /// The place of a stanza among all stanzas of a client, by the number of its request and its index in that. It is below 2^53 for 2^37
@@ -116,14 +119,14 @@ impl LoginRecord {
 }
 
 impl RequestsRecord {
-    pub(super) fn of(state: &SessionState) -> Self {
+    pub(super) fn of(state: &SessionState, client: &ClientSession) -> Self {
         let element = |unhandled: &Unhandled| match unhandled {
             Unhandled::Element(element, place) => Some((to_bytes(element), *place)),
             // The first one means nothing to a client that has logged in, and without the second one the session ends later.
             Unhandled::Restart | Unhandled::Terminate => None,
         };
         let inbox = state.inbox.iter().filter_map(element).collect();
-        Self { window: state.window.clone(), out: state.out.clone(), inbox }
+        Self { window: state.window.clone(), out: state.out.clone(), inbox, device: client.device_name() }
     }
 
     /// The entry of the session. `None`: it cannot be encoded.
@@ -132,14 +135,14 @@ impl RequestsRecord {
     }
 
     fn decoded(self) -> Option<StoredRequests> {
-        let Self { window, out, inbox } = self;
+        let Self { window, out, inbox, device } = self;
         let inbox_bytes = inbox.iter().map(|(bytes, _)| bytes.len()).sum();
         let element = |(bytes, place): (Vec<u8>, _)| {
             let element: Element = parse_document(&bytes, bytes.len()).ok()?;
             Some(Unhandled::Element(element, place))
         };
         let inbox = inbox.into_iter().map(element).collect::<Option<_>>()?;
-        Some(StoredRequests { window, out, inbox, inbox_bytes })
+        Some(StoredRequests { window, out, inbox, inbox_bytes, device })
     }
 }
 
@@ -172,7 +175,8 @@ mod tests {
 
     fn requests(text: &str) -> RequestsRecord {
         let inbox = vec![(text.as_bytes().to_vec(), Some(5))];
-        RequestsRecord { window: RidWindow::new(10, 2), out: b"<a/>".to_vec(), inbox }
+        let (window, out) = (RidWindow::new(10, 2), b"<a/>".to_vec());
+        RequestsRecord { window, out, inbox, device: Some("phone".to_owned()) }
     }
 
     #[test]
@@ -190,6 +194,7 @@ mod tests {
         let record = BoshRecord::read(&entries(requests(stanza))).unwrap();
         assert_eq!((record.login.first, record.login.jid()), (4, Jid::parse("a@b/c").ok()));
         assert_eq!((record.requests.window.taken(), &*record.requests.out), (10, &b"<a/>"[..]));
+        assert_eq!(record.requests.device.as_deref(), Some("phone"));
         assert!(
             matches!(&record.requests.inbox[..], [Unhandled::Element(one, Some(5))] if one.name() == "message")
         );

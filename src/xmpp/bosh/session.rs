@@ -119,6 +119,7 @@ impl BoshSession {
         state.update_charge();
         client.store_in(session_name(sid));
         client.adopt(subscriptions);
+        client.restore_device(requests.device.as_deref());
         clients.metrics.bosh_sessions.inc();
         let (address, state) = (Principal(login.address), Mutex::new(state));
         Self { clients, sid, address, client: OnceLock::from(Box::new(client)), state }

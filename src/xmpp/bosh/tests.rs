@@ -1,6 +1,7 @@
 //! Sessions in requests: their order, their repetitions and their times. The clock is paused, so what is measured is what timers wait for.
 
 mod order;
+mod stored;
 
 use std::future::poll_fn;
 
@@ -30,7 +31,10 @@ impl World {
     }
 
     fn with(limits: Limits) -> Self {
-        let clients = ClientWorld::with(limits);
+        Self::of(ClientWorld::with(limits))
+    }
+
+    fn of(clients: ClientWorld) -> Self {
         let front = Arc::new(BoshFront::new(clients.front.clone()));
         tokio::spawn(front.clone().run());
         Self { clients, front }

@@ -75,7 +75,8 @@ impl BoshSession {
                 }
                 (SessionStep::Handle(Unhandled::Element(element, _)), None) => self.log_in(element),
                 (SessionStep::Handle(Unhandled::Restart), _) => self.restart(),
-                (SessionStep::Handle(Unhandled::Terminate), _) => {
+                (SessionStep::Handle(Unhandled::Terminate), client) => {
+                    client.iter().for_each(|client| client.leave_device());
                     let mut state = self.state.lock();
                     if state.end.is_none() {
                         self.end(&mut state, ResponseBody::terminate(None));
@@ -170,7 +171,8 @@ impl BoshSession {
             let Some((stored, client)) = state.stored.as_ref().zip(self.client.get()) else { return };
             let is_first = stored.answered.is_none();
             let login = is_first.then(|| LoginRecord::of(client, self.address, stored.first, state.terms));
-            let entries = [Some(RequestsRecord::of(&state).to_entry()), login.map(|login| login.to_entry())];
+            let entries =
+                [Some(RequestsRecord::of(&state, client).to_entry()), login.map(|login| login.to_entry())];
             (entries.into_iter().flatten().collect::<Option<Vec<_>>>(), state.window.answered(), is_first)
         };
         let outcome = match (entries, self.client.get()) {

@@ -13,6 +13,7 @@ use super::login::CLIENT_STATE;
 use super::resumption::StreamPlace;
 use super::session::{CHANGED_MAX, ClientSession};
 use crate::budget::Charge;
+use crate::xmpp::service::PUSH;
 use crate::xmpp::xml::{CLIENT, to_bytes};
 
 /// A session with stream management and client state.
@@ -65,9 +66,13 @@ impl ManagedSession {
             return Ok(Vec::new());
         }
         let is_stanza = received.has_ns(CLIENT) && matches!(received.name(), "iq" | "message" | "presence");
+        let is_push = received.children().any(|child| child.has_ns(PUSH));
         self.is_busy = true;
         let encoded = self.session.handle(received).await;
         self.is_busy = false;
+        if is_push {
+            self.push_changed().await;
+        }
         if let Some(acks) = &mut self.acks {
             encoded.iter().for_each(|_| acks.sent());
             if is_stanza {
@@ -83,14 +88,21 @@ impl ManagedSession {
         match (state, &self.activity) {
             ("active", ClientActivity::Inactive { .. }) => {
                 self.activity = ClientActivity::Active;
+                self.session.join_device();
                 while self.session.service.subscriptions.changed(CHANGED_MAX).now_or_never().is_some() {}
                 self.flushes = self.session.service.subscriptions.with(|table| table.due_len());
             }
             ("inactive", ClientActivity::Active) => {
                 self.activity = ClientActivity::inactive(&self.session.front);
+                self.session.leave_device();
             }
             _ => {}
         }
+    }
+
+    /// Whether the client says that nobody looks at it.
+    pub(super) fn is_inactive(&self) -> bool {
+        matches!(self.activity, ClientActivity::Inactive { .. })
     }
 
     /// Waits until there may be messages to send to the client. Cancel safe.
@@ -137,7 +149,7 @@ impl ManagedSession {
         } else {
             self.session.confirm_sent();
         }
-        if matches!(self.activity, ClientActivity::Inactive { .. }) && !self.session.has_messages() {
+        if self.is_inactive() && !self.session.has_messages() {
             self.activity = ClientActivity::inactive(&self.session.front);
         }
         sent

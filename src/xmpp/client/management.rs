@@ -36,6 +36,9 @@ impl ManagedSession {
                 let confirmed = acks.acknowledged(handled)?;
                 let request = acks.ask();
                 self.session.service.subscriptions.with(|table| table.confirm(confirmed));
+                if self.is_inactive() {
+                    self.session.device_has_read();
+                }
                 self.charge_unacknowledged();
                 self.save_some_time().await;
                 return Ok(request.as_ref().map(to_bytes).into_iter().collect());
@@ -110,6 +113,16 @@ impl ManagedSession {
         }
     }
 
+    /// The client has enabled or disabled push, which counts for the stream when it is resumed, too.
+    pub(super) async fn push_changed(&mut self) {
+        if self.is_inactive() {
+            self.session.leave_device();
+        }
+        if let Err(error) = self.save(None).await {
+            tracing::error!(%error, "cannot store the device of an XMPP client; after a kill it is woken while it is connected");
+        }
+    }
+
     /// Stores the state of a stream that can be resumed.
     async fn save(&mut self, suspended: Option<SuspendedRecord>) -> Result<(), Failure> {
         let (Some(acks), Some(resumable)) = (&self.acks, &self.resumable) else { return Ok(()) };
@@ -139,6 +152,7 @@ impl ManagedSession {
             credentials: grants.record().and_then(|record| record.to_bytes()),
             counts: acks.counts,
             resume_time: resumable.resume_time,
+            device: self.session.device_name(),
             suspended,
         }
     }
@@ -177,6 +191,7 @@ impl ManagedSession {
             subscriptions: self.session.service.subscriptions.with(|table| table.confirmed()),
             credentials: self.session.who.grants.record().and_then(|record| record.to_bytes()),
             resume_time: resumable.resume_time,
+            device: self.session.device_name(),
             until,
         };
         resumable.place.suspend(stream, resumable.charge.owner());
@@ -199,8 +214,16 @@ impl ManagedSession {
         let owner = admission.as_ref().map(|admission| owner_of(&admission.grants));
         let taken = front.take_stream(&request.id, &owner.ok_or_else(StanzaError::internal)?).await;
         let (place, stream) = taken.map_err(failed)?.ok_or_else(StanzaError::item_not_found)?;
-        let SuspendedStream { jid, mut counts, notified, subscriptions, credentials, resume_time, .. } =
-            stream;
+        let SuspendedStream {
+            jid,
+            mut counts,
+            notified,
+            subscriptions,
+            credentials,
+            resume_time,
+            device,
+            ..
+        } = stream;
         if credentials.is_some_and(|credentials| front.auth.has_revoked(&credentials)) {
             front.forget_stream(place.id()).await;
             return Err(StanzaError::item_not_found());
@@ -225,6 +248,7 @@ impl ManagedSession {
         });
         session.session.service.subscriptions.adopt(confirmed, &session.session.who.grants);
         session.session.service.subscriptions.with(|table| table.all_are_unsaved());
+        session.session.restore_device(device.as_deref());
         if let Err(error) = session.save(None).await {
             // The record is still the one from before, which would say the wrong thing about stanzas that are sent from now on.
             *admission = Some(session.session.leave_admission());

@@ -87,6 +87,8 @@ pub(super) struct SuspendedStream {
     pub(super) credentials: Option<Box<[u8]>>,
     /// How long the stream may be resumed after its connection is lost.
     pub(super) resume_time: Duration,
+    /// The device that the client has become by enabling push.
+    pub(super) device: Option<String>,
     pub(super) until: Instant,
 }
 

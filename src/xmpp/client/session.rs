@@ -6,16 +6,17 @@ use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
 use minidom::Element;
+use parking_lot::Mutex;
 use tokio::time::Instant;
 
 use super::login::SESSION;
 use super::{AdmittedClient, ClientFront};
 use crate::auth::{Grants, Unauthorized};
 use crate::budget::OpenCharge;
-use crate::hub::Waiter;
+use crate::hub::{ClientId, DeviceConnection, Waiter};
 use crate::stream::{Failure, Offset, Principal};
 use crate::xmpp::jid::Jid;
-use crate::xmpp::service::{DISCO_INFO, PING};
+use crate::xmpp::service::{DISCO_INFO, PING, PUSH};
 use crate::xmpp::stanza::{Request, Stanza, StanzaError, answer, returned, wants_answer};
 use crate::xmpp::subscriptions::{DueSubscription, SubscriptionKey};
 use crate::xmpp::xml::{CLIENT, WithAttribute, element};
@@ -31,8 +32,18 @@ pub(in crate::xmpp) struct ClientSession {
     pub(super) front: Arc<ClientFront>,
     pub(super) service: PubsubService,
     pub(super) who: Requester,
+    /// `None`: the client has not enabled push.
+    pub(super) device: Mutex<Option<Box<PushDevice>>>,
     /// Counts the client for its tenant.
     open: Option<OpenCharge>,
+}
+
+/// The device that a client has become by enabling push.
+pub(super) struct PushDevice {
+    /// As that of the client's subject.
+    pub(super) id: ClientId,
+    /// `None`: the device is woken although its client may be connected, as nobody looks at it.
+    pub(super) connection: Option<Box<DeviceConnection>>,
 }
 
 impl ClientSession {
@@ -55,7 +66,8 @@ impl ClientSession {
         )
         .auditing(front.audit_log.clone());
         front.metrics.clients.inc();
-        Self { front, service, who: Requester { jid, grants, principal, place: None }, open }
+        let who = Requester { jid, grants, principal, place: None };
+        Self { front, service, who, device: Mutex::default(), open }
     }
 
     /// The session of a client that has logged in before, at another gateway or before a restart. `grants`: see [`Grants::to_bytes`]. `Ok(None)`:
@@ -112,9 +124,9 @@ impl ClientSession {
     ) -> Vec<Vec<u8>> {
         let stanzas = match stanza.attr("to").map(Jid::parse) {
             // What has no address is for the account (RFC 6120, section 10.3.3), as are requests to the bare address.
-            None => self.handle_for_account(stanza),
+            None => self.handle_for_account(stanza).await,
             Some(Ok(to)) if to == self.service.name => self.handle_for_service(stanza, place).await,
-            Some(Ok(to)) if to == self.who.jid.bare() => self.handle_for_account(stanza),
+            Some(Ok(to)) if to == self.who.jid.bare() => self.handle_for_account(stanza).await,
             Some(_) => self.refuse(&stanza, &StanzaError::service_unavailable()),
         };
         let encoded = stanzas.into_iter().map(|stanza| self.service.encode(stanza, CLIENT));
@@ -124,11 +136,7 @@ impl ClientSession {
     async fn handle_for_service(&self, stanza: Element, place: Option<RequestPlace>) -> Vec<Element> {
         let head = head_of(&stanza);
         match Stanza::read(stanza) {
-            Ok(Stanza::Request(request)) if place.is_some() => {
-                let who = Requester { place: place.map(Box::new), ..self.who.clone() };
-                self.service.handle(&who, request).await
-            }
-            Ok(Stanza::Request(request)) => self.service.handle(&self.who, request).await,
+            Ok(Stanza::Request(request)) => self.perform(request, place).await,
             Ok(Stanza::Presence { available }) => self.presence(available),
             Ok(Stanza::Answer | Stanza::Returned(_)) => Vec::new(),
             Ok(Stanza::Other) => self.refuse(&head, &StanzaError::service_unavailable()),
@@ -136,8 +144,25 @@ impl ClientSession {
         }
     }
 
-    /// Handles what clients ask of their account: there is nothing in it.
-    fn handle_for_account(&self, stanza: Element) -> Vec<Element> {
+    async fn perform(&self, request: Request, place: Option<RequestPlace>) -> Vec<Element> {
+        let changed = self.changed_subscription(&request).map(|stream| (request.id.clone(), stream));
+        let stanzas = match place {
+            Some(place) => {
+                let who = Requester { place: Some(Box::new(place)), ..self.who.clone() };
+                self.service.handle(&who, request).await
+            }
+            None => self.service.handle(&self.who, request).await,
+        };
+        let Some((id, stream)) = changed else { return stanzas };
+        match self.follow_subscription(stream).await {
+            Ok(()) => stanzas,
+            // The client learns that it would not be woken.
+            Err(error) => vec![answer(&id, Some(&self.service.name), &self.who.jid, Err(error))],
+        }
+    }
+
+    /// Handles what clients ask of their account, which has nothing but push.
+    async fn handle_for_account(&self, stanza: Element) -> Vec<Element> {
         let head = head_of(&stanza);
         let request = match Stanza::read(stanza) {
             Ok(Stanza::Request(request)) => request,
@@ -149,14 +174,19 @@ impl ClientSession {
         let outcome = match (&*payload.ns(), payload.name(), is_set) {
             (PING, "ping", false) | (SESSION, "session", true) => Ok(None),
             (ROSTER, "query", false) => Ok(Some(element("query", ROSTER).build())),
-            (DISCO_INFO, "query", false) => Ok(Some(account())),
+            (DISCO_INFO, "query", false) => Ok(Some(account(self.may_enable_push()))),
+            (PUSH, _, true) => self.change_push(&payload).await.map(|()| None),
             _ => Err(StanzaError::service_unavailable()),
         };
         vec![answer(&id, addressee(&head).as_ref(), &self.who.jid, outcome)]
     }
 
-    /// While the client is not available, it is sent no messages.
+    /// While the client is not available, it is sent no messages, but may be woken for them.
     fn presence(&self, is_available: bool) -> Vec<Element> {
+        match is_available {
+            true => self.join_device(),
+            false => self.leave_device(),
+        }
         self.service.subscriptions.with(|table| table.presence(&self.who.jid, is_available));
         Vec::new()
     }
@@ -234,9 +264,10 @@ fn head_of(stanza: &Element) -> Element {
     head
 }
 
-/// What an account can do (XEP-0030, section 3).
-fn account() -> Element {
+/// What an account can do (XEP-0030, section 3; XEP-0357, section 4.1).
+fn account(may_enable_push: bool) -> Element {
     let identity = element("identity", DISCO_INFO).with("category", "account").with("type", "registered");
-    let features = [PING, DISCO_INFO].map(|name| element("feature", DISCO_INFO).with("var", name).build());
+    let features = [PING, DISCO_INFO].into_iter().chain(may_enable_push.then_some(PUSH));
+    let features = features.map(|name| element("feature", DISCO_INFO).with("var", name).build());
     element("query", DISCO_INFO).append(identity.build()).append_all(features).build()
 }

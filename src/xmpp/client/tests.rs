@@ -1,5 +1,6 @@
 //! Streams of clients end in time, and are resumed in time. The clock is paused, so what is measured is what timers wait for.
 
+pub(in crate::xmpp) mod push;
 mod resumption;
 
 use std::time::Duration;
@@ -22,7 +23,7 @@ const OPEN: &str = "<open xmlns='urn:ietf:params:xml:ns:xmpp-framing' to='b.exam
 
 /// A front that checks tokens.
 pub(in crate::xmpp) struct World {
-    folder: tempfile::TempDir,
+    pub(in crate::xmpp) folder: tempfile::TempDir,
     pub(in crate::xmpp) front: Arc<ClientFront>,
 }
 
@@ -35,17 +36,27 @@ impl World {
         Self::with_store(limits, Arc::new(Memory::default()))
     }
 
-    fn with_store(limits: Limits, store: Arc<dyn Store>) -> Self {
+    pub(in crate::xmpp) fn with_store(limits: Limits, store: Arc<dyn Store>) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("auth.toml");
         std::fs::write(&path, "key_file = 'key'\n").unwrap();
         generate_key(&folder.path().join("key")).unwrap();
+        Self::of(folder, limits, store)
+    }
+
+    fn of(folder: tempfile::TempDir, limits: Limits, store: Arc<dyn Store>) -> Self {
+        let path = folder.path().join("auth.toml");
         let auth = Arc::new(Authenticator::new(&AuthSettings::read(&path).unwrap()).unwrap());
         let limits = Arc::new(limits);
         let (metrics, clock) = (Arc::new(Metrics::new()), Clock::start());
         let hub = Arc::new(Hub::new(store, limits.clone(), metrics.clone(), clock));
         let front = ClientFront::new(hub, limits, &metrics, clock, auth, "b.example").unwrap();
         Self { folder, front: Arc::new(front) }
+    }
+
+    /// A gateway that goes on with the store of this one.
+    pub(in crate::xmpp) fn again(self, store: Arc<dyn Store>) -> Self {
+        Self::of(self.folder, Limits::default(), store)
     }
 
     pub(in crate::xmpp) fn token(&self) -> String {
@@ -77,10 +88,19 @@ impl World {
 
     /// Appends a message of JSON to a stream.
     async fn append(&self, stream: &str, content: &str) {
+        self.publish_any(stream, content, |append| append).await;
+    }
+
+    /// Appends a message to a stream that does not exist yet.
+    async fn append_first(&self, stream: &str) {
+        self.publish_any(stream, "0", Append::or_create).await;
+    }
+
+    async fn publish_any(&self, stream: &str, content: &str, change: impl FnOnce(Append) -> Append) {
         let name = StreamName::parse(stream).unwrap();
         let json = ContentType::parse("application/json").unwrap();
         let append = Append::of_any_type(content.to_owned().into(), json, 8);
-        self.front.hub.publish(&name, append).await.unwrap();
+        self.front.hub.publish(&name, change(append)).await.unwrap();
     }
 
     fn connect(&self) -> Client {

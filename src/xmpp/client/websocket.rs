@@ -177,6 +177,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> XmppSocket<S> {
                 RightsEnd::Revoked => End::Error(StreamError("not-authorized")),
             },
         };
+        // What was sent over a lost connection may not have arrived, unless it was acknowledged.
+        if end == End::Closed || session.resumable.is_some() {
+            session.session.leave_device();
+        }
         // Before the client is told, so that it can resume the stream at once.
         if end.may_be_resumed() {
             Box::pin(session.suspend()).await;

@@ -64,13 +64,19 @@ pub(in crate::xmpp) struct JidTable {
     unconfirmed: BTreeSet<SubscriptionKey>,
     /// Subscriptions whose stored state is outdated.
     unsaved: BTreeSet<SubscriptionKey>,
-    /// Subscriptions whose streams could not be read, and when to read them again.
-    failed: BTreeSet<SubscriptionKey>,
-    retry_at: Option<Instant>,
+    /// `None`: all streams could be read.
+    failed: Option<Box<UnreadSubscriptions>>,
     budget: Arc<Budget>,
     limits: Arc<Limits>,
     /// Whom addresses are charged to whose grants have no subject.
     principal: Principal,
+}
+
+/// Subscriptions whose streams could not be read.
+struct UnreadSubscriptions {
+    keys: BTreeSet<SubscriptionKey>,
+    /// When to read them again.
+    retry_at: Instant,
 }
 
 #[derive(Debug)]
@@ -104,8 +110,7 @@ impl JidTable {
             due_count: 0,
             unconfirmed: BTreeSet::new(),
             unsaved: BTreeSet::new(),
-            failed: BTreeSet::new(),
-            retry_at: None,
+            failed: None,
             budget,
             limits,
             principal,
@@ -182,8 +187,11 @@ impl JidTable {
 
     /// Removes a subscription. Returns whether it existed.
     pub(in crate::xmpp) fn remove(&mut self, key: &SubscriptionKey) -> bool {
-        for marked in [&mut self.unconfirmed, &mut self.unsaved, &mut self.failed] {
+        for marked in [&mut self.unconfirmed, &mut self.unsaved] {
             remove(marked, key);
+        }
+        if let Some(failed) = &mut self.failed {
+            failed.keys.remove(key);
         }
         self.make_undue(key);
         let existed = self.subscriptions.remove(key).is_some();
@@ -268,19 +276,18 @@ impl JidTable {
 
     /// The stream of a subscription could not be read. It is due again at `retry_at`, or earlier if another one has failed before.
     pub(super) fn failed(&mut self, key: SubscriptionKey, retry_at: Instant) {
-        self.failed.insert(key);
-        self.retry_at.get_or_insert(retry_at);
+        let failed = || Box::new(UnreadSubscriptions { keys: BTreeSet::new(), retry_at });
+        self.failed.get_or_insert_with(failed).keys.insert(key);
     }
 
     /// When subscriptions are due again whose streams could not be read.
     pub(super) fn retry_at(&self) -> Option<Instant> {
-        self.retry_at
+        self.failed.as_ref().map(|failed| failed.retry_at)
     }
 
     /// Makes the subscriptions due whose streams could not be read.
     pub(super) fn retry_failed(&mut self) {
-        self.retry_at = None;
-        for key in std::mem::take(&mut self.failed) {
+        for key in self.failed.take().into_iter().flat_map(|failed| failed.keys) {
             self.make_due(&key);
         }
     }

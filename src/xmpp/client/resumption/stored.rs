@@ -29,7 +29,7 @@ pub(in crate::xmpp::client) const STREAM_SESSIONS: SessionNames<'static> = Sessi
 const KEY: &[u8] = b"stream";
 
 /// Format of the value. A changed format gets a new number; streams with an unknown number end.
-const FORMAT: u8 = 1;
+const FORMAT: u8 = 2;
 
 /// What is stored of a stream besides its subscriptions.
 #[derive(Debug, PartialEq, Serialize, Deserialize)]
@@ -41,6 +41,7 @@ pub(in crate::xmpp::client) struct ResumableRecord {
     pub(in crate::xmpp::client) credentials: Option<Box<[u8]>>,
     pub(in crate::xmpp::client) counts: StanzaCounts,
     pub(in crate::xmpp::client) resume_time: Duration,
+    pub(in crate::xmpp::client) device: Option<String>,
     /// `None`: the client is connected, or was when the gateway was killed.
     pub(in crate::xmpp::client) suspended: Option<SuspendedRecord>,
 }
@@ -152,6 +153,7 @@ impl ResumableStreams {
             subscriptions: subscriptions.collect::<Option<_>>()?,
             credentials: record.credentials,
             resume_time: record.resume_time,
+            device: record.device,
             until: clock.instant() + left,
         };
         let account = hub.budget().owner_in(Tenant::parse(&record.tenant).ok()?, principal);

@@ -266,10 +266,10 @@ async fn a_stream_that_cannot_be_stored_when_it_is_resumed_may_be_resumed_later(
     let store = Arc::new(CountedMemory::keeping_sessions());
     let world = World::with_store(Limits::default(), store.clone());
     let id = world.lost_client().await;
-    store.fails_to_change_sessions.store(true, Ordering::Relaxed);
+    store.is_full.store(true, Ordering::Relaxed);
     let mut client = world.authenticated(&world.token()).await;
     assert!(client.resume(&id, 3).await.contains("<failed"));
-    store.fails_to_change_sessions.store(false, Ordering::Relaxed);
+    store.is_full.store(false, Ordering::Relaxed);
     // This client may begin anew, and another one of its subject go on.
     client.bind().await;
     let mut other = world.authenticated(&world.token()).await;
@@ -319,4 +319,83 @@ async fn a_client_is_served_after_it_became_active_without_a_subscription_that_h
     client.received(">1</json>").await;
     client.received("id='pong'").await;
     assert!(begin.elapsed() < SECOND);
+}
+
+#[tokio::test(start_paused = true)]
+async fn while_the_store_is_full_nothing_is_acknowledged_that_a_restart_would_lose() {
+    let store = Arc::new(CountedMemory::keeping_sessions());
+    let world = World::with_store(Limits::default(), store.clone());
+    let mut client = world.connect();
+    client.log_in(&world.token()).await;
+    let id = client.enable().await;
+    client.publish("a", "0").await;
+    client.subscribe("a").await;
+    client.send("<r xmlns='urn:xmpp:sm:3'/>").await;
+    client.received("<a xmlns='urn:xmpp:sm:3' h='2'/>").await;
+    world.append("a", "1").await;
+    client.received(">1</json>").await;
+    store.is_full.store(true, Ordering::Relaxed);
+    let item = "<publish node='a'><item><json xmlns='urn:xmpp:json:0'>2</json></item></publish>";
+    let publish = format!("<pubsub xmlns='http://jabber.org/protocol/pubsub'>{item}</pubsub>");
+    client
+        .send(&format!("<iq xmlns='jabber:client' type='set' id='full' to='b.example'>{publish}</iq>"))
+        .await;
+    assert!(client.received("id='full'").await.contains("<resource-constraint"));
+    client.send("<r xmlns='urn:xmpp:sm:3'/>").await;
+    client.received("<a xmlns='urn:xmpp:sm:3' h='2'/>").await;
+    // A new stream cannot be resumed, and its client is told so.
+    let mut other = world.connect();
+    other.log_in(&world.token()).await;
+    other.send(ENABLE).await;
+    other.received("<enabled xmlns='urn:xmpp:sm:3'/>").await;
+    drop((client, other));
+    world.all_are_gone().await;
+    store.is_full.store(false, Ordering::Relaxed);
+    // At this gateway the stream goes on with everything, and after a restart with what was stored: the client sends the rest again.
+    let again = world.again(store);
+    again.front.load().await.unwrap();
+    let mut client = again.connect();
+    client.authenticate(&again.token()).await;
+    let resumed = client.resume(&id, 4).await;
+    assert!(resumed.contains("<resumed") && resumed.contains("h='2'"), "{resumed}");
+    client.publish("a", "2").await;
+    // Nobody knows what had arrived of what was sent before.
+    while !client.received("</json>").await.contains(">2</json>") {}
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_drain_leaves_the_streams_of_its_clients_to_be_resumed() {
+    let store = Arc::new(CountedMemory::keeping_sessions());
+    let world = World::with_store(Limits::default(), store.clone());
+    let mut clients = Vec::new();
+    for _ in 0..10 {
+        let mut client = world.connect();
+        client.log_in(&world.token()).await;
+        let id = client.enable().await;
+        client.publish("a", "0").await;
+        client.subscribe("a").await;
+        clients.push((client, id));
+    }
+    world.append("a", "1").await;
+    let hub = world.front.hub.clone();
+    let begin = Instant::now();
+    tokio::spawn(async move { hub.drain().await });
+    let mut ids = Vec::new();
+    for (mut client, id) in clients {
+        client.received("<system-shutdown").await;
+        ids.push(id);
+    }
+    assert!(begin.elapsed() <= world.front.limits.drain_spread.get());
+    world.all_are_gone().await;
+    world.append("a", "2").await;
+    let again = world.again(store);
+    again.front.load().await.unwrap();
+    for id in ids {
+        let mut client = again.connect();
+        client.authenticate(&again.token()).await;
+        // Each was sent the message before the drain, and has not acknowledged it.
+        client.resume(&id, 2).await;
+        client.received(">1</json>").await;
+        client.received(">2</json>").await;
+    }
 }
