@@ -5,7 +5,7 @@
 use std::io;
 use std::path::PathBuf;
 use std::process::ExitCode;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use clap::Parser;
 use loadtest::advice::advise;
@@ -29,6 +29,7 @@ use loadtest::table::{LEGEND, table};
 use rustix::process::{Resource, Rlimit, getrlimit, setpriority_process, setrlimit};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
+use tokio::time::Instant;
 
 /// Exit code if nothing could be measured.
 const UNUSABLE: u8 = 2;

@@ -101,11 +101,11 @@ pub async fn rounds<L: Load>(
     Ok(Outcome { standings: entries.into_iter().map(|(_, standing)| standing).collect(), storage })
 }
 
+/// A server and its rounds.
+type Entry<L> = (Server, ServerFigures<<L as Load>::Figures>);
+
 /// Returns the gateway and its rivals, without rounds.
-fn entries<L: Load>(
-    wanted: &Rounds,
-    load: &L,
-) -> Result<Vec<(Server, ServerFigures<L::Figures>)>, ServerError> {
+fn entries<L: Load>(wanted: &Rounds, load: &L) -> Result<Vec<Entry<L>>, ServerError> {
     let own = Server::own(wanted.target.as_deref(), wanted.gateway.as_deref(), None)?;
     let rivals = wanted.rival.iter().map(|rival| rival.server(&own)).collect::<Result<Vec<_>, _>>()?;
     let checked = std::iter::once(own).chain(rivals).map(|server| {
