@@ -5,9 +5,13 @@
 
 mod read;
 mod state;
+#[cfg(test)]
+mod tests;
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
+
+use parking_lot::Mutex;
 
 use super::log::{ChargedTo, Content, Log, Record, Restored};
 use crate::budget::{Owner, StreamCharge, allocated_bytes};
@@ -303,7 +307,7 @@ impl<C: Content> Entry<C> {
                 self.retained = record.map(|record| Record { annotation: Some(annotation), ..record });
             }
             self.trim(now);
-            if replaced.is_some() && self.retained.is_none() {
+            if replaced.is_some() {
                 self.recount();
             }
         }
@@ -332,12 +336,14 @@ impl<C: Content> Entry<C> {
     }
 }
 
-/// The memory of a stream without its messages: the entry with reference counts and its places in the tables, the name, the
-/// content type, and the ancestors of a fork.
+/// The memory of a stream without its messages: the entry with its lock and its places in the tables, the name, the content type,
+/// and the ancestors of a fork.
 fn own_bytes<C: Content>(name: &str, content_type: &str, ancestors: usize) -> u64 {
     let texts = allocated_bytes(name.len() + 16) + allocated_bytes(content_type.len() + 16);
     let ancestors = allocated_bytes(ancestors * size_of::<(Epoch, Position)>());
-    allocated_bytes(size_of::<Entry<C>>() + 32) + C::STREAM_BYTES as u64 + texts + ancestors
+    // Behind an `Arc`, which adds two reference counts.
+    let entry = allocated_bytes(size_of::<(Mutex<Entry<C>>, [usize; 2])>());
+    entry + C::STREAM_BYTES as u64 + texts + ancestors
 }
 
 impl Record<bytes::Bytes> {

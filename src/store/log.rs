@@ -21,7 +21,7 @@ pub(super) use record::{Content, Extent, LogSlice, Placed, Record, Sealed, messa
 /// A run is sealed when it has this many appends or bytes. Trimming frees whole runs, so at most one run more than the
 /// retention allows stays in memory.
 pub(super) const RUN_RECORDS_MAX: usize = 64;
-pub(super) const RUN_BYTES_MAX: usize = 64 * 1024;
+pub(super) const RUN_BYTES_MAX: usize = 65_536;
 
 /// The memory of a run besides its appends: its place in a log, and the shared reference.
 const RUN_BYTES: u64 = 160;
@@ -328,9 +328,9 @@ impl<C: Content> Log<C> {
 
     /// The append time of the newest message.
     pub(super) fn newest(&self) -> Option<SystemTime> {
-        let last = self.open.last().filter(|record| record.end() > self.earliest);
-        let sealed = || self.records_from(Position(self.tail.0.checked_sub(1)?).max(self.earliest)).last();
-        last.map(Cow::Borrowed).or_else(sealed).map(|record| self.appended_at(&record))
+        let sealed = || self.sealed.back().and_then(Part::last);
+        let last = self.open.last().map(Cow::Borrowed).or_else(sealed);
+        last.filter(|record| record.end() > self.earliest).map(|record| self.appended_at(&record))
     }
 
     /// Treats appends with a time after `now` as if they had been made at `now`.

@@ -4,6 +4,8 @@
 //! that forks and their sources change together.
 
 mod expiry;
+#[cfg(test)]
+mod tests;
 
 use std::collections::BTreeSet;
 use std::ops::Bound;
@@ -309,7 +311,7 @@ pub(super) struct Epochs(AtomicU64);
 impl Epochs {
     /// Starts at a random number.
     pub(super) fn random() -> Self {
-        Self(AtomicU64::new(fastrand::u64(1 << 32..1 << 62)))
+        Self(AtomicU64::new(fastrand::u64(u64::from(u32::MAX)..1 << 62)))
     }
 
     /// Continues above `last` with a random step, so that two runs that were opened from copies of one store have different

@@ -1,10 +1,11 @@
 //! What streams take of the memory budget, and what their messages take.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use pollgate::budget::{Account, Bounds, Budget};
 use pollgate::store::Memory;
-use pollgate::stream::{Append, ContentType, Create, Producer, ProducerId, Retention};
+use pollgate::stream::{Annotation, Append, ContentType, Create, Producer, ProducerId, Retention};
 
 use crate::suite::{World, annotated, append, fork_of, json, name, noon, numbers, producer, raw};
 
@@ -93,6 +94,16 @@ async fn a_fork_is_charged_for_its_references_to_what_it_shares() {
     assert!(of_large < of_short + 1024, "its content is charged to the source: {of_large} {of_short}");
 }
 
+/// Nothing is shared. The fork has its source in the history of its offsets and in that of its appends, in 16 bytes each.
+#[tokio::test]
+async fn a_fork_is_charged_for_its_source() {
+    let (world, bytes) = world();
+    world.open("source").await;
+    let source = bytes();
+    world.create("a fork", fork_of("source", None, 0)).await.unwrap();
+    assert_eq!(bytes(), 2 * source + 2 * 16);
+}
+
 #[tokio::test]
 async fn a_retained_message_is_charged_to_its_stream_once_it_is_no_longer_in_the_log() {
     let (world, bytes) = world();
@@ -108,4 +119,13 @@ async fn a_retained_message_is_charged_to_its_stream_once_it_is_no_longer_in_the
     assert_eq!(bytes(), kept);
     world.append("s", annotated(numbers([4]), "ada", true)).await.unwrap();
     assert_eq!(bytes(), own, "a newer one replaces it");
+    let soon = world.now + Duration::from_secs(10);
+    let mut expiring = annotated(numbers([5]), "ada", true);
+    let annotation = expiring.annotation.take().map(Arc::unwrap_or_clone);
+    expiring.annotation = annotation.map(|said| Annotation { expires_at: Some(soon), ..said }.into());
+    world.append("s", expiring).await.unwrap();
+    world.push("s", [6]).await;
+    assert!(bytes() > own);
+    assert_eq!(world.store.retained(&name("s"), soon).await.unwrap(), None);
+    assert_eq!(bytes(), own, "it has expired");
 }

@@ -5,7 +5,9 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use pollgate::store::Memory;
-use pollgate::stream::{Append, Create, Missing, Offset, Payload, ReadError, ReadLimit, Retention, Start};
+use pollgate::stream::{
+    Append, Create, CreateError, Missing, Offset, Payload, ReadError, ReadLimit, Retention, Start,
+};
 use tokio::time::Instant;
 
 use crate::directory::{SEGMENT_BYTES, directory, size, world, world_at, world_of, world_without_cache};
@@ -201,6 +203,23 @@ async fn a_name_that_was_kept_for_a_fork_does_not_come_back() {
     assert_eq!(opened.streams, 1);
     let gone = again.read("source", Start::Earliest).await.unwrap_err();
     assert_eq!(gone, ReadError::Missing(Missing::NotFound));
+}
+
+/// The file with the creation and the deletion of a source is removed, so that its state is written again: a fork has its name.
+#[tokio::test]
+async fn a_name_stays_taken_for_a_fork_when_the_files_with_its_records_are_removed() {
+    let directory = directory();
+    let (world, _) = world_of(directory.path(), 16 * 1024);
+    world.open("source").await;
+    world.push("source", [1]).await;
+    world.create("fork", fork_of("source", None, 0)).await.unwrap();
+    world.store.delete(&name("source"), world.now).await.unwrap();
+    waste_a_file(&world, directory.path()).await;
+    is_given_up(directory.path(), 1).await;
+    drop(world);
+    let (again, _) = world_of(directory.path(), 16 * 1024);
+    assert_eq!(again.content("fork").await, "1");
+    assert_eq!(again.create("source", Create::open(json())).await.unwrap_err(), CreateError::NameTaken);
 }
 
 /// A damaged record that is still in use is not removed, nor are the records beside it.

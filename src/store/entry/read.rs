@@ -97,7 +97,9 @@ impl<C: Content> Entry<C> {
         let expired = |record: &mut Record<C>| {
             record.annotation.as_ref().is_some_and(|annotation| annotation.has_expired(now))
         };
-        self.retained.take_if(expired);
+        if self.retained.take_if(expired).is_some() {
+            self.recount();
+        }
         Some((self.retained.as_ref()?.last_message()?, self.epoch_history.clone()))
     }
 

@@ -39,6 +39,16 @@ impl<C: Content> Part<C> {
         })
     }
 
+    /// The record that ends at `end` or contains it.
+    fn record_before(&self, end: Position) -> Option<Cow<'_, Record<C>>> {
+        self.records_from(Position(end.0.saturating_sub(1))).next()
+    }
+
+    /// The last record.
+    pub(super) fn last(&self) -> Option<Cow<'_, Record<C>>> {
+        self.record_before(self.end)
+    }
+
     pub(super) fn extent(&self) -> Extent {
         if self.end == self.run.end() {
             return self.run.extent();
@@ -53,8 +63,7 @@ impl<C: Content> Part<C> {
         if end >= self.end {
             return Self { run, charges, end: self.end, cut: self.cut.clone() };
         }
-        let last = self.records_from(Position(end.0.saturating_sub(1))).next();
-        let last = last.filter(|record| record.start < end && record.end() > end);
+        let last = self.record_before(end).filter(|record| record.start < end && record.end() > end);
         let cut = last.map(|record| Box::new(record.shape.until(end.since(record.start))));
         Self { run, charges, end, cut }
     }

@@ -7,12 +7,12 @@ use crate::store::entry::{SWEEP_AGAIN, State};
 use crate::store::log::Content;
 use crate::stream::{Epoch, StreamName};
 
-/// The table is never shrunk to fewer places than this.
-const TABLE_MIN: usize = 1024;
+/// The table is shrunk when this many more streams were removed than are left.
+pub(super) const TABLE_MIN: usize = 1024;
 
 /// Limits of one sweep: streams that it ends, and streams that it visits.
-const SWEEP_ENDED_MAX: usize = 1000;
-const SWEEP_VISITS_MAX: usize = 16 * SWEEP_ENDED_MAX;
+pub(super) const SWEEP_ENDED_MAX: usize = 1000;
+const SWEEP_VISITS_MAX: usize = 16_000;
 
 impl<C: Content> Streams<C> {
     /// Removes the stream if its lifetime is over at `now`.

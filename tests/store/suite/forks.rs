@@ -1,6 +1,11 @@
 //! Forks (protocol, section 4.2).
 
-use pollgate::stream::{Append, ChangeError, Create, CreateError, Missing, ReadError, Retention, Start};
+use std::time::Duration;
+
+use pollgate::stream::{
+    Append, Branch, ChangeError, Create, CreateError, FORK_DEPTH_MAX, Lifetime, Missing, ReadError,
+    Retention, Start,
+};
 
 use super::world::*;
 
@@ -95,4 +100,71 @@ pub async fn a_fork_outlives_the_retention_of_its_source(make: MakeStore<'_>) {
     world.push("source", 4..8).await;
     let error = world.create("late", fork_of("source", Some(before), 0)).await.unwrap_err();
     assert!(matches!(error, CreateError::ForkTrimmed(_)), "{error:?}");
+}
+
+pub async fn a_source_stays_until_it_and_its_last_fork_are_deleted(make: MakeStore<'_>) {
+    let world = World::new(make);
+    world.open("source").await;
+    world.push("source", [1]).await;
+    for stream in ["first", "second", "third"] {
+        world.create(stream, fork_of("source", None, 0)).await.unwrap();
+    }
+    let delete = async |stream| world.store.delete(&name(stream), world.now).await.unwrap();
+    delete("first").await;
+    assert_eq!(world.content("source").await, "1");
+    delete("source").await;
+    delete("second").await;
+    assert_eq!(world.create("source", Create::open(json())).await.unwrap_err(), CreateError::NameTaken);
+    delete("third").await;
+    assert!(world.open("source").await.fresh);
+    world.create("fork", fork_of("source", None, 0)).await.unwrap();
+    delete("fork").await;
+    assert_eq!(world.content("source").await, "", "it has no forks, and nobody has deleted it");
+}
+
+pub async fn a_snapshot_tells_where_a_stream_branches_off_and_whether_it_has_forks(make: MakeStore<'_>) {
+    let world = World::new(make);
+    let snapshot = async |stream: &str| world.store.snapshot(&name(stream), world.now).await.unwrap();
+    world.open("source").await;
+    let point = world.push("source", [1, 2]).await;
+    let source = snapshot("source").await;
+    assert_eq!((source.branch, source.depth, source.has_forks), (None, 0, false));
+    world.create("fork", fork_of("source", None, 0)).await.unwrap();
+    let at = world.push("fork", [3]).await;
+    world.create("second", fork_of("fork", None, 0)).await.unwrap();
+    assert!(snapshot("source").await.has_forks);
+    for (stream, source, at, depth, has_forks) in
+        [("fork", "source", point, 1, true), ("second", "fork", at, 2, false)]
+    {
+        let fork = snapshot(stream).await;
+        let branch = Branch { source: name(source), at };
+        assert_eq!((fork.branch, fork.depth, fork.has_forks), (Some(branch), depth, has_forks), "{stream}");
+    }
+    world.store.delete(&name("second"), world.now).await.unwrap();
+    assert!(!snapshot("fork").await.has_forks);
+}
+
+pub async fn a_fork_begins_at_an_offset_of_a_source_that_has_not_ended_and_is_not_too_deep(
+    make: MakeStore<'_>,
+) {
+    let mut world = World::new(make);
+    world.open("other").await;
+    let elsewhere = world.push("other", 0..3).await;
+    world.open("source").await;
+    world.push("source", 0..5).await;
+    let refused = world.create("fork", fork_of("source", Some(elsewhere), 0)).await.unwrap_err();
+    assert_eq!(refused, CreateError::ForkOffset, "an offset of another stream");
+    let mut source = "source".to_owned();
+    for depth in 1..=FORK_DEPTH_MAX {
+        let fork = format!("fork {depth}");
+        world.create(&fork, fork_of(&source, None, 0)).await.unwrap();
+        source = fork;
+    }
+    let refused = world.create("too deep", fork_of(&source, None, 0)).await.unwrap_err();
+    assert_eq!(refused, CreateError::ForkTooDeep);
+    let idle = Some(Lifetime::Idle(Duration::from_secs(5)));
+    world.create("idle", Create { lifetime: idle, ..Create::open(json()) }).await.unwrap();
+    world.later(5);
+    let refused = world.create("late", fork_of("idle", None, 0)).await.unwrap_err();
+    assert_eq!(refused, CreateError::SourceNotFound, "the source has ended");
 }
