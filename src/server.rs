@@ -377,8 +377,16 @@ impl Server {
         }
         drop(phase_receiver);
         let component = Mutex::new(component);
-        let handed = handed_sender;
-        Ok(Running { hub, store, drain: self.drain, phase, tasks, handed, component, logs: self.logs })
+        Ok(Running {
+            hub,
+            store,
+            drain: self.drain,
+            phase,
+            tasks,
+            handed: handed_sender,
+            component,
+            logs: self.logs,
+        })
     }
 }
 

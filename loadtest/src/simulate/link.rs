@@ -71,7 +71,8 @@ struct Carried {
     radio: Arc<str>,
     /// Told of changes of the network, each of which changes the phone's address.
     changes: watch::Receiver<Option<Network>>,
-    last_packet: Mutex<Instant>,
+    /// When the last packet was sent or arrived; `None` once the network has forgotten the connection.
+    last_packet: Mutex<Option<Instant>>,
 }
 
 impl Link {
@@ -112,7 +113,7 @@ impl Link {
         let (gateway_end, far) = pair()?;
         let [a, b, c, d] = (0x0a00_0000 | self.phone).to_be_bytes();
         gateway.serve(gateway_end, SocketAddr::from(([a, b, c, d], 40_000))).await;
-        let last_packet = Mutex::new(Instant::now());
+        let last_packet = Mutex::new(Some(Instant::now()));
         let carried = Carried { link: self, network, radio, changes, last_packet };
         tokio::spawn(carried.carry(near, far));
         Ok(phone_end)
@@ -224,7 +225,10 @@ impl Carried {
             if self.has_moved() {
                 continue;
             }
-            *self.last_packet.lock() = Instant::now();
+            // What was sent before the network forgot the connection arrives, and renews nothing.
+            if let Some(last) = self.last_packet.lock().as_mut() {
+                *last = Instant::now();
+            }
             if !up && !bytes.is_empty() {
                 self.link.count(up, bytes.len(), &self.radio);
             }
@@ -244,17 +248,15 @@ impl Carried {
             return false;
         }
         let mut last = self.last_packet.lock();
-        let idle = last.elapsed().as_secs_f64();
+        let Some(idle) = last.map(|last| last.elapsed().as_secs_f64()) else { return false };
         if self.network.nat_idle.is_some_and(|most| idle > most) {
-            // It stays forgotten: nothing renews the time of the last packet.
+            *last = None;
             drop(last);
-            let mut packets = self.link.packets.lock();
-            packets.forgotten += 1;
-            drop(packets);
+            self.link.packets.lock().forgotten += 1;
             self.link.note("forgotten", 0);
             return false;
         }
-        *last = Instant::now();
+        *last = Some(Instant::now());
         true
     }
 }
