@@ -73,6 +73,22 @@ class Container:
         self.process.wait()
 
 
+def accepts(address, port):
+    try:
+        socket.create_connection((address, port), timeout=PATIENCE).close()
+        return True
+    except OSError:
+        return False
+
+
+def start(engine, *others):
+    """Starts the others once the engine accepts connections: Docker and Kubernetes start those again that come before and end."""
+    engine.start()
+    until("the engine accepts connections", lambda: accepts(engine.address, 6379))
+    for container in others:
+        container.start()
+
+
 def names(containers):
     """What Docker's resolver tells, for those who read a file."""
     with open(f"{FOLDER}/hosts", "w") as hosts:
@@ -126,8 +142,7 @@ def check_compose():
     names(everyone)
     enter = ["nsenter", f"--net=/proc/{proxy.process.pid}/ns/net", sys.executable, __file__]
     resolver = subprocess.Popen([*enter, "resolve", *(gateway.address for gateway in gateways)])
-    for container in everyone:
-        container.start()
+    start(*everyone)
     try:
         host, port = proxy.address, services["proxy"]["ports"][0].split(":")[1]
         stream = ("-H", "Host: gate.example", "-H", "Content-Type: application/json", f"http://{host}:{port}/v1/stream/orders")
@@ -164,8 +179,7 @@ def check_kubernetes(engine_command):
     engine = Container("engine", engine_command)
     pods = [Container("pollgate", container["command"], mounts) for _ in range(2)]
     names([engine, *pods])
-    for each in (engine, *pods):
-        each.start()
+    start(engine, *pods)
     try:
         ports = {port["name"]: port["containerPort"] for port in container["ports"]}
         for pod in pods:

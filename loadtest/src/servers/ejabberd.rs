@@ -44,7 +44,7 @@ pub(super) async fn start() -> Result<Running, ServerError> {
         "loglevel": "error",
         "listen": [{
             "port": address.port(), "ip": address.ip().to_string(), "module": "ejabberd_http",
-            "request_handlers": handlers,
+            "request_handlers": handlers, "backlog": 4096,
         }],
         "acl": {"publishers": {"user": format!("publisher@{publishers}")}},
         "access_rules": {"publishers": {"allow": "publishers"}},
