@@ -56,7 +56,7 @@ impl Clock {
         Self::new(Source::new())
     }
 
-    /// A new clock that follows tokio's clock, and shows `wall` now: whoever pauses tokio's clock simulates time.
+    /// A new clock that shows `wall` now and advances with tokio's clock. Pausing tokio's clock pauses this one.
     pub fn of_tokio(wall: SystemTime) -> Self {
         Self::new(Source::of_tokio(wall))
     }

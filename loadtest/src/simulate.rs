@@ -26,6 +26,9 @@ pub use table::{LEGEND, table};
 /// Phones of one group. It does not depend on the machine, or else the trace would.
 const GROUP: u32 = 500;
 
+/// Groups at the same time: a phone has up to eight descriptors, and the process 20 000.
+const GROUPS_AT_ONCE: usize = 4;
+
 /// What is simulated.
 #[derive(Debug, Clone)]
 pub struct Simulation {
@@ -52,16 +55,19 @@ pub enum SimulationError {
     /// A thread, a runtime or a socket could not be had.
     #[error(transparent)]
     System(#[from] std::io::Error),
+    /// The gateway holds no poll for so long.
+    #[error("the hold: {0}")]
+    Hold(String),
     /// The client refused its settings.
     #[error("the client: {0}")]
     Client(#[from] pollgate_client::BuildError),
 }
 
 impl Simulation {
-    /// Simulates the day. It takes all processors.
+    /// Simulates the day, on up to four processors.
     pub fn run(&self) -> Result<Outcome, SimulationError> {
         let groups: Vec<_> = (0..self.phones).step_by(GROUP as usize).collect();
-        let threads = std::thread::available_parallelism().map_or(1, usize::from);
+        let threads = std::thread::available_parallelism().map_or(1, usize::from).min(GROUPS_AT_ONCE);
         let mut outcome = Outcome::default();
         for at_once in groups.chunks(threads) {
             let ended = std::thread::scope(|scope| {

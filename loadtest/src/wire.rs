@@ -15,5 +15,6 @@ pub use events::{Event, Events};
 pub use lean::LeanConnection;
 pub use meter::{Meter, Metered, Totals, TotalsAt};
 pub use mqtt::Mqtt;
+pub(crate) use packets::{Headers, Unacknowledged};
 pub(crate) use xmpp::XmppStream;
 pub use xmpp::{BoshSession, XmppService, XmppSocket, XmppUser, request as pubsub_request};

@@ -1,5 +1,5 @@
-//! The source of time of a clock: the system, or a simulation that follows tokio's clock, so that whoever pauses tokio's clock
-//! pauses every clock. Unit tests have a simulation of their own, which can also be stepped, suspended and rebooted.
+//! The source of time of a clock: the system's clocks, or tokio's clock, which a simulation pauses. Unit tests have a source of their own,
+//! which they can also step, suspend and reboot.
 
 use std::time::{Duration, SystemTime};
 

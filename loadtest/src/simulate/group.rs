@@ -24,9 +24,6 @@ const MORNING: Duration = Duration::from_secs(1_768_435_200);
 /// How long phones have to catch up after the day's last message: until a form that was given up is surely tried again.
 const CATCHING_UP: Duration = Duration::from_secs(3600);
 
-/// The gateway's longest hold by default.
-const HOLD_MAX: Duration = Duration::from_secs(55);
-
 /// Simulates the phones of one group.
 pub(super) fn run(simulation: &Simulation, phones: Range<u32>) -> Result<Outcome, SimulationError> {
     // What gateway and clients draw at random, they draw from the generator of the thread.
@@ -52,9 +49,9 @@ async fn gateway(simulation: &Simulation) -> Result<Arc<Running>, SimulationErro
         mqtt: MqttAddress::Off,
         ..Settings::default()
     };
-    if simulation.reader.hold() > HOLD_MAX {
-        settings.hold_max =
-            format!("{}s", simulation.reader.hold().as_secs()).parse().unwrap_or(settings.hold_max);
+    let hold = simulation.reader.hold();
+    if hold > settings.hold_max.get() {
+        settings.hold_max = format!("{}s", hold.as_secs()).parse().map_err(SimulationError::Hold)?;
     }
     let server = Server::bind_simulated(&settings, SystemTime::UNIX_EPOCH + MORNING)?;
     Ok(Arc::new(server.start().await?))

@@ -18,12 +18,7 @@ use super::day::Network;
 use super::pair::pair;
 use super::trace::Trace;
 use crate::model::energy::PacketEvent;
-
-/// Bytes of a packet beside its content: IPv4 and TCP with timestamps (docs/design/cost-model.md, section 4).
-const HEADER_BYTES: u32 = 52;
-
-/// Most content of a packet.
-const SEGMENT_BYTES: u32 = 1400;
+use crate::wire::{Headers, Unacknowledged};
 
 /// Most bytes per read.
 const READ_BYTES: usize = 16 * 1024;
@@ -73,6 +68,7 @@ struct Carried {
     changes: watch::Receiver<Option<Network>>,
     /// When the last packet was sent or arrived; `None` once the network has forgotten the connection.
     last_packet: Mutex<Option<Instant>>,
+    unacknowledged: Mutex<Unacknowledged>,
 }
 
 impl Link {
@@ -102,19 +98,19 @@ impl Link {
         let Some(network) = changes.borrow_and_update().clone() else { return std::future::pending().await };
         self.packets.lock().connections += 1;
         let radio: Arc<str> = network.radio.as_str().into();
-        self.count(true, 0, &radio);
+        self.count(Headers::OPENING, &radio);
         // A connection that was begun in another network is never answered.
         let handshake = self.delay(&network, SYN_RETRANSMISSION) + self.delay(&network, SYN_RETRANSMISSION);
         if timeout(handshake, changes.changed()).await.is_ok() {
             return std::future::pending().await;
         }
-        self.count(false, 0, &radio);
         let (phone_end, near) = pair()?;
         let (gateway_end, far) = pair()?;
         let [a, b, c, d] = (0x0a00_0000 | self.phone).to_be_bytes();
         gateway.serve(gateway_end, SocketAddr::from(([a, b, c, d], 40_000))).await;
         let last_packet = Mutex::new(Some(Instant::now()));
-        let carried = Carried { link: self, network, radio, changes, last_packet };
+        let unacknowledged = Mutex::default();
+        let carried = Carried { link: self, network, radio, changes, last_packet, unacknowledged };
         tokio::spawn(carried.carry(near, far));
         Ok(phone_end)
     }
@@ -132,18 +128,15 @@ impl Link {
         delay
     }
 
-    /// Counts packets that the phone sends or receives now, and the acknowledgement the other way.
-    fn count(&self, up: bool, content: usize, radio: &Arc<str>) {
+    /// Counts what the phone sends and receives now, with the headers of its packets.
+    fn count(&self, bytes: Headers, radio: &Arc<str>) {
         let at = self.began.elapsed();
-        let content_bytes = u32::try_from(content).unwrap_or(u32::MAX);
-        let count = content_bytes.div_ceil(SEGMENT_BYTES).max(1);
-        let packet = |up, bytes| (PacketEvent { at, up, bytes }, radio.clone());
-        let mut packets = self.packets.lock();
-        packets.events.push(packet(up, content_bytes + count * HEADER_BYTES));
-        packets.events.push(packet(!up, count * HEADER_BYTES));
-        packets.bytes += content as u64;
-        drop(packets);
-        self.note(if up { "sends" } else { "receives" }, content as u64);
+        let packets = [(true, bytes.up), (false, bytes.down)].into_iter().filter(|(_, bytes)| *bytes > 0);
+        let events = packets.map(|(up, bytes)| {
+            let bytes = u32::try_from(bytes).unwrap_or(u32::MAX);
+            (PacketEvent { at, up, bytes }, radio.clone())
+        });
+        self.packets.lock().events.extend(events);
     }
 }
 
@@ -191,7 +184,7 @@ impl Carried {
             };
             let bytes = buffer.get(..count).unwrap_or_default();
             if up && !bytes.is_empty() {
-                self.link.count(up, bytes.len(), &self.radio);
+                self.count(up, bytes.len());
                 let is_request =
                     [&b"GET "[..], b"POST ", b"PUT "].iter().any(|method| bytes.starts_with(method));
                 self.link.packets.lock().requests += u64::from(is_request);
@@ -209,6 +202,9 @@ impl Carried {
             // The receiver is gone after a write error, which ends this future, too.
             let _gone = on_the_way.send((arrives, Bytes::copy_from_slice(bytes)));
             if bytes.is_empty() {
+                if up {
+                    self.link.count(Headers::CLOSING, &self.radio);
+                }
                 return Ok(());
             }
         }
@@ -230,11 +226,21 @@ impl Carried {
                 *last = Instant::now();
             }
             if !up && !bytes.is_empty() {
-                self.link.count(up, bytes.len(), &self.radio);
+                self.count(up, bytes.len());
             }
             to.write_all(&bytes).await?;
         }
         to.shutdown().await
+    }
+
+    /// Counts content that the phone sends or receives now, and the acknowledgements of what came before.
+    fn count(&self, up: bool, content: usize) {
+        let bytes = content as u64;
+        let mut all = self.unacknowledged.lock().burst(up, bytes, Instant::now());
+        *(if up { &mut all.up } else { &mut all.down }) += bytes;
+        self.link.count(all, &self.radio);
+        self.link.packets.lock().bytes += bytes;
+        self.link.note(if up { "sends" } else { "receives" }, bytes);
     }
 
     /// Whether the phone is in another network than at the begin of the connection.

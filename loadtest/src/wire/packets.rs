@@ -19,17 +19,17 @@ const DELAYED_ACK: Duration = Duration::from_millis(40);
 
 /// Bytes of headers per direction.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(super) struct Headers {
-    pub(super) up: u64,
-    pub(super) down: u64,
+pub(crate) struct Headers {
+    pub(crate) up: u64,
+    pub(crate) down: u64,
 }
 
 impl Headers {
     /// SYN, SYN-ACK and the acknowledgement.
-    pub(super) const OPENING: Self = Self { up: SYN_BYTES + HEADER_BYTES, down: SYN_BYTES };
+    pub(crate) const OPENING: Self = Self { up: SYN_BYTES + HEADER_BYTES, down: SYN_BYTES };
 
     /// One FIN in each direction with its acknowledgement.
-    pub(super) const CLOSING: Self = Self { up: 2 * HEADER_BYTES, down: 2 * HEADER_BYTES };
+    pub(crate) const CLOSING: Self = Self { up: 2 * HEADER_BYTES, down: 2 * HEADER_BYTES };
 
     fn of(up: bool, packets: u64) -> Self {
         let bytes = packets * HEADER_BYTES;
@@ -43,7 +43,7 @@ impl Headers {
 
 /// The last burst of a connection, which is not acknowledged yet.
 #[derive(Debug, Default)]
-pub(super) struct Unacknowledged {
+pub(crate) struct Unacknowledged {
     last: Option<Burst>,
 }
 
@@ -57,7 +57,7 @@ struct Burst {
 impl Unacknowledged {
     /// Returns the headers of a burst, and of the acknowledgements of the previous burst: one per two segments, unless this
     /// burst carries them in time.
-    pub(super) fn burst(&mut self, up: bool, bytes: u64, at: Instant) -> Headers {
+    pub(crate) fn burst(&mut self, up: bool, bytes: u64, at: Instant) -> Headers {
         let segments = bytes.div_ceil(SEGMENT_BYTES);
         let before = match self.last {
             Some(last) if last.up != up && at - last.at < DELAYED_ACK => Headers::default(),

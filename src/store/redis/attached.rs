@@ -123,8 +123,8 @@ impl AttachedStreams {
         self.streams.lock().values_mut().for_each(|readers| readers.head = None);
     }
 
-    /// Joins the read that another reader of the stream has begun since the last news, or begins one that others may join. Those who were
-    /// woken by the same append so cost the engine one call together. `None`: what has happened since is not known.
+    /// Returns the read with this start and limit that another reader has begun since the last news, or a new one. Readers that the same
+    /// append has woken share one call of the engine this way. `None`: news may be missed at the moment, so no read is shared.
     pub(super) fn join_read(
         &self,
         name: &StreamName,

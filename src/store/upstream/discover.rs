@@ -31,7 +31,7 @@ pub(super) async fn discover(shared: Arc<UpstreamShared>, listener: Arc<dyn News
         }
         let filters = shared.wildcards.lock().clone();
         let started = Instant::now();
-        // A failure is logged by the request. What is known goes on.
+        // The request logs its failure. The streams that are followed already stay followed.
         if let Ok(found) = find(&shared, &filters).await {
             let gone = |name: &StreamName| !found.contains_key(name);
             held.extract_if(gone).for_each(|name| shared.detach(&name, SystemTime::UNIX_EPOCH));

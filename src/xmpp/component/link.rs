@@ -3,7 +3,7 @@
 //! The component protocol has no acknowledgements. So the gateway sends a ping to itself behind its notifications, a *barrier*. The
 //! server sends it back behind the errors of messages that it could not deliver, so it has received everything before the barrier. Prosody
 //! has then written the messages to its clients' sockets or its archive. ejabberd has one process for each client; a message may still be
-//! in the queue of that process, and is lost if ejabberd is killed at that moment.
+//! in the queue of that process. If ejabberd is killed then, the message is lost.
 
 use std::fmt;
 use std::io;
