@@ -15,6 +15,7 @@ mod wakes;
 mod xmpp;
 
 use std::net::{SocketAddr, TcpListener};
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -51,6 +52,10 @@ use wakes::WakeApps;
 use xmpp::{BoshDoor, client_front, component_settings, start_component};
 
 pub use error::BindError;
+
+/// A future whose code is compiled with this crate. That of an `async fn` is compiled, with all that it awaits and spawns, once more in
+/// each program that awaits it: the whole gateway, which takes minutes.
+pub type Compiled<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 
 /// A server with bound addresses and an open store that does not serve yet.
 pub struct Server {
@@ -243,7 +248,11 @@ impl Server {
     }
 
     /// Reads the stored revocations of tokens, and starts to serve in tasks of the current tokio runtime.
-    pub async fn start(self) -> Result<Running, BindError> {
+    pub fn start(self) -> Compiled<'static, Result<Running, BindError>> {
+        Box::pin(self.start_tasks())
+    }
+
+    async fn start_tasks(self) -> Result<Running, BindError> {
         let (clock, metrics) = (self.clock, self.metrics);
         let store = self.store.ready().await?;
         let store = behind_upstream(self.upstream.as_ref(), store, &metrics, &self.budget)?;
@@ -401,7 +410,11 @@ impl Running {
     /// Drains the server and closes the store; clients lose nothing that they cannot request again. `/ready` answers 503 at
     /// once, held polls and live forms end with their offsets over `drain_spread`, then connections close. Connections that are
     /// left at the hard stop are dropped.
-    pub async fn drain(&self) {
+    pub fn drain(&self) -> Compiled<'_, ()> {
+        Box::pin(self.drain_until_hard_stop())
+    }
+
+    async fn drain_until_hard_stop(&self) {
         let hard_stop = Instant::now() + self.drain;
         if timeout_at(hard_stop, self.hub.drain()).await.is_ok() {
             self.phase.send_replace(Phase::Closing);
