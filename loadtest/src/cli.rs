@@ -79,7 +79,8 @@ pub struct Comparison {
     /// [default: short-poll:1s, short-poll:5s, long-poll:25s and the others]
     #[arg(long)]
     pub strategy: Vec<Strategy>,
-    /// Another server for the same runs: nchan, mosquitto, prosody, ejabberd or durable-streams=PROGRAM; repeatable
+    /// Another server for the same runs: nchan, nchan-workers (one for each processor), mosquitto, prosody, ejabberd, socket.io,
+    /// durable-streams-node or durable-streams=PROGRAM; repeatable
     #[arg(long, value_name = "NAME")]
     pub rival: Vec<Server>,
     /// Options of every run.

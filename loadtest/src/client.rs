@@ -18,7 +18,7 @@ use crate::target::Target;
 use crate::wire::{Connection, Meter, Metered, Request, WireError, open};
 
 /// How long after it was due an answer is abandoned: max(5 s, three slow round trips) in the cost model's section 5.
-const PATIENCE: Duration = Duration::from_secs(5);
+pub const PATIENCE: Duration = Duration::from_secs(5);
 
 /// One reader of one stream.
 pub struct Client {

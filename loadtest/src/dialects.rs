@@ -3,6 +3,7 @@
 
 pub(crate) mod durable_streams;
 mod nchan;
+mod socket_io;
 
 use std::time::Duration;
 
@@ -20,6 +21,8 @@ pub enum Dialect {
     DurableStreams,
     /// nginx with nchan, as `servers::nchan` configures it.
     Nchan,
+    /// Socket.IO, and a request for each message, as `servers::npm` starts it.
+    SocketIo,
     /// MQTT only; a broker has no HTTP interface.
     Mqtt,
     /// XMPP only, as `servers::prosody` and `servers::ejabberd` configure it.
@@ -86,6 +89,7 @@ impl Dialect {
         match self {
             Self::DurableStreams => Some(&durable_streams::DurableStreams),
             Self::Nchan => Some(&nchan::Nchan),
+            Self::SocketIo => Some(&socket_io::SocketIo),
             Self::Mqtt | Self::Xmpp => None,
         }
     }
@@ -101,7 +105,7 @@ impl Dialect {
                 bosh: "/v1/bosh",
             }),
             Self::Xmpp => Some(&XMPP_SERVER),
-            Self::Nchan | Self::Mqtt => None,
+            Self::Nchan | Self::SocketIo | Self::Mqtt => None,
         }
     }
 }

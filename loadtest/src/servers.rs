@@ -5,6 +5,7 @@ mod ejabberd;
 mod gateway;
 mod mosquitto;
 mod nchan;
+mod npm;
 mod process;
 mod prosody;
 mod rival;
@@ -19,6 +20,8 @@ use crate::providers::Providers;
 use crate::strategies::Strategy;
 use crate::target::{Target, TargetError};
 
+pub use nchan::Workers;
+pub use npm::NpmServer;
 pub use process::Process;
 pub use rival::Rival;
 pub(crate) use scratch::Scratch;
@@ -34,13 +37,15 @@ pub enum Server {
     /// A gateway that is already running.
     Target(Target),
     /// nginx with nchan.
-    Nchan,
+    Nchan(Workers),
     /// The MQTT broker.
     Mosquitto,
     /// An XMPP server in Lua.
     Prosody,
     /// An XMPP server in Erlang.
     Ejabberd,
+    /// A server from npm.
+    Npm(NpmServer),
     /// The program of the upstream server.
     DurableStreams(PathBuf),
     /// The gateway's program, as one instance with messages in memory, wherever the others keep theirs.
@@ -115,7 +120,8 @@ impl FromStr for Server {
     /// Parses a rival.
     fn from_str(text: &str) -> Result<Self, String> {
         match text.split_once('=') {
-            None if text == nchan::NAME => Ok(Self::Nchan),
+            None if text == Workers::One.name() => Ok(Self::Nchan(Workers::One)),
+            None if text == Workers::PerProcessor.name() => Ok(Self::Nchan(Workers::PerProcessor)),
             None if text == mosquitto::NAME => Ok(Self::Mosquitto),
             None if text == prosody::NAME => Ok(Self::Prosody),
             None if text == ejabberd::NAME => Ok(Self::Ejabberd),
@@ -123,8 +129,14 @@ impl FromStr for Server {
                 Ok(Self::DurableStreams(program.into()))
             }
             Some((name, program)) if name == gateway::NAME => Ok(Self::OtherBuild(program.into())),
-            _ => Err("want nchan, mosquitto, prosody, ejabberd, durable-streams=PROGRAM or pollgate=PROGRAM"
-                .to_owned()),
+            None if let Some(server) = NpmServer::ALL.into_iter().find(|server| server.name() == text) => {
+                Ok(Self::Npm(server))
+            }
+            _ => Err(
+                "want nchan, nchan-workers, mosquitto, prosody, ejabberd, socket.io, durable-streams-node, \
+                      durable-streams=PROGRAM or pollgate=PROGRAM"
+                    .to_owned(),
+            ),
         }
     }
 }
@@ -150,10 +162,11 @@ impl Server {
         match self {
             Self::Gateway(..) | Self::Target(_) => gateway::NAME,
             Self::OtherBuild(_) => "other build",
-            Self::Nchan => nchan::NAME,
+            Self::Nchan(workers) => workers.name(),
             Self::Mosquitto => mosquitto::NAME,
             Self::Prosody => prosody::NAME,
             Self::Ejabberd => ejabberd::NAME,
+            Self::Npm(server) => server.name(),
             Self::DurableStreams(_) => durable_streams::NAME,
             Self::Memory(_) => rival::MEMORY,
             Self::Engine(_) => rival::ENGINE,
@@ -171,7 +184,8 @@ impl Server {
     /// Checks that the server is installed; the error names the package.
     pub fn installed(&self) -> Result<(), ServerError> {
         match self {
-            Self::Nchan => nchan::installed(),
+            Self::Nchan(_) => nchan::installed(),
+            Self::Npm(server) => server.installed(),
             Self::Mosquitto => mosquitto::installed(),
             Self::Prosody => prosody::installed(),
             Self::Ejabberd => ejabberd::installed(),
@@ -204,9 +218,10 @@ impl Server {
                 Self::Gateway(..) | Self::OtherBuild(_) | Self::Target(_) | Self::Memory(_) | Self::Engine(_),
                 _,
             ) => Ok(()),
-            (Self::Nchan, ShortPoll(_) | LongPoll(_) | Sse(None) | WebSocket(None)) => Ok(()),
+            (Self::Nchan(_), ShortPoll(_) | LongPoll(_) | Sse(None) | WebSocket(None)) => Ok(()),
             (Self::Mosquitto, Mqtt(_)) => Ok(()),
             (Self::Prosody | Self::Ejabberd, XmppWebSocket | XmppBosh) => Ok(()),
+            (Self::Npm(server), _) if server.supports(strategy) => Ok(()),
             (Self::DurableStreams(_), ShortPoll(_) | LongPoll(_) | Sse(None)) => Ok(()),
             _ => without("this server does not support it"),
         }
@@ -218,7 +233,11 @@ impl Server {
             Storage::Engine(..) => {
                 matches!(
                     self,
-                    Self::Gateway(..) | Self::OtherBuild(_) | Self::Nchan | Self::Memory(_) | Self::Engine(_)
+                    Self::Gateway(..)
+                        | Self::OtherBuild(_)
+                        | Self::Nchan(_)
+                        | Self::Memory(_)
+                        | Self::Engine(_)
                 )
             }
             Storage::Memory | Storage::Disk(_) if matches!(self, Self::Engine(_)) => {
@@ -240,7 +259,8 @@ impl Server {
             | Self::OtherBuild(program)
             | Self::Memory(program)
             | Self::Engine(program) => process::first_line(program, &["--version"]),
-            Self::Nchan => nchan::version(),
+            Self::Nchan(_) => nchan::version(),
+            Self::Npm(server) => server.version(),
             Self::Mosquitto => mosquitto::version(),
             Self::Prosody | Self::Ejabberd => process::package_version(self.name()),
             // Neither reports a version.
@@ -269,10 +289,11 @@ impl Server {
             }
             Self::Memory(program) => gateway::start(program, None, strategy, &Storage::Memory).await,
             Self::Target(target) => Ok(Running::of(target.clone(), None)),
-            Self::Nchan => nchan::start(strategy, storage).await,
+            Self::Nchan(workers) => nchan::start(*workers, strategy, storage).await,
             Self::Mosquitto => mosquitto::start().await,
             Self::Prosody => prosody::start().await,
             Self::Ejabberd => ejabberd::start().await,
+            Self::Npm(server) => server.start(strategy).await,
             Self::DurableStreams(program) => durable_streams::start(program, strategy, storage).await,
         }
     }

@@ -5,6 +5,7 @@ mod live;
 mod long_poll;
 mod mqtt;
 mod short_poll;
+mod socket_io;
 mod websocket;
 mod xmpp;
 
@@ -17,7 +18,7 @@ use jiff::SignedDuration;
 use serde::{Deserialize, Serialize};
 
 use crate::client::Client;
-use crate::dialects::LiveForm;
+use crate::dialects::{Dialect, LiveForm};
 use crate::model::candidate::Setting;
 use crate::providers::Provider;
 use crate::wire::WireError;
@@ -99,8 +100,11 @@ impl Strategy {
     /// Reads from the client's offset until an error, or until the server ends the response.
     pub async fn read(self, client: &mut Client) -> Result<(), WireError> {
         let never = |never: Infallible| match never {};
+        let is_socket_io = client.target.dialect == Dialect::SocketIo;
         match self {
             Self::ShortPoll(interval) => short_poll::read(client, interval).await.map(never),
+            Self::LongPoll(hold) if is_socket_io => socket_io::read_polling(client, hold).await.map(never),
+            Self::WebSocket(_) if is_socket_io => socket_io::read_websocket(client).await,
             Self::LongPoll(hold) => long_poll::read(client, hold).await.map(never),
             Self::Sse(heartbeat) => live::read(client, LiveForm::Sse, heartbeat).await,
             Self::Ndjson(heartbeat) => live::read(client, LiveForm::Ndjson, heartbeat).await,

@@ -97,8 +97,9 @@ pub struct ShortPollsOptions {
 /// Options of every round: servers, messages and times.
 #[derive(Debug, Clone, Args)]
 pub struct Rounds {
-    /// Another server under the same load: nchan, durable-streams=PROGRAM or another build of the gateway, pollgate=PROGRAM; memory: one
-    /// gateway with messages in memory; or engine: for `appends`, the gateway's function in the Redis of --store, called directly; repeatable
+    /// Another server under the same load: nchan, nchan-workers (one for each processor), durable-streams-node, durable-streams=PROGRAM or
+    /// another build of the gateway, pollgate=PROGRAM; memory: one gateway with messages in memory; or engine: for `appends`, the
+    /// gateway's function in the Redis of --store, called directly; repeatable
     #[arg(long, value_name = "NAME")]
     pub rival: Vec<Rival>,
     /// Where servers keep messages: memory; a folder, where each server gets a new subfolder and syncs before it answers; or the URL

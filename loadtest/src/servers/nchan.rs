@@ -1,4 +1,4 @@
-//! nginx with nchan: Debian's `nginx` and `libnginx-mod-nchan`, with one worker and messages in its shared memory.
+//! nginx with nchan: Debian's `nginx` and `libnginx-mod-nchan`, with messages in its shared memory.
 
 use std::net::SocketAddr;
 use std::path::Path;
@@ -13,8 +13,34 @@ use crate::strategies::Strategy;
 use crate::streams;
 use crate::target::Target;
 
-/// Name in the report.
-pub(super) const NAME: &str = "nchan";
+/// Number of nginx's worker processes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Workers {
+    /// A single one.
+    One,
+    /// As many as there are processors.
+    PerProcessor,
+}
+
+impl Workers {
+    /// Name on the command line and in the report.
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Self::One => NAME,
+            Self::PerProcessor => "nchan-workers",
+        }
+    }
+
+    /// Value of `worker_processes`.
+    fn setting(self) -> &'static str {
+        match self {
+            Self::One => "1",
+            Self::PerProcessor => "auto",
+        }
+    }
+}
+
+const NAME: &str = "nchan";
 
 const PROGRAM: &str = "/usr/sbin/nginx";
 const MODULE: &str = "/usr/lib/nginx/modules/ngx_nchan_module.so";
@@ -33,13 +59,19 @@ pub(super) fn version() -> Option<String> {
 }
 
 /// Starts it with the strategy's hold.
-pub(super) async fn start(strategy: Strategy, storage: &Storage) -> Result<Running, ServerError> {
+pub(super) async fn start(
+    workers: Workers,
+    strategy: Strategy,
+    storage: &Storage,
+) -> Result<Running, ServerError> {
     installed()?;
     let address = free_address()?;
     let scratch = Scratch::new(NAME)?;
     let hold = if let Strategy::LongPoll(hold) = strategy { hold.as_secs() } else { 0 };
-    let file = scratch
-        .write("nginx.conf", &settings(address, hold, &scratch.path().display().to_string(), storage))?;
+    let file = scratch.write(
+        "nginx.conf",
+        &settings(workers, address, hold, &scratch.path().display().to_string(), storage),
+    )?;
     let arguments = ["-e", "stderr", "-c", &file].map(str::to_owned);
     let mut process = Process::start(Path::new(PROGRAM), &arguments)?;
     process.listens(address).await?;
@@ -55,13 +87,13 @@ pub(super) async fn start(strategy: Strategy, storage: &Storage) -> Result<Runni
 }
 
 /// Fills the configuration with the locations that `dialects::nchan` uses.
-fn settings(address: SocketAddr, hold: u64, folder: &str, storage: &Storage) -> String {
+fn settings(workers: Workers, address: SocketAddr, hold: u64, folder: &str, storage: &Storage) -> String {
     let redis = if let Storage::Engine(url, _) = storage {
         format!("nchan_redis_url \"{url}\"; nchan_use_redis on;")
     } else {
         String::new()
     };
-    let values = [("MODULE", MODULE), ("FOLDER", folder), ("REDIS", &redis)];
+    let values = [("WORKERS", workers.setting()), ("MODULE", MODULE), ("FOLDER", folder), ("REDIS", &redis)];
     let filled = values.iter().fold(TEMPLATE.to_owned(), |text, (word, value)| text.replace(word, value));
     filled.replace("HOLD", &hold.to_string()).replace("ADDRESS", &address.to_string())
 }

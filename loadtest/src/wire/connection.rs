@@ -45,6 +45,9 @@ pub enum WireError {
     /// Not XMPP, or refused by the server.
     #[error("XMPP: {0}")]
     Xmpp(String),
+    /// Not Socket.IO.
+    #[error("Socket.IO: {0}")]
+    SocketIo(String),
     /// The client cannot be woken.
     #[error("wakes: {0}")]
     Wakes(String),

@@ -1,4 +1,4 @@
-//! Rivals in the same comparison. Debian's packages are installed by `tests/run`.
+//! Rivals in the same comparison. Debian's and npm's packages are installed by `tests/run`.
 
 use crate::forms::{LOAD, check};
 use crate::world::{Loadtest, alone};
@@ -29,6 +29,21 @@ async fn prosody_and_ejabberd_deliver_everything() {
     report.runs.retain(|run| run.server != "pollgate");
     check(&report, 4);
     for name in ["prosody", "ejabberd"] {
+        assert!(report.machine.versions.iter().any(|(program, _)| program == name), "{name}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn servers_of_node_and_several_workers_of_nchan_deliver_everything() {
+    let _turn = alone().await;
+    let how = ["--strategy", "long-poll:5s", "--strategy", "sse", "--strategy", "websocket"];
+    let more = ["--rival", "socket.io", "--rival", "durable-streams-node", "--rival", "nchan-workers"];
+    let ended = Loadtest::new(&[&LOAD[..], &how, &more].concat()).run().await;
+    assert_eq!(ended.code, Some(0));
+    let mut report = ended.report();
+    report.runs.retain(|run| run.server != "pollgate");
+    check(&report, 7);
+    for name in ["socket.io", "durable-streams-node", "nchan-workers"] {
         assert!(report.machine.versions.iter().any(|(program, _)| program == name), "{name}");
     }
 }
