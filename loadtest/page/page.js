@@ -13,10 +13,10 @@ const COLUMNS = [
   ["duplicated", "", ({ deliveries: d }) => whole(d.doubled), ({ deliveries: d }) => d.doubled > 0],
   ["out of order", "", ({ deliveries: d }) => whole(d.outOfOrder), ({ deliveries: d }) => d.outOfOrder > 0],
   ...["p50", "p90", "p95", "p99", "p999", "max"].map((name) =>
-    [name === "p999" ? "p99.9" : name, "ms", ({ latency }) => milliseconds(latency[name])]),
+    [name === "p999" ? "p99.9" : name, "ms", ({ latency }) => milliseconds(latency?.[name])]),
   ["requests", "a client-hour", ({ requests }) => whole(requests.perClientHour)],
   ["empty", "a client-hour", ({ requests }) => whole(requests.emptyPerClientHour)],
-  ["requests", "a delivery", ({ requests }) => short(requests.perDelivery)],
+  ["requests", "a delivery", ({ requests }) => short(requests.perDelivery ?? NaN)],
   ...(runs.some(({ wakes }) => wakes) ? [
     ["wakes", "a client-hour", ({ wakes }) => (wakes ? whole(wakes.perClientHour) : "–")],
     ["wake to poll p50", "ms", ({ wakes }) => milliseconds(wakes?.toPollP50)],
@@ -28,14 +28,15 @@ const COLUMNS = [
   ["server CPU", "µs a client-second", ({ serverCost }) => short(serverCost?.cpuPerClientSecond)],
   ["server CPU", "µs a delivery", ({ serverCost }) => short(serverCost?.cpuPerDelivery)],
   ["user memory", "kB a client", ({ serverCost }) => short(serverCost?.userBytesPerClient / 1000)],
-  ["kernel memory", "kB a client", ({ serverCost }) => short(serverCost?.kernelBytesPerClient / 1000)],
+  ["kernel memory", "kB a client", ({ serverCost }) => short(kilobytes(serverCost?.kernelBytesPerClient))],
   ...radios.map((radio) => [radio, "J a client-hour", (run) => short(energyOf(run, radio))]),
   ["battery", () => `a day, ${radio}`, (run) => percent(run.energy.find((energy) => energy.radio === radio)?.batteryPerDay)],
   ["requests", "by formula", ({ prediction: p }) => (p ? `${whole(p.requestsPerClientHour)} (${signed(p.requestsDeviation)})` : "")],
   ["mean latency", "ms by formula", ({ prediction: p }) => (p ? `${milliseconds(p.meanLatency)} (${signed(p.latencyDeviation)})` : "")],
   ["generator", "cores", ({ generatorCores }) => short(generatorCores)],
-  ["sent late", "of sends", ({ lateSends }) => percent(lateSends), ({ lateSends }) => lateSends > 0.01],
+  ["sent late", "of sends", ({ lateSends }) => percent(lateSends ?? NaN), ({ lateSends }) => lateSends > 0.01],
 ]
+const kilobytes = (bytes) => (bytes ?? NaN) / 1000
 const signed = (share) => `${share < 0 ? "−" : "+"}${percent(Math.abs(share))}`
 
 const fillTable = () => {
@@ -64,7 +65,7 @@ const BARS = [
   ["Server CPU", "µs a client-second", ({ serverCost }) => serverCost?.cpuPerClientSecond, short],
   ["Server CPU", "µs a delivery", ({ serverCost }) => serverCost?.cpuPerDelivery, short],
   ["Server memory", "kB a client, user and kernel", ({ serverCost: cost }) =>
-    (cost ? (cost.userBytesPerClient + cost.kernelBytesPerClient) / 1000 : undefined), short],
+    (cost ? (cost.userBytesPerClient + (cost.kernelBytesPerClient ?? NaN)) / 1000 : undefined), short],
   ["Bytes", "kB a client-hour, both ways, with packet headers", ({ bytes }) =>
     (bytes.upWithPackets + bytes.downWithPackets) / 1000, short],
   ["Energy", () => `J a client-hour, ${radio}`, (run) => energyOf(run, radio), short],
@@ -89,16 +90,16 @@ const fillBars = () => byId("bars").replaceChildren(...BARS.map(([name, unit, va
 // What loses more than 1 % of the messages is cheap and fast only because of what it does not deliver.
 const isComparable = ({ delivered, lost, intended }) => delivered > 0 && lost * 100 <= intended
 const tradeOff = (cost) => () => runs.flatMap((run, index) => {
-  const item = { mark: marks[index], name: nameOf(run), cost: cost(run), latency: run.latency.p95 / 1000 }
+  const item = { mark: marks[index], name: nameOf(run), cost: cost(run), latency: run.latency?.p95 / 1000 }
   return shown[index] && Number.isFinite(item.cost) && item.latency > 0 && isComparable(run.deliveries) ? [item] : []
 })
 
 const curves = runs.map((run, index) => ({
   mark: marks[index],
   name: nameOf(run),
-  cdf: run.latency.cdf.filter(([micros]) => micros > 0).map(([micros, share]) => [micros / 1000, share * 100]),
+  cdf: (run.latency?.cdf ?? []).filter(([micros]) => micros > 0).map(([micros, share]) => [micros / 1000, share * 100]),
   marks: [["p50", 50], ["p95", 95], ["p99", 99]].flatMap(([name, share]) =>
-    run.latency[name] > 0 ? [[run.latency[name] / 1000, share]] : []),
+    run.latency?.[name] > 0 ? [[run.latency[name] / 1000, share]] : []),
 }))
 
 let fillSweepLegend = () => {}
@@ -118,7 +119,7 @@ const fillSweep = () => {
       [`J a client-hour, ${sweep.radio}`, "joulesPerClientHour", energyFront],
     ]) {
       const all = points.map((point) => ({
-        mark: formMarks[forms.indexOf(formOf(point.strategy))], name: point.strategy, cost: point[cost], latency: point.p95 / 1000,
+        mark: formMarks[forms.indexOf(formOf(point.strategy))], name: point.strategy, cost: point[cost], latency: point.p95 === null ? NaN : point.p95 / 1000,
       }))
       const drawn = all.filter(({ cost, latency }) => Number.isFinite(cost) && latency > 0)
       const box = element("div", { class: "plot" })

@@ -77,8 +77,8 @@ pub struct Run {
     pub interrupted: bool,
     /// Counts of deliveries.
     pub deliveries: Deliveries,
-    /// From the intended publish time to the receipt.
-    pub latency: Latency,
+    /// From the intended publish time to the receipt; `None` if nothing arrived.
+    pub latency: Option<Latency>,
     /// Counts of requests.
     pub requests: Requests,
     /// Wakes of clients that sleep; `None` for other strategies.
@@ -96,8 +96,8 @@ pub struct Run {
     pub prediction: Option<Prediction>,
     /// Processor time of the load generator, as a share of one core.
     pub generator_cores: f64,
-    /// Late sends as a share of the intended ones (the run fails above 0.01).
-    pub late_sends: f64,
+    /// Late sends as a share of the intended ones (the run fails above 0.01); `None` if none was intended.
+    pub late_sends: Option<f64>,
     /// Remarks about this run.
     pub notes: Vec<String>,
 }
@@ -127,7 +127,7 @@ impl Deliveries {
 }
 
 /// A latency distribution, in microseconds.
-#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Latency {
     /// The mean.
@@ -156,8 +156,8 @@ pub struct Requests {
     pub per_client_hour: f64,
     /// Requests per client-hour whose answer held no message.
     pub empty_per_client_hour: f64,
-    /// Requests per delivered message.
-    pub per_delivery: f64,
+    /// Requests per delivered message; `None` if nothing arrived.
+    pub per_delivery: Option<f64>,
 }
 
 /// Wakes of clients that sleep.
@@ -192,12 +192,12 @@ pub struct Bytes {
 pub struct ServerCost {
     /// Microseconds of processor time per client and second.
     pub cpu_per_client_second: f64,
-    /// Microseconds of processor time per delivery.
-    pub cpu_per_delivery: f64,
+    /// Microseconds of processor time per delivery; `None` if nothing arrived.
+    pub cpu_per_delivery: Option<f64>,
     /// Proportional set size per client, above that of the idle server.
     pub user_bytes_per_client: f64,
-    /// Bytes of the kernel's socket buffers per client.
-    pub kernel_bytes_per_client: f64,
+    /// Bytes of the kernel's socket buffers per client; `None` without `ss`.
+    pub kernel_bytes_per_client: Option<f64>,
 }
 
 /// Energy of a phone's radio under one profile.
@@ -221,7 +221,7 @@ pub struct Prediction {
     /// Predicted mean latency in microseconds.
     pub mean_latency: f64,
     /// Deviation of the requests.
-    pub requests_deviation: f64,
-    /// Deviation of the mean latency.
-    pub latency_deviation: f64,
+    pub requests_deviation: Option<f64>,
+    /// Deviation of the mean latency; `None` if nothing arrived.
+    pub latency_deviation: Option<f64>,
 }

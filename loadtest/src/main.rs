@@ -146,7 +146,14 @@ fn run_recommend(wanted: &Promised) -> ExitCode {
             if let Some(note) = advice.note {
                 eprintln!("{note}");
             }
-            print!("{}", advice.recommendation);
+            if wanted.json {
+                match serde_json::to_string_pretty(&advice.recommendation) {
+                    Ok(json) => println!("{json}"),
+                    Err(error) => return fail(&error, UNUSABLE),
+                }
+            } else {
+                print!("{}", advice.recommendation);
+            }
             if advice.recommendation.kept.is_empty() { ExitCode::FAILURE } else { ExitCode::SUCCESS }
         }
         Err(error) => fail(&error, UNUSABLE),

@@ -64,8 +64,8 @@ impl Lateness {
         Self { intended, late: intended.saturating_sub(on_time), p99 }
     }
 
-    /// Returns the share of late messages.
-    pub fn share(self) -> f64 {
+    /// Returns the share of late messages; `None` if no message was due.
+    pub fn share(self) -> Option<f64> {
         ratio(self.late as f64, self.intended as f64)
     }
 }
@@ -101,24 +101,23 @@ impl Measured {
         self
     }
 
-    /// Returns clients times measured hours.
-    fn client_hours(&self, clients: u32) -> f64 {
-        f64::from(clients) * self.measured.as_secs_f64() / 3600.0
+    /// Returns the requests, and what else is counted, per hour of one of `clients` clients. The measured time is not zero.
+    fn per_client_hour(&self, count: u64, clients: u32) -> f64 {
+        3600.0 * count as f64 / (f64::from(clients) * self.measured.as_secs_f64())
     }
 
     /// Returns the request figures of `clients` clients.
     pub fn requests(&self, clients: u32) -> Requests {
-        let (requests, hours) = (self.totals.requests as f64, self.client_hours(clients));
         Requests {
-            per_client_hour: ratio(requests, hours),
-            empty_per_client_hour: ratio(self.totals.empty_answers as f64, hours),
-            per_delivery: ratio(requests, self.deliveries.delivered as f64),
+            per_client_hour: self.per_client_hour(self.totals.requests, clients),
+            empty_per_client_hour: self.per_client_hour(self.totals.empty_answers, clients),
+            per_delivery: ratio(self.totals.requests as f64, self.deliveries.delivered as f64),
         }
     }
 
     /// Returns the byte figures of `clients` clients.
     pub fn bytes(&self, clients: u32) -> Bytes {
-        let a_client_hour = |bytes: u64| ratio(bytes as f64, self.client_hours(clients));
+        let a_client_hour = |bytes: u64| self.per_client_hour(bytes, clients);
         let TotalsAt { up, down, headers_up, headers_down, .. } = self.totals;
         Bytes {
             up: a_client_hour(up),
@@ -153,18 +152,19 @@ impl Measured {
     /// Returns the figures of the wakes of `clients` clients; `None` if there was none.
     pub fn wakes(&self, clients: u32) -> Option<Wakes> {
         let count: u64 = self.wake_to_poll.iter().map(|(_, count)| count).sum();
-        let Latency { p50, p99, .. } = distribution(&self.wake_to_poll);
-        let per_client_hour = ratio(count as f64, self.client_hours(clients));
-        (count > 0).then_some(Wakes { per_client_hour, to_poll_p50: p50, to_poll_p99: p99 })
+        let Latency { p50, p99, .. } = distribution(&self.wake_to_poll)?;
+        let per_client_hour = self.per_client_hour(count, clients);
+        Some(Wakes { per_client_hour, to_poll_p50: p50, to_poll_p99: p99 })
     }
 
-    /// Returns the distribution of latencies.
-    pub fn latency(&self) -> Latency {
+    /// Returns the distribution of latencies; `None` if nothing arrived.
+    pub fn latency(&self) -> Option<Latency> {
         distribution(&self.latency)
     }
 }
 
-fn distribution(pairs: &Pairs) -> Latency {
+/// Returns the distribution of values; `None` without a value.
+fn distribution(pairs: &Pairs) -> Option<Latency> {
     let mut values = pairs.clone();
     values.sort_unstable();
     let all: u64 = values.iter().map(|(_, count)| count).sum();
@@ -172,14 +172,12 @@ fn distribution(pairs: &Pairs) -> Latency {
     let (mut below, mut cdf) = (0, Vec::with_capacity(values.len()));
     for (value, count) in &values {
         below += count;
-        cdf.push((*value as f64, ratio(below as f64, all as f64)));
+        cdf.push((*value as f64, ratio(below as f64, all as f64)?));
     }
-    let at = |share: f64| {
-        let first = cdf.iter().find(|(_, reached)| *reached >= share);
-        first.or(cdf.last()).map_or(0.0, |(value, _)| *value)
-    };
+    let (last, _) = *cdf.last()?;
+    let at = |share: f64| cdf.iter().find(|(_, reached)| *reached >= share).map_or(last, |(value, _)| *value);
     let [p50, p90, p95, p99, p999, max] = [0.5, 0.9, 0.95, 0.99, 0.999, 1.0].map(at);
-    Latency { mean: ratio(sum, all as f64), p50, p90, p95, p99, p999, max, cdf: thinned(cdf) }
+    Some(Latency { mean: ratio(sum, all as f64)?, p50, p90, p95, p99, p999, max, cdf: thinned(cdf) })
 }
 
 /// Reduces a distribution to about 400 points, enough for a plot. The last point is kept.
@@ -192,9 +190,9 @@ fn thinned(cdf: Vec<(f64, f64)>) -> Vec<(f64, f64)> {
         .collect()
 }
 
-/// Divides; returns 0 if the divisor is not positive.
-pub fn ratio(part: f64, whole: f64) -> f64 {
-    if whole > 0.0 { part / whole } else { 0.0 }
+/// Divides; `None` if the divisor is not positive, since nothing per nothing is not 0.
+pub fn ratio(part: f64, whole: f64) -> Option<f64> {
+    (whole > 0.0).then_some(part / whole)
 }
 
 impl Add for Deliveries {

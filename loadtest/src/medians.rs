@@ -3,12 +3,14 @@
 
 use serde_json::Value;
 
-use crate::data::{Deliveries, Run};
+use crate::data::{Deliveries, Latency, Run};
 
 /// Returns the merged run; `None` for an empty slice.
 pub fn median(runs: &[Run]) -> Option<Run> {
     let mut in_order: Vec<&Run> = runs.iter().collect();
-    in_order.sort_by(|one, other| one.latency.p50.total_cmp(&other.latency.p50));
+    // A run in which nothing arrived is slower than any other.
+    let p50 = |run: &Run| run.latency.as_ref().map_or(f64::INFINITY, |latency| latency.p50);
+    in_order.sort_by(|one, other| p50(one).total_cmp(&p50(other)));
     let middle = *in_order.get(runs.len().checked_sub(1)? / 2)?;
     if runs.len() == 1 {
         return Some(middle.clone());
@@ -16,7 +18,10 @@ pub fn median(runs: &[Run]) -> Option<Run> {
     let values: Vec<Value> = runs.iter().filter_map(|run| serde_json::to_value(run).ok()).collect();
     let merged = of_values(&serde_json::to_value(middle).ok()?, &values.iter().collect::<Vec<_>>());
     let mut run: Run = serde_json::from_value(merged).ok()?;
-    run.latency.cdf = middle.latency.cdf.clone();
+    run.latency = run
+        .latency
+        .zip(middle.latency.as_ref())
+        .map(|(medians, middle)| Latency { cdf: middle.cdf.clone(), ..medians });
     run.deliveries = runs.iter().map(|run| run.deliveries).sum::<Deliveries>();
     run.interrupted = runs.iter().any(|run| run.interrupted);
     run.notes = runs.iter().flat_map(|run| run.notes.clone()).collect();
@@ -85,10 +90,19 @@ mod tests {
     fn figures_are_medians_and_messages_are_sums() {
         let runs = [run(9.0, 0, 5.0), run(2.0, 1, 7.0), run(4.0, 0, 6.0)];
         let median = median(&runs).unwrap();
-        assert_eq!((median.latency.p50, median.latency.cdf), (4.0, vec![(4.0, 1.0)]));
+        let latency = median.latency.unwrap();
+        assert_eq!((latency.p50, latency.cdf), (4.0, vec![(4.0, 1.0)]));
         assert_eq!((median.deliveries.intended, median.deliveries.lost), (30, 1));
         assert_eq!((median.energy[0].joules_per_client_hour, median.connections), (6.0, 3));
-        assert_eq!(super::median(&runs[..2]).unwrap().latency.p50, 5.5);
+        assert_eq!(super::median(&runs[..2]).unwrap().latency.unwrap().p50, 5.5);
         assert!(super::median(&[]).is_none());
+    }
+
+    #[test]
+    fn a_median_over_runs_of_which_most_delivered_nothing_has_no_latency() {
+        let silent = Run { latency: None, ..run(1.0, 10, 5.0) };
+        let one = [silent.clone(), run(4.0, 0, 5.0), run(6.0, 0, 5.0)];
+        assert_eq!(median(&one).unwrap().latency.unwrap().p50, 5.0);
+        assert!(median(&[silent.clone(), silent, run(4.0, 0, 5.0)]).unwrap().latency.is_none());
     }
 }

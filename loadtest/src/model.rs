@@ -12,6 +12,7 @@ pub mod pareto;
 pub mod prediction;
 pub mod radio;
 pub mod recommend;
+pub mod server_load;
 pub mod settings;
 pub mod wakes;
 

@@ -10,6 +10,7 @@
 //! Faults follow a rule or a seed, never the timing of a run.
 
 mod address_change;
+mod as_path;
 mod captive;
 mod hop;
 mod http10;

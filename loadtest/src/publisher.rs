@@ -45,9 +45,9 @@ pub struct RoundTrips {
 }
 
 impl RoundTrips {
-    /// Returns the mean; zero without any.
-    pub fn mean(self) -> Duration {
-        self.sum.checked_div(self.count).unwrap_or_default()
+    /// Returns the mean; `None` without any.
+    pub fn mean(self) -> Option<Duration> {
+        self.sum.checked_div(self.count)
     }
 }
 

@@ -104,22 +104,25 @@ pub async fn run(server: &Server, task: &Task, stop: watch::Receiver<bool>) -> R
     };
     let (measured, cost) = tokio::join!(generators.begin(start), watching);
     let measured = measured?;
-    let share = measured.lateness.share();
-    if share > LATE_SHARE_MAX {
-        let (intended, p99) = (measured.lateness.intended, measured.lateness.p99);
-        return Err(RunError::FellBehind { share, intended, late_after: task.late_after, p99 });
+    if measured.measured.is_zero() {
+        return Err(GeneratorError::Stopped.into());
     }
-    if measured.lateness.intended == 0 && !measured.interrupted {
-        return Err(RunError::NothingPublished(plan.measured));
+    match measured.lateness.share() {
+        Some(share) if share > LATE_SHARE_MAX => {
+            let (intended, p99) = (measured.lateness.intended, measured.lateness.p99);
+            return Err(RunError::FellBehind { share, intended, late_after: task.late_after, p99 });
+        }
+        None if !measured.interrupted => return Err(RunError::NothingPublished(plan.measured)),
+        _ => {}
     }
     let clients = f64::from(plan.clients.max(1));
     let server_cost = cost.flatten().map(|cost| {
         let micros = cost.processor.as_secs_f64() * 1e6;
         data::ServerCost {
-            cpu_per_client_second: ratio(micros, clients * plan.measured.as_secs_f64()),
+            cpu_per_client_second: micros / (clients * plan.measured.as_secs_f64()),
             cpu_per_delivery: ratio(micros, measured.deliveries.delivered as f64),
             user_bytes_per_client: cost.memory_bytes.saturating_sub(idle_memory) as f64 / clients,
-            kernel_bytes_per_client: cost.socket_bytes as f64 / clients,
+            kernel_bytes_per_client: cost.socket_bytes.map(|bytes| bytes as f64 / clients),
         }
     });
     Ok(line(server, *strategy, plan, measured, server_cost))
@@ -133,7 +136,7 @@ fn line(
     measured: Measured,
     server_cost: Option<data::ServerCost>,
 ) -> data::Run {
-    let generator_cores = ratio(measured.processor.as_secs_f64(), measured.measured.as_secs_f64());
+    let generator_cores = measured.processor.div_duration_f64(measured.measured);
     let mut notes: Vec<String> =
         measured.troubles.iter().map(|(trouble, count)| format!("{count} times {trouble}")).collect();
     notes.extend(distortion(generator_cores, measured.lateness.p99));
@@ -141,8 +144,8 @@ fn line(
     let (latency, requests) = (measured.latency(), measured.requests(plan.clients));
     let rate = Workload::new(plan.clone()).drawn_rate();
     let round_trip = measured.round_trips.mean();
-    let prediction = prediction(strategy, rate, round_trip, &requests, &latency);
-    notes.extend(prediction.and_then(|prediction| disagreement(&prediction, &latency)));
+    let prediction = prediction(strategy, rate, round_trip, &requests, latency.as_ref());
+    notes.extend(prediction.and_then(|prediction| disagreement(&prediction, latency.as_ref())));
     data::Run {
         server: server.name().to_owned(),
         strategy: strategy.to_string(),
@@ -176,16 +179,16 @@ fn distortion(generator_cores: f64, lateness_p99: Duration) -> Option<String> {
 }
 
 /// Returns a note if the measured figures deviate from the formulas.
-fn disagreement(prediction: &data::Prediction, latency: &data::Latency) -> Option<String> {
-    let off_micros = (latency.mean - prediction.mean_latency).abs();
-    let requests = prediction.requests_deviation.abs() > REQUESTS_DEVIATION_MAX;
-    let latency =
-        prediction.latency_deviation.abs() > LATENCY_DEVIATION_MAX && off_micros > LATENCY_OFF_MICROS_MAX;
+fn disagreement(prediction: &data::Prediction, latency: Option<&data::Latency>) -> Option<String> {
+    let off_micros = (latency?.mean - prediction.mean_latency).abs();
+    let (by_requests, by_latency) = (prediction.requests_deviation?, prediction.latency_deviation?);
+    let requests = by_requests.abs() > REQUESTS_DEVIATION_MAX;
+    let latency = by_latency.abs() > LATENCY_DEVIATION_MAX && off_micros > LATENCY_OFF_MICROS_MAX;
     (requests || latency).then(|| {
         format!(
             "this run deviates from the formulas: requests by {:+.1} %, the mean latency by {:+.1} %",
-            prediction.requests_deviation * 100.0,
-            prediction.latency_deviation * 100.0
+            by_requests * 100.0,
+            by_latency * 100.0
         )
     })
 }
@@ -210,7 +213,7 @@ fn too_short(strategy: Strategy, measured: Duration) -> Option<String> {
 struct Cost {
     processor: Duration,
     memory_bytes: u64,
-    socket_bytes: u64,
+    socket_bytes: Option<u64>,
 }
 
 /// Measures the server's cost in the measured time; `None` for a server that this program did not start. The generators keep
@@ -224,7 +227,7 @@ async fn watch_cost(running: &Running, start: Instant, plan: &Plan) -> Option<Co
     let (processor, memory_bytes) = (server.processor_time().saturating_sub(before), server.memory_bytes());
     let address = running.target.address;
     let socket_bytes = tokio::task::spawn_blocking(move || socket_bytes(&[address])).await.ok().flatten();
-    Some(Cost { processor, memory_bytes, socket_bytes: socket_bytes.unwrap_or(0) })
+    Some(Cost { processor, memory_bytes, socket_bytes })
 }
 
 #[cfg(test)]
@@ -238,10 +241,12 @@ mod tests {
             let prediction = data::Prediction {
                 requests_per_client_hour: 100.0,
                 mean_latency: predicted,
-                requests_deviation: requests,
-                latency_deviation,
+                requests_deviation: Some(requests),
+                latency_deviation: Some(latency_deviation),
             };
-            disagreement(&prediction, &data::Latency { mean, ..data::Latency::default() }).is_some()
+            let [p50, p90, p95, p99, p999, max] = [mean; 6];
+            let latency = data::Latency { mean, p50, p90, p95, p99, p999, max, cdf: Vec::new() };
+            disagreement(&prediction, Some(&latency)).is_some()
         };
         assert!(!note(0.029, 500_000.0, 540_000.0));
         assert!(!note(0.0, 400.0, 1_300.0), "within a millisecond");

@@ -58,21 +58,20 @@ fn cells(run: &Run, radio: &str) -> Vec<String> {
     let cost = run.server_cost.as_ref();
     let kib = |bytes: f64| format!("{:.1}", bytes / 1024.0);
     let or_none = |text: Option<String>| text.unwrap_or_else(|| "-".to_owned());
-    let arrived = run.deliveries.delivered > 0;
     let energy = run.energy.iter().find(|energy| energy.radio == radio);
     let bytes = run.bytes.up_with_packets + run.bytes.down_with_packets;
     vec![
         run.strategy.clone() + if run.interrupted { " (cut short)" } else { "" },
         run.server.clone(),
-        or_none(arrived.then(|| time(run.latency.p50))),
-        or_none(arrived.then(|| time(run.latency.p99))),
+        or_none(run.latency.as_ref().map(|latency| time(latency.p50))),
+        or_none(run.latency.as_ref().map(|latency| time(latency.p99))),
         run.deliveries.lost.to_string(),
         format!("{:.0}", run.requests.per_client_hour),
         quantity(bytes),
         or_none(cost.map(|cost| format!("{:.1}", cost.cpu_per_client_second))),
-        or_none(cost.filter(|_| arrived).map(|cost| format!("{:.1}", cost.cpu_per_delivery))),
+        or_none(cost.and_then(|cost| cost.cpu_per_delivery).map(|micros| format!("{micros:.1}"))),
         or_none(cost.map(|cost| kib(cost.user_bytes_per_client))),
-        or_none(cost.map(|cost| kib(cost.kernel_bytes_per_client))),
+        or_none(cost.and_then(|cost| cost.kernel_bytes_per_client).map(kib)),
         or_none(energy.map(|energy| format!("{:.0}", energy.joules_per_client_hour))),
         or_none(energy.map(|energy| format!("{:.1} %", energy.battery_per_day * 100.0))),
     ]

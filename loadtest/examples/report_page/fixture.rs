@@ -119,11 +119,11 @@ fn run(server: &str, strategy: &str, candidate: Candidate, rate: f64, factor: f6
             lost: u64::from(factor > 2.0),
             ..Deliveries::default()
         },
-        latency: latency(interval * 1e6, 400.0 * factor),
+        latency: Some(latency(interval * 1e6, 400.0 * factor)),
         requests: Requests {
             per_client_hour: requests,
             empty_per_client_hour: polled.map_or(0.0, |polled| polled.empty_per_client_hour),
-            per_delivery: requests / (rate * 3600.0),
+            per_delivery: Some(requests / (rate * 3600.0)),
         },
         wakes: None,
         bytes: Bytes {
@@ -135,19 +135,19 @@ fn run(server: &str, strategy: &str, candidate: Candidate, rate: f64, factor: f6
         connections: 200,
         server_cost: (server != "mosquitto").then_some(ServerCost {
             cpu_per_client_second: factor * (4.0 + requests / 3600.0 * 30.0),
-            cpu_per_delivery: factor * (20.0 + requests / (rate * 3600.0) * 30.0),
+            cpu_per_delivery: Some(factor * (20.0 + requests / (rate * 3600.0) * 30.0)),
             user_bytes_per_client: factor * 1700.0,
-            kernel_bytes_per_client: factor * 2300.0,
+            kernel_bytes_per_client: Some(factor * 2300.0),
         }),
         energy: figures.energy,
         prediction: polled.map(|polled| Prediction {
             requests_per_client_hour: polled.requests_per_client_hour,
             mean_latency: polled.mean_latency.as_secs_f64() * 1e6,
-            requests_deviation: 0.004,
-            latency_deviation: -0.021,
+            requests_deviation: Some(0.004),
+            latency_deviation: Some(-0.021),
         }),
         generator_cores: 0.31,
-        late_sends: 0.0004,
+        late_sends: Some(0.0004),
         notes: Vec::new(),
     }
 }

@@ -9,10 +9,31 @@ use crate::model::radio::Radios;
 use crate::strategies::{positive, whole_seconds};
 use crate::workload::MESSAGE_BYTES_MIN;
 
-/// Parses messages per second.
+/// Parses messages per second: `0.2`, or messages in a time such as `1 per 10 min` or `30 per hour`.
 pub(super) fn rate(text: &str) -> Result<f64, String> {
-    let rate = text.parse().ok().filter(|rate: &f64| (0.0..=1e6).contains(rate));
-    rate.ok_or_else(|| "want 0 to 1000000 messages a second".to_owned())
+    let rate = match text.split_once(" per ") {
+        None => text.parse().ok(),
+        Some((count, time)) => {
+            count.trim().parse::<f64>().ok().zip(period(time)).map(|(count, time)| count / time)
+        }
+    };
+    let rate = rate.filter(|rate: &f64| (0.0..=1e6).contains(rate));
+    rate.ok_or_else(|| "want 0 to 1000000 messages a second, such as 0.2 or '1 per 10 min'".to_owned())
+}
+
+/// Parses a time such as `10 min`, `hour` or `2h`, in seconds.
+fn period(text: &str) -> Option<f64> {
+    let text = text.trim();
+    let (count, unit) = text.split_at(text.find(char::is_alphabetic)?);
+    let count = if count.trim().is_empty() { 1.0 } else { count.trim().parse::<f64>().ok()? };
+    let unit = match unit {
+        "s" | "sec" | "second" | "seconds" => 1.0,
+        "m" | "min" | "minute" | "minutes" => 60.0,
+        "h" | "hour" | "hours" => 3600.0,
+        "d" | "day" | "days" => 86_400.0,
+        _ => return None,
+    };
+    (count > 0.0).then_some(count * unit)
 }
 
 /// Parses messages per second, for commands that need at least some.
@@ -58,4 +79,20 @@ pub(super) fn networks(path: &str) -> Result<Networks, String> {
 pub(super) fn report(path: &str) -> Result<Report, String> {
     let text = std::fs::read(path).map_err(|error| error.to_string())?;
     serde_json::from_slice(&text).map_err(|error| format!("not a report in this format: {error}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rates_are_messages_a_second_or_in_a_time() {
+        let rates = ["0.2", "1 per 10 min", "30 per hour", "2 per day", "1 per 5s", "0"]
+            .map(|text| rate(text).unwrap());
+        assert_eq!(rates, [0.2, 1.0 / 600.0, 30.0 / 3600.0, 2.0 / 86_400.0, 0.2, 0.0]);
+        for wrong in ["", "-1", "1 per", "1 per 0 s", "x per day", "1 per fortnight", "1 per 10", "1e9 per s"]
+        {
+            assert!(rate(wrong).is_err(), "{wrong:?}");
+        }
+    }
 }

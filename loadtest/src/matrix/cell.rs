@@ -85,7 +85,7 @@ impl Cell {
     /// Returns the figures until now.
     pub(super) fn row(&self, workload: &Workload) -> Row {
         let latency = self.recorder.latency();
-        let millis = |micros: u64| micros as f64 / 1e3;
+        let millis = |micros: u64| (!latency.is_empty()).then_some(micros as f64 / 1e3);
         let counts = self.reception.lock().counts(workload, &workload.plan.window(), Duration::MAX);
         Row {
             network: self.network.name.clone(),

@@ -40,12 +40,12 @@ pub struct Row {
     pub reader: String,
     /// Counts of deliveries.
     pub deliveries: Deliveries,
-    /// 50th percentile of the time from the intended publish to the receipt, over delivered messages.
-    pub p50_millis: f64,
-    /// 95th percentile of the recovery time.
-    pub p95_millis: f64,
+    /// 50th percentile of the time from the intended publish to the receipt, over delivered messages; `None` if nothing arrived.
+    pub p50_millis: Option<f64>,
+    /// 95th percentile of it.
+    pub p95_millis: Option<f64>,
     /// Longest such time, which is the time of the slowest recovery.
-    pub longest_millis: f64,
+    pub longest_millis: Option<f64>,
     /// Connections and requests of the reader, and what the network did to them.
     pub passed: Passed,
     /// Delivery form at the end.

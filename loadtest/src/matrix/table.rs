@@ -35,7 +35,7 @@ pub fn table(rows: &Rows) -> String {
 
 fn cells(row: &Row) -> Vec<String> {
     let counts = row.deliveries;
-    let millis = |millis: f64| if counts.delivered == 0 { "-".to_owned() } else { time(millis * 1e3) };
+    let millis = |millis: Option<f64>| millis.map_or_else(|| "-".to_owned(), |millis| time(millis * 1e3));
     vec![
         row.network.clone(),
         row.reader.clone(),

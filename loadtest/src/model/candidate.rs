@@ -3,10 +3,12 @@
 use std::fmt;
 use std::time::Duration;
 
+use serde::{Serialize, Serializer};
+
 use super::asleep::WakeBy;
 use super::energy::per_client_hour;
 use super::prediction::{Predicted, long_poll, push, reconnecting_push, short_poll};
-use super::radio::Radios;
+use super::radio::{Radio, Radios};
 use super::wakes::{Timer, Wakes};
 use crate::data::Energy;
 
@@ -82,9 +84,11 @@ impl Default for Overheads {
 }
 
 /// Cost and latency of a strategy.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Serialize)]
+#[serde(rename_all = "camelCase")]
 pub struct Figures {
     /// 95th percentile of the latency.
+    #[serde(rename = "p95Seconds", serialize_with = "as_seconds")]
     pub p95: Duration,
     /// Requests per client-hour.
     pub requests_per_client_hour: f64,
@@ -92,9 +96,29 @@ pub struct Figures {
     pub bytes_per_client_hour: f64,
     /// Energy, one entry per radio.
     pub energy: Vec<Energy>,
-    /// Wakes by push or SMS per client-hour; 0 for a client that does not sleep.
-    pub wakes_per_client_hour: f64,
+    /// Wakes by push or SMS per client-hour; `None` for a client that does not sleep.
+    pub wakes_per_client_hour: Option<f64>,
 }
+
+impl Figures {
+    /// Returns the energy of a radio by its name.
+    pub fn of_radio(&self, name: &str) -> Option<&Energy> {
+        self.energy.iter().find(|energy| energy.radio == name)
+    }
+}
+
+fn as_seconds<S: Serializer>(time: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_f64(time.as_secs_f64())
+}
+
+/// How long the gateway keeps a connection open on which no request comes: its default of `idle_timeout`.
+const KEEP_ALIVE: Duration = Duration::from_secs(75);
+
+/// Round trips of a phone's connection after a wake: TCP and TLS, then two polls.
+const WAKE_ROUND_TRIPS: u32 = 5;
+
+/// If the radio sleeps for less than this share of the time, 95 % of the messages arrive without waiting for it.
+const ASLEEP_MIN: f64 = 0.05;
 
 impl Candidate {
     /// Returns the figures by formula.
@@ -110,7 +134,61 @@ impl Candidate {
             requests_per_client_hour: predicted.requests_per_client_hour,
             bytes_per_client_hour: up + down,
             energy: energy.collect(),
-            wakes_per_client_hour: self.wakes_per_second(load).map_or(0.0, |rate| 3600.0 * rate),
+            wakes_per_client_hour: self.wakes_per_second(load).map(|rate| 3600.0 * rate),
+        }
+    }
+
+    /// Returns how much later the 95th percentile of the messages is because the radio has to wake up before them. The delay of a
+    /// wake by push or SMS includes it.
+    pub fn promotion(self, load: &Load, radio: &Radio) -> Duration {
+        let sleeps = match self {
+            Self::ShortPoll { interval } => interval > radio.tail_time(),
+            Self::Asleep { .. } => false,
+            _ => self.wakes(load).asleep(radio.tail_time()) > ASLEEP_MIN,
+        };
+        if sleeps { radio.promotion_time() } else { Duration::ZERO }
+    }
+
+    /// Returns how many connections one client has, on average over time.
+    pub fn connections(self, load: &Load) -> f64 {
+        match self {
+            Self::ShortPoll { interval } => {
+                KEEP_ALIVE.min(interval).div_duration_f64(interval.max(load.round_trip))
+            }
+            Self::Asleep { .. } => {
+                let rate = self.wakes_per_second(load).unwrap_or_default();
+                (rate * (load.round_trip * WAKE_ROUND_TRIPS).as_secs_f64()).min(1.0)
+            }
+            _ => 1.0,
+        }
+    }
+
+    /// Says in words what a client does.
+    pub fn description(self) -> String {
+        let open = |what: &str, open: Open| match open.heartbeat {
+            Some(heartbeat) => format!("{what}, with a heartbeat every {}", Setting(heartbeat)),
+            None => what.to_owned(),
+        };
+        match self {
+            Self::ShortPoll { interval } => format!("the client asks every {}", Setting(interval)),
+            Self::LongPoll { hold } => {
+                format!(
+                    "the client asks, and the gateway holds the request until there is a message, for up to {}",
+                    Setting(hold)
+                )
+            }
+            Self::Sse(settings) => open("messages are events of an HTTP response that stays open", settings),
+            Self::Ndjson(settings) => {
+                open("messages are lines of an HTTP response that stays open", settings)
+            }
+            Self::WebSocket(settings) => open("messages come over a WebSocket that stays open", settings),
+            Self::Mqtt(settings) => open("messages come over an MQTT connection that stays open", settings),
+            Self::Asleep { by: WakeBy::Sms, .. } => {
+                "the phone has no connection; an SMS wakes it, and it asks".to_owned()
+            }
+            Self::Asleep { .. } => {
+                "the phone has no connection to the gateway; a push wakes it, and it asks".to_owned()
+            }
         }
     }
 
@@ -133,14 +211,17 @@ impl Candidate {
         }
     }
 
-    /// Returns the pattern of the packets that wake the radio. The formula sends heartbeats regardless of messages. The gateway
-    /// restarts the heartbeat timer of a response after each message, so that for SSE and NDJSON the result is slightly too
-    /// high.
+    /// Returns the pattern of the packets that wake the radio. The gateway restarts the heartbeat after each message; where a
+    /// connection has a lifetime, too, the formula sends heartbeats regardless of messages, so that for SSE and NDJSON the result is
+    /// slightly too high.
     fn wakes(self, load: &Load) -> Wakes {
         let &Load { rate, round_trip, .. } = load;
         match self {
             Self::ShortPoll { interval } => Wakes::period(interval.max(round_trip)),
             Self::LongPoll { hold } => Wakes::Restarting { rate, longest: hold + round_trip },
+            Self::WebSocket(Open { heartbeat: Some(longest), life: None }) => {
+                Wakes::Restarting { rate, longest }
+            }
             Self::Sse(open) | Self::Ndjson(open) | Self::WebSocket(open) | Self::Mqtt(open) => {
                 Wakes::Beside { rate, timer: Timer::of(open.heartbeat, open.life) }
             }

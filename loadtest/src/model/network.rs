@@ -31,6 +31,9 @@ pub struct Network {
     /// Lifetime of a connection, regardless of its traffic.
     #[serde(default, deserialize_with = "seconds")]
     pub lifetime: Option<Duration>,
+    /// What this part of a path adds to the usual round trip.
+    #[serde(default, deserialize_with = "seconds")]
+    pub round_trip: Option<Duration>,
     /// Whether the parts of a response arrive as they are sent.
     #[serde(default = "yes")]
     pub streaming: bool,
@@ -56,8 +59,11 @@ pub enum NetworkError {
     /// The file does not have the format of `networks.toml`.
     #[error("not a file of network profiles: {0}")]
     Shape(#[from] toml::de::Error),
+    /// The middlebox has it, and no formula describes it.
+    #[error("{0}")]
+    NoFormula(String),
     /// No profile has that name.
-    #[error("no network {name:?}; there are {}", known.join(", "))]
+    #[error("no network {name:?}; there are {}, and those of the middlebox", known.join(", "))]
     Unknown {
         /// The requested name.
         name: String,
@@ -104,7 +110,62 @@ impl FromStr for Networks {
     }
 }
 
+/// Round trip of the internet between a client and the gateway, without the parts of the path that have a profile: a setting of
+/// this model, not a measurement.
+const INTERNET: Duration = Duration::from_millis(30);
+
+/// Round trip of a direct connection, such as loopback or a local network.
+const DIRECT: Duration = Duration::from_millis(1);
+
 impl Network {
+    /// The profile of a direct connection.
+    pub fn direct() -> Self {
+        Self {
+            name: "none".to_owned(),
+            source: "A direct connection of client and gateway, such as loopback or a local network."
+                .to_owned(),
+            idle: None,
+            first_byte: None,
+            next_byte: None,
+            lifetime: None,
+            round_trip: None,
+            streaming: true,
+            websocket: true,
+            raw_tcp: true,
+        }
+    }
+
+    /// Combines the parts of one path: each timeout is the least of all parts, what one part blocks is blocked, and the round
+    /// trips add up. Without parts, the connection is direct.
+    pub fn path(parts: &[Self]) -> Self {
+        let others = |part: &&Self| part.name != "none";
+        let combined = parts.iter().filter(others).cloned().reduce(|path, part| {
+            let least = |a: Option<Duration>, b: Option<Duration>| [a, b].into_iter().flatten().min();
+            Self {
+                name: format!("{} + {}", path.name, part.name),
+                source: format!("{} {}", path.source, part.source),
+                idle: least(path.idle, part.idle),
+                first_byte: least(path.first_byte, part.first_byte),
+                next_byte: least(path.next_byte, part.next_byte),
+                lifetime: least(path.lifetime, part.lifetime),
+                round_trip: Some(path.added_round_trip() + part.added_round_trip()),
+                streaming: path.streaming && part.streaming,
+                websocket: path.websocket && part.websocket,
+                raw_tcp: path.raw_tcp && part.raw_tcp,
+            }
+        });
+        combined.unwrap_or_else(Self::direct)
+    }
+
+    /// Returns the usual round trip over this path.
+    pub fn usual_round_trip(&self) -> Duration {
+        if self.name == "none" { DIRECT } else { INTERNET + self.added_round_trip() }
+    }
+
+    fn added_round_trip(&self) -> Duration {
+        self.round_trip.unwrap_or(Duration::ZERO)
+    }
+
     /// Returns the longest hold of a long poll: the least of the timeout of the next byte, that of the first byte, the
     /// lifetime, and 0.9 of the idle timeout, minus the slowest round trip and 3 s. `None` if there is no timeout; zero if no
     /// hold is safe.
@@ -170,6 +231,23 @@ mod tests {
     }
 
     #[test]
+    fn a_path_is_as_strict_as_its_strictest_part_and_as_slow_as_all_of_them() {
+        let networks = Networks::default();
+        let part = |name: &str| networks.get(name).unwrap().clone();
+        let path = Network::path(&[part("carrier-5min"), part("none"), part("nginx")]);
+        assert_eq!(path.name, "carrier-5min + nginx");
+        assert_eq!(path.idle, Some(Duration::from_secs(300)));
+        assert_eq!(
+            (path.first_byte, path.raw_tcp, path.websocket),
+            (Some(Duration::from_secs(60)), false, true)
+        );
+        assert_eq!(path.hold(Duration::from_secs(1)), Some(Duration::from_secs(55)));
+        assert_eq!(path.usual_round_trip(), Duration::from_millis(101));
+        assert_eq!(Network::path(&[part("none")]), part("none"));
+        assert_eq!(Network::path(&[]).usual_round_trip(), Duration::from_millis(1));
+    }
+
+    #[test]
     fn the_first_byte_timeout_does_not_limit_heartbeats() {
         let heartbeat =
             |name| Networks::default().get(name).unwrap().heartbeat(Duration::from_secs(1)).unwrap();
@@ -188,7 +266,7 @@ mod tests {
         let networks: Networks = "[[network]]\nname = 'lab'\nsource = ''\nidle = 0.5".parse().unwrap();
         assert_eq!(networks.get("lab").unwrap().idle, Some(Duration::from_millis(500)));
         let unknown = networks.get("moon").unwrap_err().to_string();
-        assert_eq!(unknown, r#"no network "moon"; there are lab"#);
+        assert_eq!(unknown, r#"no network "moon"; there are lab, and those of the middlebox"#);
         for wrong in ["", "[[network]]\nname = 'lab'\nsource = ''\nidle = -1", "[[network]]\nname = 'lab'"] {
             assert!(wrong.parse::<Networks>().is_err(), "{wrong:?}");
         }

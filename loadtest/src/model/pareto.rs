@@ -11,14 +11,11 @@ pub struct Point {
 
 /// Returns the indices of the points that no other point dominates, by ascending cost and so by descending latency.
 ///
-/// A point dominates another if it is no worse in both fields and better in one. Of equal points the first is kept. A point
-/// with a NaN is never on the front.
-pub fn front(points: &[Point]) -> Vec<usize> {
-    let mut rising: Vec<_> = points
-        .iter()
-        .enumerate()
-        .filter(|(_, point)| !point.cost.is_nan() && !point.latency.is_nan())
-        .collect();
+/// A point dominates another if it is no worse in both fields and better in one. Of equal points the first is kept. `None` is a
+/// choice without figures, which is never on the front.
+pub fn front(points: &[Option<Point>]) -> Vec<usize> {
+    let mut rising: Vec<_> =
+        points.iter().enumerate().filter_map(|(index, point)| Some((index, (*point)?))).collect();
     rising.sort_by(|(_, a), (_, b)| a.cost.total_cmp(&b.cost).then(a.latency.total_cmp(&b.latency)));
     let mut least: Option<f64> = None;
     rising.retain(|(_, point)| {
@@ -35,21 +32,14 @@ pub fn front(points: &[Point]) -> Vec<usize> {
 mod tests {
     use super::*;
 
-    fn points(points: &[(f64, f64)]) -> Vec<Point> {
-        points.iter().map(|&(cost, latency)| Point { cost, latency }).collect()
+    fn points(points: &[(f64, f64)]) -> Vec<Option<Point>> {
+        points.iter().map(|&(cost, latency)| Some(Point { cost, latency })).collect()
     }
 
     #[test]
     fn dominated_points_are_not_on_the_front() {
-        let points = points(&[
-            (9.0, 1.0),
-            (3.0, 3.0),
-            (4.0, 3.0),
-            (3.0, 4.0),
-            (1.0, 8.0),
-            (9.0, 1.0),
-            (f64::NAN, 0.0),
-        ]);
+        let mut points = points(&[(9.0, 1.0), (3.0, 3.0), (4.0, 3.0), (3.0, 4.0), (1.0, 8.0), (9.0, 1.0)]);
+        points.push(None);
         assert_eq!(front(&points), [4, 1, 0]);
         assert!(front(&[]).is_empty());
     }
@@ -69,7 +59,8 @@ mod tests {
             let mut all: Vec<_> = points.iter().filter(|point| !beaten(point)).copied().collect();
             all.sort_by(|a, b| a.cost.total_cmp(&b.cost));
             all.dedup();
-            let found: Vec<_> = front(&points).into_iter().map(|index| points[index]).collect();
+            let some: Vec<_> = points.iter().copied().map(Some).collect();
+            let found: Vec<_> = front(&some).into_iter().map(|index| points[index]).collect();
             assert_eq!(found, all);
         }
     }

@@ -81,9 +81,13 @@ impl Radios {
 
     /// Returns the name of the given profile if it exists; without a name that of the first profile.
     pub fn named(&self, name: Option<&str>) -> Result<String, RadioError> {
+        self.radio(name).map(|radio| radio.name.clone())
+    }
+
+    /// Returns the given profile; without a name the first one.
+    pub fn radio(&self, name: Option<&str>) -> Result<&Radio, RadioError> {
         let wanted = |radio: &&Radio| name.is_none_or(|name| radio.name == name);
-        let found = self.iter().find(wanted).map(|radio| radio.name.clone());
-        found.ok_or_else(|| RadioError::Unknown {
+        self.iter().find(wanted).ok_or_else(|| RadioError::Unknown {
             name: name.unwrap_or_default().to_owned(),
             known: self.iter().map(|radio| radio.name.clone()).collect(),
         })
@@ -127,6 +131,11 @@ impl Radio {
     /// Returns the joules above sleep of one transition out of sleep.
     pub fn promotion_joules(&self) -> f64 {
         self.promotion.seconds * (self.promotion.power_w - self.idle_w)
+    }
+
+    /// Returns how long the radio takes to wake up before its first packet.
+    pub fn promotion_time(&self) -> Duration {
+        Duration::try_from_secs_f64(self.promotion.seconds).unwrap_or(Duration::MAX)
     }
 
     /// Returns how long a packet keeps the radio awake.

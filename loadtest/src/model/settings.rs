@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::asleep::{WakeBy, WakeDelays};
 use super::candidate::{Candidate, Load, Open, Setting};
 use super::network::Network;
-use super::radio::Radios;
+use super::radio::{Radio, Radios};
 
 /// The share of a short poll's interval that 95 % of messages wait at most, with an interval jittered by 10 %. Without jitter
 /// it is 0.95.
@@ -29,18 +29,31 @@ pub struct Refusal {
     pub reason: String,
 }
 
-/// Returns one proposal per form, and one per way to wake a phone. `round_trip_p99` is the slowest round trip that must not count as a
-/// failure.
+/// What lies between a client's app and the gateway.
+#[derive(Debug, Clone)]
+pub struct ClientPath {
+    /// The combined timeouts and restrictions of all parts.
+    pub network: Network,
+    /// Usual round trip.
+    pub round_trip: Duration,
+    /// The slowest round trip that must not count as a failure.
+    pub round_trip_p99: Duration,
+    /// Radio of the client, which has to wake up before it sends or receives.
+    pub radio: Radio,
+}
+
+/// Returns one proposal per form, and one per way to wake a phone, for messages that must arrive within `p95`.
 pub fn proposals(
-    network: &Network,
+    path: &ClientPath,
     load: &Load,
     p95: Duration,
-    round_trip_p99: Duration,
-    radios: &Radios,
     delays: WakeDelays,
+    radios: &Radios,
 ) -> Vec<Proposal> {
+    let ClientPath { network, round_trip_p99, .. } = path;
+    let round_trip_p99 = *round_trip_p99;
     let forms = [
-        short_poll(load, p95),
+        short_poll(path, p95).map(|(candidate, reason)| (candidate, vec![reason])),
         long_poll(network, round_trip_p99, radios),
         answer("sse", Candidate::Sse, network, round_trip_p99),
         answer("ndjson", Candidate::Ndjson, network, round_trip_p99),
@@ -54,7 +67,7 @@ fn asleep(by: WakeBy, load: &Load, delays: WakeDelays) -> (Candidate, Vec<String
     let delay = by.delay(delays);
     let option = if by == WakeBy::Sms { "--sms-delay" } else { "--push-delay" };
     let mut reasons = vec![format!(
-        "95 % of its wakes are assumed to arrive within {} ({option}); wake_to_poll_seconds of a gateway in use tells",
+        "95 of 100 wakes are assumed to reach the phone within {} ({option}); a gateway in use measures it as wake_to_poll_seconds",
         Setting(delay)
     )];
     let (pause, is_budget) = by.pause(load.rate, delay);
@@ -74,40 +87,63 @@ fn asleep(by: WakeBy, load: &Load, delays: WakeDelays) -> (Candidate, Vec<String
     (Candidate::Asleep { by, delay }, reasons)
 }
 
-fn short_poll(load: &Load, p95: Duration) -> Proposal {
+/// Returns the short poll with the longest interval that keeps `p95`, and the reason for it.
+pub(super) fn short_poll(path: &ClientPath, p95: Duration) -> Result<(Candidate, String), Refusal> {
     let refusal = |reason| Refusal { form: "short-poll", reason };
-    let way = load.round_trip / 2;
-    let longest = p95.saturating_sub(way).div_f64(P95_OF_JITTERED_INTERVAL);
-    if longest.is_zero() {
+    let way = path.round_trip / 2;
+    let Some(wait) = p95.checked_sub(way).filter(|wait| !wait.is_zero()) else {
         return Err(refusal(format!("the way alone takes {way:?}, and {p95:?} is promised")));
-    }
-    let interval = two_digits(longest);
-    if interval < load.round_trip {
-        let round_trip = load.round_trip;
+    };
+    let awake = two_digits(wait.div_f64(P95_OF_JITTERED_INTERVAL));
+    let tail = path.radio.tail_time();
+    // A radio that sleeps between two polls has to wake up first.
+    let interval = if awake <= tail {
+        awake
+    } else {
+        two_digits(wait.saturating_sub(path.radio.promotion_time()).div_f64(P95_OF_JITTERED_INTERVAL))
+            .max(two_digits(tail))
+    };
+    if interval < path.round_trip {
+        let round_trip = path.round_trip;
         return Err(refusal(format!(
-            "a poll every {interval:?} would not wait for its answer ({round_trip:?})"
+            "a poll every {interval:?} would not wait for its response ({round_trip:?})"
         )));
     }
-    let reason =
-        format!("the longest interval whose p95 keeps {p95:?}: (p95 - {way:?}) / 0.96, jittered by 10 %");
-    Ok((Candidate::ShortPoll { interval }, vec![reason]))
+    let what = Setting(interval);
+    Ok((
+        Candidate::ShortPoll { interval },
+        format!("{what} is the longest interval with which 95 of 100 messages arrive in time"),
+    ))
 }
 
 fn long_poll(network: &Network, round_trip_p99: Duration, radios: &Radios) -> Proposal {
     let (hold, reason) = match network.hold(round_trip_p99) {
-        None => (HOLD_MAX, "no timeout on the path limits the hold; it is the gateway's maximum".to_owned()),
+        None => (
+            HOLD_MAX,
+            format!(
+                "no timeout on the path limits how long a request waits; {} is the gateway's maximum",
+                Setting(HOLD_MAX)
+            ),
+        ),
         Some(Duration::ZERO) => {
-            let reason = format!("no hold is safe on the path {:?}: {}", network.name, network.source);
+            let reason =
+                format!("no waiting request survives on the path {:?}: {}", network.name, network.source);
             return Err(Refusal { form: "long-poll", reason });
         }
         Some(hold) => {
             let what = Setting(hold);
-            (hold, format!("{what} is the longest hold that is safe on the path {:?}", network.name))
+            (
+                hold,
+                format!(
+                    "{what} is the longest time for which nothing on the path {:?} ends a waiting request",
+                    network.name
+                ),
+            )
         }
     };
     let mut reasons = vec![reason];
     let timeout = client_timeout(hold, round_trip_p99, radios);
-    reasons.push(format!("the client gives up after {timeout:.1?}"));
+    reasons.push(format!("the client gives a request up after {timeout:.1?} without a response"));
     if hold > HOLD_MAX {
         reasons.push(format!("start the gateway with --hold-max {}", Setting(hold)));
     }
@@ -129,7 +165,10 @@ fn answer(
     round_trip_p99: Duration,
 ) -> Proposal {
     if !network.streaming {
-        let reason = format!("the path {:?} delays a response until it is complete", network.name);
+        let reason = format!(
+            "something on the path {:?} keeps a response back until it is complete, and this one does not end",
+            network.name
+        );
         return Err(Refusal { form, reason });
     }
     let life = network.lifetime.map_or(ANSWER_LIFE, |lifetime| lifetime.min(ANSWER_LIFE));
@@ -168,7 +207,7 @@ fn open(
         }
         Some(beat) => {
             reasons.push(format!(
-                "a heartbeat every {} keeps the path {:?} open",
+                "a heartbeat (a packet without a message) every {} keeps the path {:?} open",
                 Setting(beat),
                 network.name
             ));
@@ -179,7 +218,7 @@ fn open(
         if life.is_zero() {
             return Err(Refusal { form, reason: format!("the path {:?} ends it at once", network.name) });
         }
-        reasons.push(format!("it is reopened about every {}, with one request", Setting(life)));
+        reasons.push(format!("it ends and is opened again about every {}, with one request", Setting(life)));
     }
     Ok((with(Open { heartbeat, life }), reasons))
 }
@@ -199,11 +238,18 @@ mod tests {
 
     const LOAD: Load = Load { rate: 0.2, message_bytes: 256.0, round_trip: Duration::from_millis(100) };
 
+    fn path(network: &str) -> ClientPath {
+        ClientPath {
+            network: Networks::default().get(network).unwrap().clone(),
+            round_trip: LOAD.round_trip,
+            round_trip_p99: LOAD.round_trip * 10,
+            radio: Radios::default().iter().next().unwrap().clone(),
+        }
+    }
+
     fn proposed(network: &str) -> Vec<String> {
-        let networks = Networks::default();
-        let network = networks.get(network).unwrap();
-        let (p95, p99) = (Duration::from_secs(2), Duration::from_secs(1));
-        let all = proposals(network, &LOAD, p95, p99, &Radios::default(), WakeDelays::default());
+        let p95 = Duration::from_secs(2);
+        let all = proposals(&path(network), &LOAD, p95, WakeDelays::default(), &Radios::default());
         let (forms, asleep) = all.split_at(6);
         assert_eq!(
             asleep.len(),
@@ -248,9 +294,15 @@ mod tests {
 
     #[test]
     fn short_polls_that_break_the_promise_are_refused_with_the_reason() {
-        let reason = |p95| short_poll(&LOAD, Duration::from_millis(p95)).unwrap_err().reason;
+        let reason = |p95| short_poll(&path("none"), Duration::from_millis(p95)).unwrap_err().reason;
         assert!(reason(50).contains("the way alone takes 50ms"), "{}", reason(50));
-        assert!(reason(100).contains("would not wait for its answer"), "{}", reason(100));
+        assert!(reason(100).contains("would not wait for its response"), "{}", reason(100));
+    }
+
+    #[test]
+    fn a_radio_that_sleeps_between_polls_shortens_their_interval() {
+        let interval = |p95| short_poll(&path("none"), Duration::from_secs(p95)).unwrap().0.to_string();
+        assert_eq!([10, 11, 60].map(interval), ["short-poll:10s", "short-poll:11s", "short-poll:62s"]);
     }
 
     #[test]

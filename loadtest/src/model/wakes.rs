@@ -71,6 +71,11 @@ impl Timer {
 }
 
 impl Wakes {
+    /// Returns the share of time in which a radio with this tail sleeps.
+    pub fn asleep(self, tail: Duration) -> f64 {
+        self.share_above(tail.as_secs_f64())
+    }
+
     /// The wake-ups of a timer alone.
     pub fn period(period: Duration) -> Self {
         Self::Beside { rate: 0.0, timer: Some(Timer::every(period)) }

@@ -57,8 +57,8 @@ pub struct SweepPoint {
     pub requests_per_client_hour: f64,
     /// Joules per client-hour on the sweep's radio.
     pub joules_per_client_hour: Option<f64>,
-    /// 95th percentile of the latency in microseconds.
-    pub p95: f64,
+    /// 95th percentile of the latency in microseconds; `None` if nothing arrived.
+    pub p95: Option<f64>,
     /// What arrived. A point that lost more than 1 % is on no front.
     pub deliveries: Deliveries,
 }
@@ -105,15 +105,15 @@ impl fmt::Display for Sweep {
 impl SweptRate {
     fn new(rate: f64, runs: &[Run], radio: &str) -> Self {
         let points: Vec<_> = runs.iter().map(|run| SweepPoint::new(run, radio)).collect();
-        let front_by = |cost: fn(&SweepPoint) -> f64| {
+        let front_by = |cost: fn(&SweepPoint) -> Option<f64>| {
             let costs = points.iter().map(|point| {
-                let latency = if point.deliveries.are_comparable() { point.p95 } else { f64::NAN };
-                Point { cost: cost(point), latency }
+                let latency = point.p95.filter(|_| point.deliveries.are_comparable())?;
+                Some(Point { cost: cost(point)?, latency })
             });
             front(&costs.collect::<Vec<_>>())
         };
-        let requests_front = front_by(|point| point.requests_per_client_hour);
-        let energy_front = front_by(|point| point.joules_per_client_hour.unwrap_or(f64::NAN));
+        let requests_front = front_by(|point| Some(point.requests_per_client_hour));
+        let energy_front = front_by(|point| point.joules_per_client_hour);
         Self { rate, points, requests_front, energy_front }
     }
 }
@@ -125,7 +125,7 @@ impl SweepPoint {
             strategy: run.strategy.clone(),
             requests_per_client_hour: run.requests.per_client_hour,
             joules_per_client_hour: energy.map(|energy| energy.joules_per_client_hour),
-            p95: run.latency.p95,
+            p95: run.latency.as_ref().map(|latency| latency.p95),
             deliveries: run.deliveries,
         }
     }
@@ -184,8 +184,8 @@ mod tests {
             run.deliveries =
                 Deliveries { intended, delivered: intended - lost, lost, ..Deliveries::default() };
         }
-        // Nothing was delivered, so the latency is 0 and the radio hardly ran.
-        runs[0].latency.p95 = 0.0;
+        // Nothing was delivered, so the radio hardly ran.
+        runs[0].latency = None;
         runs[0].requests.per_client_hour = 0.1;
         let names: Vec<_> = runs[..3].iter().map(|run| run.strategy.clone()).collect();
         let sweep = Sweep::new("LTE", &[(0.2, runs[..3].to_vec()), (2.0, runs[..1].to_vec())]);

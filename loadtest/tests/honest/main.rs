@@ -16,3 +16,4 @@ mod faults;
 mod formulas;
 mod loads;
 mod overload;
+mod recommendations;

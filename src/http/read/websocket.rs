@@ -28,6 +28,9 @@ use crate::hub::Hub;
 use crate::limits::Limits;
 use crate::stream::{Append, ContentType, Encoding, Payload, Principal, StreamName};
 
+/// A ping that is due so soon, and within a tenth of the heartbeat, is sent at once with an envelope.
+const SAME_TIME: Duration = Duration::from_millis(500);
+
 /// An open WebSocket.
 pub(in crate::http) struct SocketSession {
     socket: tokio_websockets::WebSocketStream<UpgradedIo>,
@@ -37,6 +40,8 @@ pub(in crate::http) struct SocketSession {
     limits: Arc<Limits>,
     ping_every: Duration,
     next_ping: Instant,
+    /// Whether the client requested a heartbeat, with which pings are sent then.
+    pings_with_heartbeat: bool,
     /// When the pong to the last ping is due; `None`: no pong is awaited.
     pong_until: Option<Instant>,
     unauthorized: Option<UnauthorizedFlag>,
@@ -95,7 +100,18 @@ impl SocketSession {
         let ping_every = limits.websocket_ping.get();
         let next_ping = Instant::now() + ping_every;
         let (pong_until, unauthorized) = (None, None);
-        Self { socket, hub, rights, limits, ping_every, next_ping, pong_until, unauthorized }
+        let pings_with_heartbeat = false;
+        Self {
+            socket,
+            hub,
+            rights,
+            limits,
+            ping_every,
+            next_ping,
+            pings_with_heartbeat,
+            pong_until,
+            unauthorized,
+        }
     }
 
     /// What the client may do now and later. `None`: the gateway checks no credentials.
@@ -116,7 +132,7 @@ impl SocketSession {
     /// socket reads many streams. `streams` are those that each later token has to grant.
     ///
     /// A client that requests a heartbeat thereby tells for how long its connection may be quiet, so pings are sent no more often
-    /// than that.
+    /// than that, and together with the heartbeat: each packet alone would wake the radio of a phone.
     pub(in crate::http) async fn serve(
         mut self,
         publisher: Option<Publisher>,
@@ -128,6 +144,7 @@ impl SocketSession {
         if heartbeat < HEARTBEAT_NONE {
             self.ping_every = self.ping_every.max(heartbeat);
             self.next_ping = Instant::now() + self.ping_every;
+            self.pings_with_heartbeat = true;
         }
         log_end(self.run(publisher.as_ref(), &streams, updates).await);
     }
@@ -154,7 +171,12 @@ impl SocketSession {
             let timer = self.pong_until.unwrap_or(self.next_ping);
             tokio::select! {
                 update = updates.next() => match update {
-                    Some(envelope) => self.socket.send(text(envelope)).await?,
+                    Some(envelope) => {
+                        self.socket.send(text(envelope)).await?;
+                        if self.pings_with_heartbeat && self.pong_until.is_none() {
+                            self.follow_envelope().await?;
+                        }
+                    }
                     None => {
                         let closing = self.why_updates_end();
                         return self.close(closing).await;
@@ -172,11 +194,28 @@ impl SocketSession {
                     if self.pong_until.is_some() {
                         return self.close(Closing(POLICY_VIOLATION, "no pong")).await;
                     }
-                    self.socket.send(Message::ping(Bytes::new())).await?;
-                    self.pong_until = Some(Instant::now() + self.limits.websocket_pong_timeout.get());
+                    self.ping().await?;
                 }
             }
         }
+    }
+
+    /// Sends the ping that is due with a heartbeat; any other envelope puts it off, as it puts the heartbeat off.
+    async fn follow_envelope(&mut self) -> Result<(), SocketError> {
+        let now = Instant::now();
+        if self.next_ping <= now + SAME_TIME.min(self.ping_every / 10) {
+            return self.ping().await;
+        }
+        self.next_ping = now + self.ping_every;
+        Ok(())
+    }
+
+    async fn ping(&mut self) -> Result<(), SocketError> {
+        self.socket.send(Message::ping(Bytes::new())).await?;
+        let now = Instant::now();
+        self.pong_until = Some(now + self.limits.websocket_pong_timeout.get());
+        self.next_ping = now + self.ping_every;
+        Ok(())
     }
 
     /// Receives the next message. Cancel safe.
@@ -207,7 +246,6 @@ impl SocketSession {
     ) -> Result<Option<Closing>, SocketError> {
         if message.is_pong() {
             self.pong_until = None;
-            self.next_ping = Instant::now() + self.ping_every;
         }
         // Without authorization, each frame on one stream is a message, whatever it says.
         let may_be_token = self.rights.is_some() || publisher.is_none();
