@@ -1,7 +1,10 @@
 // What the page shows of a run: its name, its figures with units, and its mark. Texts of the report reach the page by
 // `textContent` alone, so that no name of a strategy can be markup.
 
-const { report, sweep } = JSON.parse(document.getElementById("data").textContent)
+const { verdict, command, report, sweep, day, networks } = JSON.parse(document.getElementById("data").textContent)
+const byId = (id) => document.getElementById(id)
+// What is drawn again when the theme changes.
+const repaints = []
 const number = (digits) => {
   const format = new Intl.NumberFormat("en", { maximumSignificantDigits: digits })
   return (value) => (Number.isFinite(value) ? format.format(value) : "–")
@@ -21,6 +24,7 @@ const COLOURS = [
   ["#0072b2", "#4a9fdc"], ["#d55e00", "#f07d2a"], ["#009e73", "#2cc79a"], ["#cc79a7", "#e39cc4"],
   ["#c78500", "#e69f00"], ["#3f9fd8", "#8fd0f5"], ["#1b1f24", "#e4e7eb"],
 ]
+const OWN_DASHES = [[], [10, 3, 2, 3], [1, 3]]
 const RIVAL_DASHES = [[7, 4], [2, 3], [12, 4], [7, 3, 2, 3]]
 
 // Markers around (x, y) as a path that SVG and the canvas both take.
@@ -37,22 +41,25 @@ const SHAPES = [
   },
 ]
 
-// Each run's mark: a colour and shape of its own among the gateway's, those of the same form for a rival, who is hollow.
-const formOf = (strategy) => strategy.split(":")[0]
+// Each form has its colour and shape, on every page and in every plot. Others' servers have those of the form, hollow and broken; a
+// form's second and third setting have other dashes.
+const formOf = (strategy) => (strategy.startsWith("push:") ? "push" : strategy.split(":")[0])
+const FORMS = {
+  "short-poll": [0, 0], "long-poll": [1, 1], sse: [2, 2], ndjson: [3, 3], websocket: [4, 4], mqtt: [5, 5], xmpp: [6, 6],
+  push: [0, 3], sms: [1, 4], fallback: [6, 0],
+}
+const markOf = (server, strategy, setting = 0, rival = -1) => {
+  const [colour, shape] = FORMS[formOf(strategy)] ?? [6, 1]
+  return {
+    colour: COLOURS[colour], shape: SHAPES[shape], hollow: server !== OWN,
+    dash: server === OWN ? OWN_DASHES[setting % OWN_DASHES.length] : RIVAL_DASHES[Math.max(rival, 0) % RIVAL_DASHES.length],
+  }
+}
 const marksOf = (runs) => {
-  const own = runs.filter((run) => run.server === OWN)
   const rivals = [...new Set(runs.map((run) => run.server).filter((server) => server !== OWN))]
-  return runs.map((run) => {
-    const rival = rivals.indexOf(run.server)
-    const same = own.findIndex((other) => other.strategy === run.strategy)
-    const index = rival < 0 ? own.indexOf(run)
-      : Math.max(0, same < 0 ? own.findIndex((other) => formOf(other.strategy) === formOf(run.strategy)) : same)
-    return {
-      colour: COLOURS[index % COLOURS.length],
-      shape: SHAPES[(index + rival + 1) % SHAPES.length],
-      dash: rival < 0 ? (index < COLOURS.length ? [] : [10, 3, 2, 3]) : RIVAL_DASHES[rival % RIVAL_DASHES.length],
-      hollow: rival >= 0,
-    }
+  return runs.map((run, index) => {
+    const before = runs.slice(0, index).filter((other) => other.server === run.server && formOf(other.strategy) === formOf(run.strategy))
+    return markOf(run.server, run.strategy, before.length, rivals.indexOf(run.server))
   })
 }
 
@@ -85,3 +92,9 @@ const swatchOf = (mark) => {
   )
   return picture
 }
+
+const markedName = (mark, name) => element("span", { class: "marked" }, swatchOf(mark), element("span", {}, name))
+
+// The head of a column, with its meaning as a tooltip.
+const headOf = ([name, unit, meaning]) =>
+  element("th", { scope: "col", title: meaning }, name, element("small", {}, typeof unit === "function" ? unit() : unit))

@@ -2,9 +2,12 @@
 
 const HEIGHT = 320
 
+// Above this, names beside points are no help.
+const NAMES_MAX = 14
+
 const inkOf = () => getComputedStyle(document.body).color
-const gridOf = () => getComputedStyle(document.querySelector(".scroll")).borderTopColor
-const faintOf = () => getComputedStyle(document.querySelector("figcaption")).color
+const gridOf = () => getComputedStyle(byId("theme")).borderTopColor
+const faintOf = () => getComputedStyle(byId("summary")).color
 
 // A tick for each decade, and for 2 and 5 between them if there are few.
 const logTicks = (u, splits) => {
@@ -43,6 +46,29 @@ const drawMark = (u, mark, x, y) => {
   u.ctx.setLineDash([])
   u.ctx.fill(path)
   u.ctx.stroke(path)
+}
+
+// Writes the names beside their points, where there is room.
+const drawNames = (u, items, place) => {
+  const ratio = devicePixelRatio
+  u.ctx.font = `${12 * ratio}px system-ui, sans-serif`
+  u.ctx.fillStyle = inkOf()
+  u.ctx.textBaseline = "middle"
+  u.ctx.textAlign = "left"
+  const taken = items.map((item) => [u.valToPos(place(item), "x", true), u.valToPos(item.latency, "y", true)])
+    .map(([x, y]) => [x - 7 * ratio, y - 7 * ratio, x + 7 * ratio, y + 7 * ratio])
+  const { left, top, width, height } = u.bbox
+  for (const item of items) {
+    const [x, y, length] = [u.valToPos(place(item), "x", true), u.valToPos(item.latency, "y", true), u.ctx.measureText(item.name).width]
+    const half = 7 * ratio
+    const places = [[x + 13 * ratio, y], [x - 13 * ratio - length, y], [x - length / 2, y - 19 * ratio], [x - length / 2, y + 19 * ratio]]
+    const free = places.map(([from, at]) => [from, at - half, from + length, at + half]).find(([a, b, c, d]) =>
+      a >= left && c <= left + width && b >= top && d <= top + height
+      && taken.every(([left, top, right, bottom]) => c < left || a > right || d < top || b > bottom))
+    if (!free) continue
+    taken.push(free)
+    u.ctx.fillText(item.name, free[0], free[1] + half)
+  }
 }
 
 // Says what is near the pointer, of the points that `points()` gives as { x, y, text }: the nearest, and those under it.
@@ -106,10 +132,11 @@ const drawDistributions = (box, curves, isShown) => {
 // Trade-offs: { mark, name, cost, latency (ms) } each, of which `items()` are drawn, with a line along those that
 // `front(items())` names and a ring around each of them. A log axis has no place for 0, so it is drawn at `least`.
 const drawTradeOff = (box, label, unit, least, items, front) => {
+  const unitOf = typeof unit === "function" ? unit : () => unit
   const place = ({ cost }) => Math.max(cost, least)
   const scale = (of) => () => roomAround(items().map(of))
   const points = () => items().map((item) => ({
-    x: place(item), y: item.latency, name: item.name, text: `${short(item.cost)} ${unit}, p95 ${short(item.latency)} ms`,
+    x: place(item), y: item.latency, name: item.name, text: `${short(item.cost)} ${unitOf()}, p95 ${short(item.latency)} ms`,
   }))
   const drawFront = (u) => {
     const ratio = devicePixelRatio
@@ -135,6 +162,7 @@ const drawTradeOff = (box, label, unit, least, items, front) => {
   const draw = (u) => {
     drawFront(u)
     for (const item of items()) drawMark(u, item.mark, place(item), item.latency)
+    if (items().length <= NAMES_MAX) drawNames(u, items(), place)
   }
   const data = () => {
     const rising = points().sort((a, b) => a.x - b.x)
@@ -146,23 +174,27 @@ const drawTradeOff = (box, label, unit, least, items, front) => {
   }
   const made = plot(box, label, {
     scales: { x: { time: false, distr: 3, range: scale(place) }, y: { distr: 3, range: scale(({ latency }) => latency) } },
-    axes: [axis(`${unit} (log)`, log), axis("p95 latency, ms (log)", { ...log, size: 64 })],
+    axes: [axis(`${unitOf()} (log)`, log), axis("p95 latency, ms (log)", { ...log, size: 64 })],
     series: [{}, { paths: () => null, points: { show: false } }],
     hooks: { draw: [draw], setCursor: [tip(points)] },
   }, data())
   box.after(caption)
   describeFront()
   return () => {
+    made.axes[0].label = `${unitOf()} (log)`
     made.setData(data())
     describeFront()
   }
 }
 
+// Latencies that differ by less than this share are alike.
+const ALIKE = 0.05
+
 // What nothing beats in both cost and latency, by rising cost.
 const frontOf = (items) => {
   let least = Infinity
   return items.toSorted((a, b) => a.cost - b.cost || a.latency - b.latency).filter(({ latency }) => {
-    const better = latency < least
+    const better = latency < least * (1 - ALIKE)
     if (better) least = latency
     return better
   })

@@ -2,7 +2,7 @@
 
 mod conditions;
 #[cfg(test)]
-mod documented;
+pub(crate) mod documented;
 mod generator;
 mod networks;
 mod promise;
@@ -83,6 +83,9 @@ pub struct Comparison {
     /// durable-streams-node or durable-streams=PROGRAM; repeatable
     #[arg(long, value_name = "NAME")]
     pub rival: Vec<Server>,
+    /// Phones of a simulated day beside the measured runs of the default strategies; 0 leaves it out, and so does --strategy
+    #[arg(long, value_name = "N", default_value_t = 10)]
+    pub day_phones: u32,
     /// Options of every run.
     #[command(flatten)]
     pub conditions: Conditions,
@@ -126,6 +129,12 @@ pub struct SweepOptions {
 }
 
 impl Comparison {
+    /// Returns the simulated day beside the runs, if there is to be one.
+    pub fn day(&self) -> Option<SimulateOptions> {
+        let is_wanted = self.strategy.is_empty() && self.day_phones > 0;
+        is_wanted.then(|| SimulateOptions::typical(self.day_phones, self.conditions.seed))
+    }
+
     /// Returns the strategies without duplicates.
     pub fn strategies(&self) -> Vec<Strategy> {
         let mut wanted = if self.strategy.is_empty() { DEFAULTS.to_vec() } else { Vec::new() };
@@ -152,7 +161,7 @@ impl SweepOptions {
     /// Returns the runs of one rate.
     pub fn at(&self, rate: f64) -> Comparison {
         let strategy = self.grid().strategies();
-        Comparison { rate, strategy, rival: Vec::new(), conditions: self.conditions.clone() }
+        Comparison { rate, strategy, rival: Vec::new(), day_phones: 0, conditions: self.conditions.clone() }
     }
 }
 

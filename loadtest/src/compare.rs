@@ -13,12 +13,17 @@ use crate::generator::GeneratorError;
 use crate::generators::Task;
 use crate::machine::machine;
 use crate::medians::median;
+use crate::report::columns::mark_best;
+use crate::report::verdict::verdict;
 use crate::run::{RunError, run};
 use crate::servers::{Server, ServerError, Storage};
 use crate::strategies::Strategy;
 
 /// Version of the report's format.
-const FORMAT: u32 = 1;
+const FORMAT: u32 = 2;
+
+/// Begins the note of a comparison that a signal has ended.
+pub const INTERRUPTED: &str = "interrupted";
 
 /// Result of a comparison.
 pub struct Outcome {
@@ -74,19 +79,23 @@ pub async fn compare(wanted: &Comparison, stop: watch::Receiver<bool>) -> Result
         }
     }
     if *stop.borrow() {
-        notes.push("interrupted: the report holds the measurements until then".to_owned());
+        notes.push(format!("{INTERRUPTED}: the report holds the measurements until then"));
     }
-    let runs = entries.iter().filter_map(|entry| median(&entry.runs)).collect();
+    let mut runs: Vec<_> = entries.iter().filter_map(|entry| median(&entry.runs)).collect();
+    mark_best(&mut runs);
     let versions = versions(&entries);
-    let report = Report {
+    let mut report = Report {
         format: FORMAT,
         command: std::env::args().collect::<Vec<_>>().join(" "),
         began,
         machine: machine(versions),
         workload: workload(wanted),
+        verdict: None,
         runs,
+        day: None,
         notes,
     };
+    report.verdict = verdict(&report);
     Ok(Outcome { report, failure })
 }
 

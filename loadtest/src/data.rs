@@ -3,6 +3,8 @@
 //! Durations are microseconds, sizes are bytes, energies are joules. "Per client-hour" is per client and per hour of the
 //! measured time (without warm-up). `loadtest/README.md` defines every figure.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 
 /// One invocation of the command and its results.
@@ -19,8 +21,14 @@ pub struct Report {
     pub machine: Machine,
     /// The workload of every run.
     pub workload: Workload,
+    /// The answer in a few sentences; `None` if nothing could be compared.
+    #[serde(default)]
+    pub verdict: Option<String>,
     /// One per strategy, server and setting, in the order of the table: medians over the repeats.
     pub runs: Vec<Run>,
+    /// A simulated day of phones beside the measured runs, if there was one.
+    #[serde(default)]
+    pub day: Option<SimulatedDay>,
     /// Remarks for the reader: a rival that is not installed, an interrupted run, a generator that was too busy.
     pub notes: Vec<String>,
 }
@@ -98,8 +106,79 @@ pub struct Run {
     pub generator_cores: f64,
     /// Late sends as a share of the intended ones (the run fails above 0.01); `None` if none was intended.
     pub late_sends: Option<f64>,
+    /// Range of each compared figure over the repeats, by its name (`report/columns.rs`); empty for a run that was not repeated.
+    #[serde(default)]
+    pub bands: BTreeMap<String, Band>,
+    /// Names of the figures that are the best of all runs, or that the repeats do not tell from the best.
+    #[serde(default)]
+    pub best: Vec<String>,
     /// Remarks about this run.
     pub notes: Vec<String>,
+}
+
+impl Run {
+    /// Returns the energy of a radio by its name.
+    pub fn of_radio(&self, name: &str) -> Option<&Energy> {
+        self.energy.iter().find(|energy| energy.radio == name)
+    }
+}
+
+/// Range of a figure over repeated runs.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct Band {
+    /// Least value.
+    pub least: f64,
+    /// Greatest value.
+    pub greatest: f64,
+}
+
+/// A simulated day of phones (`simulate`): the code of gateway and client is real, networks and radios are models.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct SimulatedDay {
+    /// Number of phones.
+    pub phones: u32,
+    /// Hours of the day.
+    pub hours: f64,
+    /// Seconds between two messages to a phone, on average.
+    pub seconds_between_messages: f64,
+    /// One per strategy.
+    pub rows: Vec<DayRow>,
+}
+
+/// A strategy on a simulated day. Requests, connections, bytes and energy are those of one phone, on average.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct DayRow {
+    /// The strategy as on the command line.
+    pub strategy: String,
+    /// Messages that the gateway acknowledged.
+    pub published: u64,
+    /// Messages that did not arrive, or that the gateway refused.
+    pub lost: u64,
+    /// Messages that arrived again, or after a later one.
+    pub doubled: u64,
+    /// Seconds from publishing to the arrival: median, 95th percentile and longest; `None` if nothing arrived.
+    pub delays: Option<[f64; 3]>,
+    /// HTTP requests.
+    pub requests: f64,
+    /// Connections that were opened.
+    pub connections: f64,
+    /// Connections that a network dropped in silence.
+    pub forgotten: f64,
+    /// Content bytes in both directions.
+    pub bytes: f64,
+    /// Joules of the radios above sleep, by the radio; `None` for a radio without a profile.
+    pub joules: Vec<(String, Option<f64>)>,
+    /// Share of a battery that all radios took; `None` if one of them has no profile.
+    pub battery: Option<f64>,
+}
+
+impl DayRow {
+    /// Whether its cost can be compared with that of other strategies.
+    pub fn is_whole(&self) -> bool {
+        self.published > 0 && self.lost + self.doubled == 0
+    }
 }
 
 /// Counts of deliveries: messages times readers.

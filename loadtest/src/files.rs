@@ -5,9 +5,10 @@ use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
-use crate::data::Report;
+use crate::data::{Report, SimulatedDay};
 use crate::matrix::Rows;
-use crate::report::page::html;
+use crate::report::page::{Page, html};
+use crate::report::verdict::{verdict_of_day, verdict_of_networks};
 use crate::sweep::Swept;
 
 /// Writes `report.json` and `report.html` into `folder`, which is created if absent, and returns their paths.
@@ -31,12 +32,19 @@ pub fn write_sweep(swept: &Swept, folder: &Path) -> io::Result<[PathBuf; 2]> {
     write(folder, "sweep", swept, &html(&first, Some(&swept.sweep)))
 }
 
-/// Writes `networks.json`, and returns its path. It has no page.
-pub fn write_networks(rows: &Rows, folder: &Path) -> io::Result<PathBuf> {
-    let path = folder.join("networks.json");
-    std::fs::create_dir_all(folder)?;
-    std::fs::write(&path, serde_json::to_vec_pretty(rows)?)?;
-    Ok(path)
+/// Writes `networks.json` and `networks.html`.
+pub fn write_networks(rows: &Rows, folder: &Path) -> io::Result<[PathBuf; 2]> {
+    let verdict = verdict_of_networks(rows);
+    let page =
+        Page { verdict: verdict.as_deref(), command: &rows.command, networks: Some(rows), ..Page::default() };
+    write(folder, "networks", rows, &page.html())
+}
+
+/// Writes `simulate.json` and `simulate.html`.
+pub fn write_day(day: &SimulatedDay, folder: &Path) -> io::Result<[PathBuf; 2]> {
+    let (verdict, command) = (verdict_of_day(day), std::env::args().collect::<Vec<_>>().join(" "));
+    let page = Page { verdict: verdict.as_deref(), command: &command, day: Some(day), ..Page::default() };
+    write(folder, "simulate", day, &page.html())
 }
 
 fn write(folder: &Path, name: &str, figures: &impl Serialize, page: &str) -> io::Result<[PathBuf; 2]> {

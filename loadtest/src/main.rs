@@ -13,17 +13,20 @@ use loadtest::cli::{
     Cli, Command, Comparison, MiddleboxOptions, NetworksOptions, Promised, Rounds, SimulateOptions,
     SweepOptions,
 };
-use loadtest::compare::{Outcome, compare};
+use loadtest::compare::{INTERRUPTED, Outcome, compare};
+use loadtest::data::SimulatedDay;
 use loadtest::figures::table as standings_table;
-use loadtest::files::{write_networks, write_report, write_sweep};
+use loadtest::files::{write_day, write_networks, write_report, write_sweep};
 use loadtest::generator;
 use loadtest::loads::Load;
 use loadtest::machine::load_average;
 use loadtest::matrix::{matrix, table as networks_table};
 use loadtest::network::{Middlebox, Passed};
+use loadtest::report::day::day;
+use loadtest::report::verdict::{verdict, verdict_of_day, verdict_of_networks};
 use loadtest::rounds::rounds;
 use loadtest::run::RunError;
-use loadtest::simulate;
+use loadtest::simulate::{self, SimulationError};
 use loadtest::sweep::sweep;
 use loadtest::table::{LEGEND, table};
 use rustix::process::{Resource, Rlimit, getrlimit, setpriority_process, setrlimit};
@@ -75,9 +78,25 @@ async fn run_compare(wanted: &Comparison) -> ExitCode {
         Ok(None) => return ExitCode::FAILURE,
         Err(error) => return fail(&error, UNUSABLE),
     };
-    let Outcome { report, failure } = outcome;
+    let Outcome { mut report, failure } = outcome;
+    let mut simulated_day = None;
+    if let Some(day) = wanted
+        .day()
+        .filter(|_| failure.is_none() && !report.notes.iter().any(|note| note.starts_with(INTERRUPTED)))
+    {
+        match simulated(&day) {
+            Ok((figures, outcomes)) => {
+                report.day = Some(figures);
+                report.verdict = verdict(&report);
+                simulated_day = Some(simulate::table(&outcomes));
+            }
+            Err(error) => return fail(&error, UNUSABLE),
+        }
+    }
     if !report.runs.is_empty() {
-        println!("{}\n{LEGEND}", table(&report));
+        report.verdict.iter().for_each(|verdict| println!("{verdict}\n"));
+        simulated_day.iter().for_each(|table| println!("{table}\n{}\n", simulate::LEGEND));
+        println!("{}\n{LEGEND}", table(&report, wanted.conditions.all_columns));
         report.notes.iter().for_each(|note| println!("{note}"));
         if let Err(code) = print_paths(write_report(&report, &wanted.conditions.output)) {
             return code;
@@ -100,7 +119,11 @@ async fn run_sweep(wanted: &SweepOptions) -> ExitCode {
     let reports = &outcome.swept.reports;
     if reports.iter().any(|report| !report.runs.is_empty()) {
         for report in reports {
-            println!("{} messages a second to each stream\n{}", report.workload.rate, table(report));
+            println!(
+                "{} messages a second to each stream\n{}",
+                report.workload.rate,
+                table(report, wanted.conditions.all_columns)
+            );
             report.notes.iter().for_each(|note| println!("{note}"));
         }
         println!("{LEGEND}");
@@ -112,32 +135,45 @@ async fn run_sweep(wanted: &SweepOptions) -> ExitCode {
     ended(outcome.failure)
 }
 
-fn run_simulate(wanted: &SimulateOptions) -> ExitCode {
-    let (mut outcomes, mut trace) = (Vec::new(), String::new());
+/// Simulates a day with each strategy.
+fn simulated(
+    wanted: &SimulateOptions,
+) -> Result<(SimulatedDay, Vec<(String, simulate::Outcome)>), SimulationError> {
+    let mut outcomes = Vec::new();
     for simulation in wanted.simulations() {
         let (strategy, began) = (simulation.reader.to_string(), Instant::now());
-        let outcome = match simulation.run() {
-            Ok(outcome) => outcome,
-            Err(error) => return fail(&error, UNUSABLE),
-        };
+        let outcome = simulation.run()?;
         let (took, digest) = (began.elapsed().as_secs_f64(), outcome.digest);
         eprintln!(
             "{strategy}: {} hours of {} phones in {took:.2} s, trace {digest:016x}",
             wanted.hours, wanted.phones
         );
-        trace.push_str(&outcome.trace);
         outcomes.push((strategy, outcome));
     }
+    Ok((day(wanted, &outcomes), outcomes))
+}
+
+fn run_simulate(wanted: &SimulateOptions) -> ExitCode {
+    let (figures, outcomes) = match simulated(wanted) {
+        Ok(simulated) => simulated,
+        Err(error) => return fail(&error, UNUSABLE),
+    };
+    verdict_of_day(&figures).iter().for_each(|verdict| println!("{verdict}\n"));
     println!("{}\n{}", simulate::table(&outcomes), simulate::LEGEND);
-    if let Some(path) = &wanted.trace
-        && let Err(error) = std::fs::write(path, trace)
-    {
-        return fail(&format!("{}: {error}", path.display()), UNUSABLE);
+    if let Some(path) = &wanted.trace {
+        let trace: String = outcomes.iter().map(|(_, outcome)| outcome.trace.as_str()).collect();
+        if let Err(error) = std::fs::write(path, trace) {
+            return fail(&format!("{}: {error}", path.display()), UNUSABLE);
+        }
     }
-    let is_whole = outcomes.iter().all(|(_, outcome)| {
-        outcome.lost() + outcome.refused + outcome.doubled + outcome.reordered + outcome.gaps == 0
-    });
-    if is_whole { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+    if let Err(code) = print_paths(write_day(&figures, &wanted.output)) {
+        return code;
+    }
+    if figures.rows.iter().all(|row| row.lost + row.doubled == 0) {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    }
 }
 
 fn run_recommend(wanted: &Promised) -> ExitCode {
@@ -189,17 +225,15 @@ async fn run_networks(wanted: &NetworksOptions) -> ExitCode {
         Ok(None) => return ExitCode::FAILURE,
         Err(error) => return fail(&error, UNUSABLE),
     };
+    verdict_of_networks(&rows).iter().for_each(|verdict| println!("{verdict}\n"));
     println!("{}", networks_table(&rows));
     println!(
         "all times are those of a real path times {}; {:.0} s of bursts and pauses",
         rows.scale, rows.seconds
     );
-    match write_networks(&rows, &wanted.output) {
-        Ok(path) => {
-            println!("wrote {}", path.display());
-            ExitCode::SUCCESS
-        }
-        Err(error) => fail(&format!("networks.json: {error}"), UNUSABLE),
+    match print_paths(write_networks(&rows, &wanted.output)) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(code) => code,
     }
 }
 

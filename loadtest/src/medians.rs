@@ -4,6 +4,7 @@
 use serde_json::Value;
 
 use crate::data::{Deliveries, Latency, Run};
+use crate::report::columns::set_bands;
 
 /// Returns the merged run; `None` for an empty slice.
 pub fn median(runs: &[Run]) -> Option<Run> {
@@ -15,6 +16,7 @@ pub fn median(runs: &[Run]) -> Option<Run> {
     if runs.len() == 1 {
         return Some(middle.clone());
     }
+    let repeats = runs.len();
     let values: Vec<Value> = runs.iter().filter_map(|run| serde_json::to_value(run).ok()).collect();
     let merged = of_values(&serde_json::to_value(middle).ok()?, &values.iter().collect::<Vec<_>>());
     let mut run: Run = serde_json::from_value(merged).ok()?;
@@ -24,8 +26,22 @@ pub fn median(runs: &[Run]) -> Option<Run> {
         .map(|(medians, middle)| Latency { cdf: middle.cdf.clone(), ..medians });
     run.deliveries = runs.iter().map(|run| run.deliveries).sum::<Deliveries>();
     run.interrupted = runs.iter().any(|run| run.interrupted);
-    run.notes = runs.iter().flat_map(|run| run.notes.clone()).collect();
+    run.notes = notes(runs.iter().flat_map(|run| &run.notes), repeats);
+    set_bands(&mut run, runs);
     Some(run)
+}
+
+/// Returns each kind of note once, with the number of rounds that had it. Notes that differ by their figures alone are of one kind.
+fn notes<'a>(all: impl Iterator<Item = &'a String>, repeats: usize) -> Vec<String> {
+    let mut kinds: Vec<(String, &str, usize)> = Vec::new();
+    for note in all {
+        let kind: String = note.chars().filter(|letter| !letter.is_ascii_digit()).collect();
+        match kinds.iter_mut().find(|(known, ..)| *known == kind) {
+            Some((_, _, count)) => *count += 1,
+            None => kinds.push((kind, note, 1)),
+        }
+    }
+    kinds.into_iter().map(|(_, note, count)| format!("in {count} of {repeats} rounds: {note}")).collect()
 }
 
 /// Returns the middle figure, or the mean of the two middle ones; `None` for an empty list.

@@ -1,5 +1,6 @@
 //! One run: one strategy on one server, from a fresh server to a line of the report.
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -161,6 +162,8 @@ fn line(
         prediction,
         generator_cores,
         late_sends: measured.lateness.share(),
+        bands: BTreeMap::new(),
+        best: Vec::new(),
         notes,
     }
 }

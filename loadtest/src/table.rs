@@ -3,78 +3,49 @@
 use comfy_table::{CellAlignment, ContentArrangement, Table, presets};
 
 use crate::data::{Report, Run};
-
-const HEADERS: [&str; 11] = [
-    "strategy",
-    "server",
-    "p50",
-    "p99",
-    "lost",
-    "requests/h",
-    "bytes/h",
-    "CPU us/s",
-    "us/msg",
-    "KiB user",
-    "KiB kernel",
-];
+use crate::report::columns::{COLUMNS, Column, radio};
 
 /// What the columns of [`table`] mean.
 pub const LEGEND: &str = "\
-p50, p99: from the intended publish time to the receipt of the whole message.
-requests/h, bytes/h: of one client in an hour; bytes both ways with packet headers.
-CPU us/s, us/msg: CPU time of the server for one client in a second, and for one delivery. KiB: memory of the server for one client.
-J/h, battery/d: what a phone's radio takes for this client alone in an hour, and its part of the battery in a day.";
+p50, p99: half (99 of 100) of the messages arrive within it, from the intended publish time to the receipt of the whole message
+lost: messages that did not arrive; requests/h, bytes/h: of one client in an hour; bytes both ways with packet headers
+CPU us/s, us/msg: processor time of the server for one client in a second, and for one delivery; KiB: its memory, with the kernel's buffers
+battery/d: what the named radio takes of a phone's battery in a day for this client alone; J/h: joules in an hour
+*: the best of its column, or not told from it by the repeated rounds: their ranges overlap (--all-columns: further figures)";
 
-/// Formats all runs. The energy is that of the first radio profile.
-pub fn table(report: &Report) -> String {
+/// Formats the runs: eight columns, or all of them. The energy is that of the first radio profile.
+pub fn table(report: &Report, all_columns: bool) -> String {
     let mut table = Table::new();
     table.load_style(presets::UTF8_HORIZONTAL_ONLY).set_content_arrangement(ContentArrangement::Disabled);
-    let radio = report.runs.iter().find_map(|run| run.energy.first()).map(|energy| energy.radio.clone());
-    let radio = radio.unwrap_or_default();
-    let of_radio = [format!("{radio} J/h"), "battery/d".to_owned()];
-    let has_wakes = report.runs.iter().any(|run| run.wakes.is_some());
-    let of_wakes = ["wakes/h", "to poll p50", "p99"].iter().filter(|_| has_wakes).map(ToString::to_string);
-    table.set_header(HEADERS.iter().map(ToString::to_string).chain(of_radio).chain(of_wakes));
+    let radio = radio(report);
+    let has_figures = |column: &&Column| report.runs.iter().any(|run| (column.pick)(run, &radio).is_some());
+    let columns = COLUMNS.iter().filter(|column| column.is_usual || all_columns).filter(has_figures);
+    let columns: Vec<_> = columns.collect();
+    let header = |column: &&Column| match column.key {
+        "battery" | "energy" => format!("{radio} {}", column.header),
+        _ => column.header.to_owned(),
+    };
+    table.set_header(["strategy".to_owned()].into_iter().chain(columns.iter().map(header)));
     for run in &report.runs {
-        table
-            .add_row(cells(run, &radio).into_iter().chain(wake_cells(run).into_iter().filter(|_| has_wakes)));
+        let cells = columns.iter().map(|column| cell(run, column, &radio));
+        table.add_row([name(run)].into_iter().chain(cells));
     }
-    for column in table.column_iter_mut().skip(2) {
+    for column in table.column_iter_mut().skip(1) {
         column.set_cell_alignment(CellAlignment::Right);
     }
     table.to_string()
 }
 
-fn wake_cells(run: &Run) -> [String; 3] {
-    match run.wakes {
-        Some(wakes) => {
-            [format!("{:.0}", wakes.per_client_hour), time(wakes.to_poll_p50), time(wakes.to_poll_p99)]
-        }
-        None => ["-", "-", "-"].map(str::to_owned),
-    }
+/// Returns the strategy, after the name of a server that is not the gateway.
+pub fn name(run: &Run) -> String {
+    let server = if run.server == "pollgate" { String::new() } else { format!("{}: ", run.server) };
+    format!("{server}{}{}", run.strategy, if run.interrupted { " (cut short)" } else { "" })
 }
 
-fn cells(run: &Run, radio: &str) -> Vec<String> {
-    let cost = run.server_cost.as_ref();
-    let kib = |bytes: f64| format!("{:.1}", bytes / 1024.0);
-    let or_none = |text: Option<String>| text.unwrap_or_else(|| "-".to_owned());
-    let energy = run.energy.iter().find(|energy| energy.radio == radio);
-    let bytes = run.bytes.up_with_packets + run.bytes.down_with_packets;
-    vec![
-        run.strategy.clone() + if run.interrupted { " (cut short)" } else { "" },
-        run.server.clone(),
-        or_none(run.latency.as_ref().map(|latency| time(latency.p50))),
-        or_none(run.latency.as_ref().map(|latency| time(latency.p99))),
-        run.deliveries.lost.to_string(),
-        format!("{:.0}", run.requests.per_client_hour),
-        quantity(bytes),
-        or_none(cost.map(|cost| format!("{:.1}", cost.cpu_per_client_second))),
-        or_none(cost.and_then(|cost| cost.cpu_per_delivery).map(|micros| format!("{micros:.1}"))),
-        or_none(cost.map(|cost| kib(cost.user_bytes_per_client))),
-        or_none(cost.and_then(|cost| cost.kernel_bytes_per_client).map(kib)),
-        or_none(energy.map(|energy| format!("{:.0}", energy.joules_per_client_hour))),
-        or_none(energy.map(|energy| format!("{:.1} %", energy.battery_per_day * 100.0))),
-    ]
+fn cell(run: &Run, column: &Column, radio: &str) -> String {
+    let Some(figure) = (column.pick)(run, radio) else { return "-".to_owned() };
+    let mark = if run.best.iter().any(|best| best == column.key) { "*" } else { "" };
+    (column.write)(figure) + mark
 }
 
 /// Formats microseconds with a suitable unit.
@@ -87,7 +58,7 @@ pub(crate) fn time(micros: f64) -> String {
 }
 
 /// Formats bytes with a suitable unit.
-fn quantity(bytes: f64) -> String {
+pub(crate) fn quantity(bytes: f64) -> String {
     match bytes {
         bytes if bytes < 1e3 => format!("{bytes:.0} B"),
         bytes if bytes < 1e6 => format!("{:.1} kB", bytes / 1e3),

@@ -1,4 +1,4 @@
-// Chromium opens a report page with made-up figures from a file.
+// Chromium opens pages with made-up figures from a file: of a comparison, of a simulated day, and of hostile networks.
 import assert from "node:assert/strict"
 import { execFileSync } from "node:child_process"
 import { mkdtempSync, rmSync, writeFileSync } from "node:fs"
@@ -16,12 +16,18 @@ let close
 let folder
 let html
 let url
+const others = {}
 
 before(async () => {
   // With the features of the other tests; others would build every library again, which takes minutes.
   const command = ["test", "-q", "--workspace", "--locked", "--example", "report_page"]
-  html = execFileSync("cargo", command, { cwd: ROOT, encoding: "utf8" })
+  const printed = (PAGE) => execFileSync("cargo", command, { cwd: ROOT, encoding: "utf8", env: { ...process.env, PAGE } })
+  html = printed("report")
   folder = mkdtempSync(join(tmpdir(), "report-page-"))
+  for (const name of ["day", "networks"]) {
+    writeFileSync(join(folder, `${name}.html`), printed(name))
+    others[name] = pathToFileURL(join(folder, `${name}.html`)).href
+  }
   writeFileSync(join(folder, "report.html"), html)
   url = pathToFileURL(join(folder, "report.html")).href
   ;({ browser, close } = await startBrowser(chromium))
@@ -67,7 +73,7 @@ for (const colorScheme of ["light", "dark"]) {
       assert.deepEqual(complaints, [])
       assert.deepEqual(requests, [url])
       const counts = await coloured(page)
-      assert.equal(counts.length, 3 + 2 * 2)
+      assert.equal(counts.length, 1 + 3 + 2 * 2)
       for (const count of counts) assert(count > 200, `${counts}`)
       const { inside, outside } = await page.evaluate(() => ({
         inside: document.documentElement.scrollWidth, outside: document.documentElement.clientWidth,
@@ -76,6 +82,37 @@ for (const colorScheme of ["light", "dark"]) {
     })
   }
 }
+
+for (const name of ["day", "networks"]) {
+  for (const [colorScheme, width] of [["light", 1280], ["dark", 390]]) {
+    test(`the page of ${name} is whole on a ${colorScheme} screen ${width} pixels wide`, async (context) => {
+      const { page, complaints } = await open(context, colorScheme, width, others[name])
+      assert.deepEqual(complaints, [])
+      assert.notEqual(await page.locator("#verdict").innerText(), "")
+      assert(await page.locator(`#${name} tbody tr`).count() >= 5)
+      assert(await page.locator("#measured").isHidden() && await page.locator("#plots").isHidden())
+      assert(await page.evaluate(() => document.documentElement.scrollWidth <= document.documentElement.clientWidth))
+    })
+  }
+}
+
+test("a cell of hostile networks says what was lost", async (context) => {
+  const { page } = await open(context, "light", 1280, others.networks)
+  const row = page.getByRole("row", { name: /^proxy-buffer/ })
+  assert.equal(await row.locator(".bad").innerText(), "nothing arrived")
+})
+
+test("the verdict is on top, and the table has eight columns until all are wanted", async (context) => {
+  const { page } = await open(context, "light", 1280)
+  assert.match(await page.locator("#verdict").innerText(), /^On a simulated day .* the least of a phone's battery/)
+  const heads = () => page.locator("#table thead th").count()
+  assert.equal(await heads(), 8)
+  const best = page.locator("#table .best")
+  assert(await best.count() > 0)
+  assert.match(await best.first().getAttribute("title"), / to .* in 3 rounds$/)
+  await page.getByRole("button", { name: "All columns" }).press("Enter")
+  assert(await heads() > 20)
+})
 
 test("names of a report are text", async (context) => {
   const { page } = await open(context, "light", 1280)
@@ -152,8 +189,7 @@ test("a comparison that was cut short is shown as far as it came", async (contex
     all.sweep = null
     all.report.runs.length = 2
     // Nothing arrived, and nothing is known.
-    const nothing = { mean: null, p50: 0, p90: 0, p95: 0, p99: 0, p999: 0, max: 0, cdf: [] }
-    Object.assign(all.report.runs[1], { interrupted: true, latency: nothing, energy: [], serverCost: null, prediction: null })
+    Object.assign(all.report.runs[1], { interrupted: true, latency: null, energy: [], serverCost: null, prediction: null })
   })
   const { page, complaints } = await open(context, "light", 1280, at)
   assert.deepEqual(complaints, [])

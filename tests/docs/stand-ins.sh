@@ -49,9 +49,9 @@ loadtest() {
     shift
   done
   case $command in
-    compare) short+=(--clients 5 --rate 20 --seconds 0.3 --warm-up 0.1 --late-after 1m)
+    compare) short+=(--clients 5 --rate 20 --seconds 0.3 --warm-up 0.1 --late-after 1m --repeat 1)
       [ -n "$strategies" ] || short+=(--strategy sse --strategy short-poll:500ms) ;;
-    sweep) short+=(--clients 5 --rate 20 --seconds 0.3 --warm-up 0.1 --late-after 1m) ;;
+    sweep) short+=(--clients 5 --rate 20 --seconds 0.3 --warm-up 0.1 --late-after 1m --repeat 1) ;;
     networks) short+=(--bursts 1 --scale 0.1)
       # Nothing is lost there, and nothing waited for.
       [ -n "$networks" ] || short+=(--network none) ;;

@@ -1,14 +1,20 @@
 //! A fictitious report of seven strategies and three rivals, with plausible figures and a hostile server name.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use loadtest::data::{
-    Bytes, Deliveries, Latency, Machine, Prediction, Report, Requests, Run, ServerCost, Workload,
+    Bytes, DayRow, Deliveries, Latency, Machine, Prediction, Report, Requests, Run, ServerCost, SimulatedDay,
+    Workload,
 };
+use loadtest::matrix::{Row, Rows};
 use loadtest::model::candidate::{Candidate, Load, Open, Overheads};
 use loadtest::model::prediction;
 use loadtest::model::radio::Radios;
+use loadtest::network::Passed;
+use loadtest::report::columns::{mark_best, set_bands};
 use loadtest::report::sweep::{Grid, Sweep};
+use loadtest::report::verdict::verdict;
 use loadtest::strategies::Strategy;
 
 const RATE: f64 = 0.2;
@@ -30,10 +36,17 @@ pub(crate) fn report() -> Report {
         ("mosquitto", "mqtt", Candidate::Mqtt(open(60)), 1.3),
         ("durable-streams <img src=x onerror=alert(1)>", "sse", Candidate::Sse(answer(15)), 2.5),
     ];
-    let runs =
+    let mut runs =
         runs.map(|(server, strategy, candidate, factor)| run(server, strategy, candidate, RATE, factor));
-    Report {
-        format: 1,
+    for run in &mut runs {
+        let repeats = [0.95, 1.0, 1.06].map(|factor| varied(run, factor));
+        set_bands(run, &repeats);
+    }
+    mark_best(&mut runs);
+    let mut report = Report {
+        format: 2,
+        verdict: None,
+        day: Some(day()),
         command: "cargo run --release -p loadtest -- compare --clients 200 --rate 0.2 --rival nchan"
             .to_owned(),
         began: "2026-01-02T03:04:05Z".to_owned(),
@@ -60,6 +73,89 @@ pub(crate) fn report() -> Report {
         },
         runs: runs.into(),
         notes: vec!["a made-up report: no figure in it was measured".to_owned()],
+    };
+    report.verdict = verdict(&report);
+    report
+}
+
+/// Returns a repeat of a run with other latencies and processor times.
+fn varied(run: &Run, factor: f64) -> Run {
+    let mut run = run.clone();
+    if let Some(latency) = &mut run.latency {
+        latency.p50 *= factor;
+        latency.p99 *= factor;
+    }
+    if let Some(cost) = &mut run.server_cost {
+        cost.cpu_per_client_second *= factor;
+    }
+    run
+}
+
+/// Returns a simulated day.
+pub(crate) fn day() -> SimulatedDay {
+    let rows = [
+        ("fallback", [0.018, 0.117, 180.0], [47.0, 47.0, 8.0, 82_000.0], 0.0185),
+        ("short-poll:300s", [150.0, 288.0, 474.0], [289.0, 289.0, 99.0, 139_000.0], 0.0086),
+        ("long-poll:25s", [0.018, 0.108, 180.0], [3508.0, 13.0, 0.0, 1_699_000.0], 0.096),
+        ("long-poll:240s", [0.018, 0.116, 180.0], [898.0, 19.0, 6.0, 444_000.0], 0.0133),
+        ("sse", [0.018, 0.107, 180.0], [1434.0, 1434.0, 0.0, 1_137_000.0], 0.1644),
+        ("websocket", [0.018, 0.119, 180.0], [47.0, 47.0, 8.0, 82_000.0], 0.0131),
+    ];
+    let rows = rows.map(|(strategy, delays, [requests, connections, forgotten, bytes], battery)| DayRow {
+        strategy: strategy.to_owned(),
+        published: 1432,
+        lost: 0,
+        doubled: 0,
+        delays: Some(delays),
+        requests,
+        connections,
+        forgotten,
+        bytes,
+        joules: vec![
+            ("LTE".to_owned(), Some(battery * 50_000.0)),
+            ("Wi-Fi".to_owned(), Some(battery * 5_440.0)),
+        ],
+        battery: Some(battery),
+    });
+    SimulatedDay { phones: 10, hours: 24.0, seconds_between_messages: 600.0, rows: rows.into() }
+}
+
+/// Returns readers through networks.
+pub(crate) fn networks() -> Rows {
+    let readers = ["short-poll", "long-poll", "sse", "websocket", "fallback"];
+    let networks = ["none", "nat-idle", "proxy-buffer", "no-websocket", "captive"];
+    let rows = networks.iter().flat_map(|network| {
+        readers.iter().enumerate().map(move |(place, reader)| {
+            let lost = if *network == "proxy-buffer" && *reader == "websocket" { 100 } else { 0 };
+            let lost = if *network == "nat-idle" && *reader == "sse" { 12 } else { lost };
+            let millis = (lost < 100).then_some(40.0 * (place + 1) as f64);
+            Row {
+                network: (*network).to_owned(),
+                source: "a network with a name".to_owned(),
+                reader: (*reader).to_owned(),
+                deliveries: Deliveries {
+                    intended: 100,
+                    delivered: 100 - lost,
+                    lost,
+                    ..Deliveries::default()
+                },
+                p50_millis: millis,
+                p95_millis: millis.map(|millis| 2.0 * millis),
+                longest_millis: millis.map(|millis| 90.0 * millis),
+                passed: Passed { connections: 3, requests: 40, faults: u64::from(*network != "none") },
+                form: if *reader == "fallback" { "long-poll" } else { reader }.to_owned(),
+                changes: Vec::new(),
+                troubles: BTreeMap::new(),
+            }
+        })
+    });
+    Rows {
+        command: "cargo run --release -p loadtest -- networks".to_owned(),
+        machine: report().machine,
+        scale: 0.2,
+        rate: 5.0,
+        seconds: 120.0,
+        rows: rows.collect(),
     }
 }
 
@@ -148,6 +244,8 @@ fn run(server: &str, strategy: &str, candidate: Candidate, rate: f64, factor: f6
         }),
         generator_cores: 0.31,
         late_sends: Some(0.0004),
+        bands: BTreeMap::new(),
+        best: Vec::new(),
         notes: Vec::new(),
     }
 }

@@ -5,6 +5,7 @@ use clap::Parser;
 use serde::Deserialize;
 
 use super::*;
+use crate::cli::documented::words;
 use crate::cli::{Cli, Command};
 
 #[derive(Debug, Deserialize)]
@@ -27,12 +28,7 @@ struct Case {
 const NOT_SIMULATED: [&str; 5] = ["push:", "sms", "mqtt", "xmpp", "direct-poll"];
 
 fn asked(question: &str) -> Promised {
-    // Every second part is quoted.
-    let words = question.split('\'').enumerate().flat_map(|(index, part)| match index % 2 {
-        0 => part.split_whitespace().collect(),
-        _ => vec![part],
-    });
-    let line = ["loadtest", "recommend"].into_iter().chain(words);
+    let line = ["loadtest", "recommend"].into_iter().chain(words(question));
     let Some(Command::Recommend(wanted)) = Cli::parse_from(line).command else { panic!("{question}") };
     *wanted
 }

@@ -24,16 +24,17 @@ pub struct Conditions {
     #[arg(long, value_name = "BYTES", default_value_t = 256, value_parser = message_bytes)]
     pub size: usize,
     /// Measured seconds of each run
-    #[arg(long, default_value_t = 13.0, value_parser = seconds)]
+    #[arg(long, default_value_t = 5.0, value_parser = seconds)]
     pub seconds: f64,
     /// Seconds of warm-up before the measured time
-    #[arg(long, default_value_t = 2.0, value_parser = seconds)]
+    #[arg(long, default_value_t = 0.5, value_parser = seconds)]
     pub warm_up: f64,
     /// Seed of the random schedule
     #[arg(long, default_value_t = 1)]
     pub seed: u64,
-    /// How many times each run is repeated; different runs take turns, and the report has medians
-    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..))]
+    /// How many times each run is repeated; different runs take turns, and the report has medians and ranges. Strategies whose ranges
+    /// overlap are not ranked
+    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..))]
     pub repeat: u32,
     /// A gateway that is already running, http://HOST:PORT [default: one is started]
     #[arg(long, value_name = "URL")]
@@ -57,6 +58,9 @@ pub struct Conditions {
     /// Clients, and streams, per load generator process; more are split over several processes
     #[arg(long, value_name = "N", default_value_t = 9000, value_parser = clap::value_parser!(u32).range(1..))]
     pub clients_a_process: u32,
+    /// Print all columns of the table instead of eight
+    #[arg(long)]
+    pub all_columns: bool,
     /// Folder for the report, as JSON and as an HTML page
     #[arg(long, value_name = "FOLDER", default_value = ".")]
     pub output: PathBuf,

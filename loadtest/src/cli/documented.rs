@@ -36,6 +36,14 @@ fn command_lines(document: &str) -> Vec<String> {
     in_blocks.chain(spans.map(str::to_owned)).collect()
 }
 
+/// Splits a line as the shell does, with quoted words.
+pub(crate) fn words(line: &str) -> impl Iterator<Item = &str> {
+    line.split('\'').enumerate().flat_map(|(index, part)| match index % 2 {
+        0 => part.split_whitespace().collect(),
+        _ => vec![part],
+    })
+}
+
 #[test]
 fn the_command_lines_of_the_documentation_are_valid() {
     let repository = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
@@ -45,7 +53,7 @@ fn the_command_lines_of_the_documentation_are_valid() {
         for line in command_lines(&text) {
             // The report of an earlier run is read while options are parsed; `tests/docs` makes one.
             let line = line.replace("$RIVAL", "durable-streams=PROGRAM").replace("--report report.json", "");
-            let parsed = Cli::try_parse_from(["loadtest"].into_iter().chain(line.split_whitespace()));
+            let parsed = Cli::try_parse_from(["loadtest"].into_iter().chain(words(&line)));
             assert!(parsed.is_ok(), "{document}: {line}: {}", parsed.unwrap_err());
             count += 1;
         }

@@ -30,10 +30,19 @@ pub struct SimulateOptions {
     /// Seed of everything that is random
     #[arg(long, default_value_t = 1)]
     pub seed: u64,
+    /// Folder for simulate.json and simulate.html
+    #[arg(long, value_name = "FOLDER", default_value = ".")]
+    pub output: PathBuf,
     /// Write what happened, a line each: seconds since midnight, phone, what, number
     #[arg(long, value_name = "FILE")]
     pub trace: Option<PathBuf>,
 }
+
+/// Hours of a day without a change to or from summer time.
+const HOURS: u32 = 24;
+
+/// Default time between two messages.
+const EVERY: Duration = Duration::from_secs(600);
 
 /// A phone has up to four sockets in memory.
 const PHONES_MAX: i64 = 100_000;
@@ -43,6 +52,20 @@ const DEFAULTS: [&str; 6] =
     ["fallback", "short-poll:5m", "long-poll:25s", "long-poll:4m", "sse", "websocket"];
 
 impl SimulateOptions {
+    /// Returns the default options with this number of phones.
+    pub fn typical(phones: u32, seed: u64) -> Self {
+        Self {
+            phones,
+            strategy: Vec::new(),
+            day: None,
+            hours: HOURS,
+            every: EVERY,
+            seed,
+            output: PathBuf::new(),
+            trace: None,
+        }
+    }
+
     /// Returns the simulations, one for each strategy.
     pub fn simulations(&self) -> impl Iterator<Item = Simulation> {
         let defaults = || DEFAULTS.iter().filter_map(|text| text.parse().ok()).collect();

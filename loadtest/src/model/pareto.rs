@@ -11,15 +11,15 @@ pub struct Point {
 
 /// Returns the indices of the points that no other point dominates, by ascending cost and so by descending latency.
 ///
-/// A point dominates another if it is no worse in both fields and better in one. Of equal points the first is kept. `None` is a
-/// choice without figures, which is never on the front.
-pub fn front(points: &[Option<Point>]) -> Vec<usize> {
+/// A point dominates another if it is no worse in both fields and better in one. Of equal points the first is kept; latencies that differ
+/// by less than the share `alike` are equal. `None` is a choice without figures, which is never on the front.
+pub fn front(points: &[Option<Point>], alike: f64) -> Vec<usize> {
     let mut rising: Vec<_> =
         points.iter().enumerate().filter_map(|(index, point)| Some((index, (*point)?))).collect();
     rising.sort_by(|(_, a), (_, b)| a.cost.total_cmp(&b.cost).then(a.latency.total_cmp(&b.latency)));
     let mut least: Option<f64> = None;
     rising.retain(|(_, point)| {
-        let better = least.is_none_or(|least| point.latency < least);
+        let better = least.is_none_or(|least| point.latency < least * (1.0 - alike));
         if better {
             least = Some(point.latency);
         }
@@ -40,8 +40,14 @@ mod tests {
     fn dominated_points_are_not_on_the_front() {
         let mut points = points(&[(9.0, 1.0), (3.0, 3.0), (4.0, 3.0), (3.0, 4.0), (1.0, 8.0), (9.0, 1.0)]);
         points.push(None);
-        assert_eq!(front(&points), [4, 1, 0]);
-        assert!(front(&[]).is_empty());
+        assert_eq!(front(&points, 0.0), [4, 1, 0]);
+        assert!(front(&[], 0.0).is_empty());
+    }
+
+    #[test]
+    fn a_latency_that_is_hardly_less_is_no_better() {
+        let points = points(&[(1.0, 100.0), (2.0, 96.0), (3.0, 94.0)]);
+        assert_eq!(front(&points, 0.05), [0, 2]);
     }
 
     #[test]
@@ -60,7 +66,7 @@ mod tests {
             all.sort_by(|a, b| a.cost.total_cmp(&b.cost));
             all.dedup();
             let some: Vec<_> = points.iter().copied().map(Some).collect();
-            let found: Vec<_> = front(&some).into_iter().map(|index| points[index]).collect();
+            let found: Vec<_> = front(&some, 0.0).into_iter().map(|index| points[index]).collect();
             assert_eq!(found, all);
         }
     }

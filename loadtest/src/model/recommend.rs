@@ -452,5 +452,7 @@ impl Promise {
 /// Name of the strategy without a gateway.
 const DIRECT_POLL: &str = "direct-poll";
 
+pub(crate) use text::time;
+
 #[cfg(test)]
 mod tests;

@@ -6,32 +6,62 @@
 use serde::Serialize;
 
 use super::sweep::Sweep;
-use crate::data::Report;
+use crate::data::{Report, SimulatedDay};
+use crate::matrix::Rows;
+
+/// What a page shows.
+#[derive(Debug, Clone, Copy, Default, Serialize)]
+pub struct Page<'a> {
+    /// The answer in a few sentences.
+    pub verdict: Option<&'a str>,
+    /// The command line.
+    pub command: &'a str,
+    /// A comparison.
+    pub report: Option<&'a Report>,
+    /// A sweep over settings.
+    pub sweep: Option<&'a Sweep>,
+    /// A simulated day.
+    pub day: Option<&'a SimulatedDay>,
+    /// Readers through hostile networks.
+    pub networks: Option<&'a Rows>,
+}
 
 /// Returns the page of a report, with a sweep if there is one.
-pub fn html(report: &Report, extra: Option<&Sweep>) -> String {
-    #[derive(Serialize)]
-    struct Data<'a> {
-        report: &'a Report,
-        sweep: Option<&'a Sweep>,
+pub fn html(report: &Report, sweep: Option<&Sweep>) -> String {
+    Page {
+        verdict: report.verdict.as_deref(),
+        command: &report.command,
+        report: Some(report),
+        sweep,
+        day: report.day.as_ref(),
+        networks: None,
     }
-    // Neither type holds a map or a value that cannot be serialized.
-    let data = serde_json::to_string(&Data { report, sweep: extra }).unwrap_or_default();
-    format!(
-        include_str!("../../page/page.html"),
-        library_style = include_str!(concat!(env!("OUT_DIR"), "/uplot.css")),
-        style = include_str!("../../page/page.css"),
-        // In JSON this escape is the same character; no text can end the element or open a comment.
-        data = data.replace('<', "\\u003c"),
-        library = include_str!(concat!(env!("OUT_DIR"), "/uplot.js")),
-        script = concat!(
-            "\"use strict\"\n{\n",
-            include_str!("../../page/figures.js"),
-            include_str!("../../page/plots.js"),
-            include_str!("../../page/page.js"),
-            "}\n"
-        ),
-    )
+    .html()
+}
+
+impl Page<'_> {
+    /// Returns the page as one file.
+    pub fn html(&self) -> String {
+        // No type of a page holds a map with other keys than texts, or a value that cannot be serialized.
+        let data = serde_json::to_string(self).unwrap_or_default();
+        format!(
+            include_str!("../../page/page.html"),
+            library_style = include_str!(concat!(env!("OUT_DIR"), "/uplot.css")),
+            style = include_str!("../../page/page.css"),
+            // In JSON this escape is the same character; no text can end the element or open a comment.
+            data = data.replace('<', "\\u003c"),
+            library = include_str!(concat!(env!("OUT_DIR"), "/uplot.js")),
+            script = concat!(
+                "\"use strict\"\n{\n",
+                include_str!("../../page/figures.js"),
+                include_str!("../../page/plots.js"),
+                include_str!("../../page/day.js"),
+                include_str!("../../page/networks.js"),
+                include_str!("../../page/page.js"),
+                "}\n"
+            ),
+        )
+    }
 }
 
 #[cfg(test)]

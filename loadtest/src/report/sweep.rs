@@ -9,6 +9,9 @@ use crate::data::{Deliveries, Run};
 use crate::model::pareto::{Point, front};
 use crate::strategies::Strategy;
 
+/// Latencies that differ by less than this share are alike.
+const ALIKE: f64 = 0.05;
+
 /// The lists of settings to try. Each interval is a short poll, each hold a long poll, each heartbeat one strategy per live
 /// form.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -110,7 +113,7 @@ impl SweptRate {
                 let latency = point.p95.filter(|_| point.deliveries.are_comparable())?;
                 Some(Point { cost: cost(point)?, latency })
             });
-            front(&costs.collect::<Vec<_>>())
+            front(&costs.collect::<Vec<_>>(), ALIKE)
         };
         let requests_front = front_by(|point| Some(point.requests_per_client_hour));
         let energy_front = front_by(|point| point.joules_per_client_hour);

@@ -7,7 +7,7 @@ use crate::world::{Loadtest, alone};
 /// Checks a report with `runs` runs of [`LOAD`].
 pub(crate) fn check(report: &Report, runs: usize) {
     assert_eq!(report.runs.len(), runs);
-    assert!(report.machine.cores > 0 && report.command.contains("--clients") && report.format == 1);
+    assert!(report.machine.cores > 0 && report.command.contains("--clients") && report.format == 2);
     for run in &report.runs {
         let name = format!("{} {}", run.server, run.strategy);
         let counts = run.deliveries;
@@ -32,10 +32,24 @@ pub(crate) fn check(report: &Report, runs: usize) {
 }
 
 /// The tests of this file only count, so late sends are harmless.
-pub(crate) const PATIENT: [&str; 2] = ["--late-after", "1s"];
+pub(crate) const PATIENT: [&str; 4] = ["--late-after", "1s", "--repeat", "1"];
 
-pub(crate) const LOAD: [&str; 10] =
-    ["--clients", "60", "--seconds", "2", "--warm-up", "0.5", "--rate", "2", PATIENT[0], PATIENT[1]];
+pub(crate) const LOAD: [&str; 14] = [
+    "--clients",
+    "60",
+    "--seconds",
+    "2",
+    "--warm-up",
+    "0.5",
+    "--rate",
+    "2",
+    PATIENT[0],
+    PATIENT[1],
+    PATIENT[2],
+    PATIENT[3],
+    "--day-phones",
+    "0",
+];
 
 fn of<'a>(report: &'a Report, strategy: &str) -> &'a Run {
     report.runs.iter().find(|run| run.strategy == strategy).expect(strategy)
@@ -93,7 +107,7 @@ async fn several_processes_and_repeats_measure_together() {
     let _turn = alone().await;
     let load =
         ["--clients", "50", "--streams-shared", "7", "--seconds", "2", "--warm-up", "0.5", "--rate", "2"];
-    let load = [&load[..], &PATIENT].concat();
+    let load = [&load[..], &PATIENT[..2]].concat();
     // Each client polls twice in the two seconds, unless the machine stands still for one.
     let how = ["--strategy", "sse", "--strategy", "short-poll:1s", "--repeat", "2"];
     let one = Loadtest::new(&[&load[..], &how[..]].concat()).run().await.report();

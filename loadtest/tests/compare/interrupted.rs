@@ -46,15 +46,15 @@ async fn until_gone(children: &[u32]) {
     }
 }
 
-const LOAD: [&str; 10] =
-    ["--clients", "30", "--rate", "2", "--warm-up", "0.5", "--seconds", "600", PATIENT[0], PATIENT[1]];
+const LOAD: [&str; 8] = ["--clients", "30", "--rate", "2", "--warm-up", "0.5", "--seconds", "600"];
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_first_signal_reports_what_was_measured() {
     let _turn = alone().await;
     for split in [&[][..], &["--clients-a-process", "16"]] {
-        let command =
-            Loadtest::new(&[&LOAD[..], &["--strategy", "sse", "--strategy", "ndjson"], split].concat());
+        let command = Loadtest::new(
+            &[&LOAD[..], &PATIENT, &["--strategy", "sse", "--strategy", "ndjson"], split].concat(),
+        );
         let child = command.spawn();
         let children = children(&child, if split.is_empty() { 1 } else { 3 }).await;
         // The measured time is not visible from outside; this is well within it.
@@ -74,7 +74,8 @@ async fn the_first_signal_reports_what_was_measured() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_second_signal_ends_the_command_at_once() {
     let _turn = alone().await;
-    let command = Loadtest::new(&[&LOAD[..], &["--strategy", "sse", "--clients-a-process", "16"]].concat());
+    let command =
+        Loadtest::new(&[&LOAD[..], &PATIENT, &["--strategy", "sse", "--clients-a-process", "16"]].concat());
     let mut child = command.spawn();
     let mut errors = BufReader::new(child.stderr.take().unwrap()).lines();
     let (id, children) = (child.id().unwrap(), children(&child, 3).await);

@@ -5,7 +5,11 @@ use tokio::net::TcpListener;
 use crate::world::{Ended, Loadtest, alone};
 
 async fn refused(arguments: &[&str]) -> Ended {
-    let ended = Loadtest::new(&[arguments, &["--clients", "1", "--seconds", "1"]].concat()).run().await;
+    let ended = Loadtest::new(
+        &[arguments, &["--clients", "1", "--seconds", "1", "--repeat", "1", "--day-phones", "0"]].concat(),
+    )
+    .run()
+    .await;
     assert_eq!(ended.code, Some(2), "{}", ended.said);
     assert_eq!(ended.said.lines().filter(|line| line.starts_with("loadtest: ")).count(), 1, "{}", ended.said);
     ended

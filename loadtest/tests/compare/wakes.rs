@@ -9,7 +9,7 @@ async fn clients_that_sleep_are_woken_and_get_everything() {
     let load = ["--clients", "40", "--seconds", "6", "--warm-up", "0.5", "--rate", "0.3"];
     let strategies = ["push:fcm", "push:web", "sms", "mqtt"];
     let asked: Vec<_> = strategies.iter().flat_map(|strategy| ["--strategy", strategy]).collect();
-    let ended = Loadtest::new(&[&load[..], &PATIENT, &asked].concat()).run().await;
+    let ended = Loadtest::new(&[&load[..], &PATIENT, &asked, &["--all-columns"]].concat()).run().await;
     assert_eq!(ended.code, Some(0), "{}", ended.said);
     let report = ended.report();
     for (run, strategy) in report.runs.iter().zip(strategies) {

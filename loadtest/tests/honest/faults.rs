@@ -24,7 +24,8 @@ async fn read_by(strategy: &str, faults: Faults) -> Run {
     let numbers =
         [CLIENTS.to_string(), SECONDS.to_string(), WARM_UP.to_string(), RATE.to_string(), SEED.to_string()];
     // These tests only count faults, so late sends are harmless.
-    let mut arguments = vec!["--target", &target, "--strategy", strategy, "--late-after", "1s"];
+    let mut arguments =
+        vec!["--target", &target, "--strategy", strategy, "--late-after", "1s", "--repeat", "1"];
     for (name, number) in ["--clients", "--seconds", "--warm-up", "--rate", "--seed"].iter().zip(&numbers) {
         arguments.extend([name, number.as_str()]);
     }

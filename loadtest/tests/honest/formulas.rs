@@ -26,8 +26,20 @@ const LATENCY_MICROS: f64 = 1000.0;
 async fn polls_agree_with_the_formulas_at_three_rates() {
     let _turn = alone().await;
     for (rate, clients) in [("0.5", "200"), ("1", "100"), ("2", "100")] {
-        let load =
-            ["--clients", clients, "--rate", rate, "--seconds", "16", "--warm-up", "1", "--late-after", "1s"];
+        let load = [
+            "--clients",
+            clients,
+            "--rate",
+            rate,
+            "--seconds",
+            "16",
+            "--warm-up",
+            "1",
+            "--late-after",
+            "1s",
+            "--repeat",
+            "1",
+        ];
         let strategies = ["--strategy", "short-poll:400ms", "--strategy", "long-poll:2s"];
         let ended = Loadtest::new(&[&load[..], &strategies].concat()).built_for_users().run().await;
         assert_eq!(ended.code, Some(0));

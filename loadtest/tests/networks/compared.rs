@@ -4,8 +4,21 @@ use loadtest::data::{Report, Run};
 
 use crate::world::{Loadtest, alone};
 
-const LOAD: [&str; 11] =
-    ["compare", "--clients", "5", "--seconds", "2", "--warm-up", "0.5", "--rate", "8", "--late-after", "1s"];
+const LOAD: [&str; 13] = [
+    "compare",
+    "--clients",
+    "5",
+    "--seconds",
+    "2",
+    "--warm-up",
+    "0.5",
+    "--rate",
+    "8",
+    "--late-after",
+    "1s",
+    "--repeat",
+    "1",
+];
 
 async fn through(network: &str, strategies: &[&str]) -> Report {
     let how: Vec<_> = strategies.iter().flat_map(|strategy| ["--strategy", strategy]).collect();

@@ -172,7 +172,7 @@ fn battery(choice: &Choice, radio: &str) -> Option<String> {
 }
 
 /// Formats a time with the unit that fits.
-pub(super) fn time(time: Duration) -> String {
+pub(crate) fn time(time: Duration) -> String {
     match time.as_secs_f64() {
         seconds if seconds < 0.9995 => format!("{} ms", short(seconds * 1e3)),
         seconds if seconds < 120.0 => format!("{} s", short(seconds)),
