@@ -22,9 +22,6 @@ use crate::strategies::Strategy;
 /// Version of the report's format.
 const FORMAT: u32 = 2;
 
-/// Begins the note of a comparison that a signal has ended.
-pub const INTERRUPTED: &str = "interrupted";
-
 /// Result of a comparison.
 pub struct Outcome {
     /// All that was measured.
@@ -79,7 +76,7 @@ pub async fn compare(wanted: &Comparison, stop: watch::Receiver<bool>) -> Result
         }
     }
     if *stop.borrow() {
-        notes.push(format!("{INTERRUPTED}: the report holds the measurements until then"));
+        notes.push("interrupted: the report holds the measurements until then".to_owned());
     }
     let mut runs: Vec<_> = entries.iter().filter_map(|entry| median(&entry.runs)).collect();
     mark_best(&mut runs);

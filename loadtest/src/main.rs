@@ -13,7 +13,7 @@ use loadtest::cli::{
     Cli, Command, Comparison, MiddleboxOptions, NetworksOptions, Promised, Rounds, SimulateOptions,
     SweepOptions,
 };
-use loadtest::compare::{INTERRUPTED, Outcome, compare};
+use loadtest::compare::{Outcome, compare};
 use loadtest::data::SimulatedDay;
 use loadtest::figures::table as standings_table;
 use loadtest::files::{write_day, write_networks, write_report, write_sweep};
@@ -26,6 +26,7 @@ use loadtest::report::day::day;
 use loadtest::report::verdict::{verdict, verdict_of_day, verdict_of_networks};
 use loadtest::rounds::rounds;
 use loadtest::run::RunError;
+use loadtest::servers::ServerError;
 use loadtest::simulate::{self, SimulationError};
 use loadtest::sweep::sweep;
 use loadtest::table::{LEGEND, table};
@@ -72,30 +73,16 @@ fn main() -> ExitCode {
 }
 
 async fn run_compare(wanted: &Comparison) -> ExitCode {
-    let outcome = match until_told(async |stop| compare(wanted, stop).await).await {
-        Ok(Some(Ok(outcome))) => outcome,
+    let (outcome, day) = match until_told(async |stop| compare_with_day(wanted, stop).await).await {
+        Ok(Some(Ok(compared))) => compared,
         Ok(Some(Err(error))) => return fail(&error, UNUSABLE),
         Ok(None) => return ExitCode::FAILURE,
         Err(error) => return fail(&error, UNUSABLE),
     };
-    let Outcome { mut report, failure } = outcome;
-    let mut simulated_day = None;
-    if let Some(day) = wanted
-        .day()
-        .filter(|_| failure.is_none() && !report.notes.iter().any(|note| note.starts_with(INTERRUPTED)))
-    {
-        match simulated(&day) {
-            Ok((figures, outcomes)) => {
-                report.day = Some(figures);
-                report.verdict = verdict(&report);
-                simulated_day = Some(simulate::table(&outcomes));
-            }
-            Err(error) => return fail(&error, UNUSABLE),
-        }
-    }
+    let Outcome { report, failure } = outcome;
     if !report.runs.is_empty() {
         report.verdict.iter().for_each(|verdict| println!("{verdict}\n"));
-        simulated_day.iter().for_each(|table| println!("{table}\n{}\n", simulate::LEGEND));
+        day.iter().for_each(|table| println!("{table}\n{}\n", simulate::LEGEND));
         println!("{}\n{LEGEND}", table(&report, wanted.conditions.all_columns));
         report.notes.iter().for_each(|note| println!("{note}"));
         if let Err(code) = print_paths(write_report(&report, &wanted.conditions.output)) {
@@ -103,6 +90,31 @@ async fn run_compare(wanted: &Comparison) -> ExitCode {
         }
     }
     ended(failure)
+}
+
+/// Compares, and simulates the day that belongs to it. Returns the table of the day, too.
+async fn compare_with_day(
+    wanted: &Comparison,
+    stop: watch::Receiver<bool>,
+) -> Result<(Outcome, Option<String>), ServerError> {
+    let mut outcome = compare(wanted, stop.clone()).await?;
+    let Some(options) = wanted.day().filter(|_| outcome.failure.is_none() && !*stop.borrow()) else {
+        return Ok((outcome, None));
+    };
+    match tokio::task::spawn_blocking(move || simulated(&options)).await {
+        Ok(Ok((figures, outcomes))) => {
+            outcome.report.day = Some(figures);
+            outcome.report.verdict = verdict(&outcome.report);
+            Ok((outcome, Some(simulate::table(&outcomes))))
+        }
+        Ok(Err(error)) => Ok((without_day(outcome, &error), None)),
+        Err(error) => Ok((without_day(outcome, &error), None)),
+    }
+}
+
+fn without_day(mut outcome: Outcome, error: &dyn std::fmt::Display) -> Outcome {
+    outcome.report.notes.push(format!("no day was simulated: {error}"));
+    outcome
 }
 
 async fn run_sweep(wanted: &SweepOptions) -> ExitCode {

@@ -3,7 +3,7 @@
 use serde::Deserialize;
 use serde_json::Value;
 
-use crate::world::Loadtest;
+use crate::world::{Loadtest, alone};
 
 #[derive(Deserialize)]
 struct Cases {
@@ -75,4 +75,22 @@ async fn what_is_recommended_is_the_best_in_simulation() {
         println!("{question}: {recommended} costs {own:.1}, and {least} {of_best:.1} in simulation");
         assert!(own <= DEARER * of_best, "{question}: {recommended} costs {own}, and {least} {of_best}");
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "runs the command as users build it, which LOADTEST_BINARY names; tests/run honest sets it"]
+async fn the_default_command_begins_with_a_verdict_in_which_strategies_differ() {
+    let _turn = alone().await;
+    let short =
+        ["--clients", "20", "--rate", "2", "--seconds", "0.5", "--warm-up", "0.2", "--late-after", "1m"];
+    let ended = Loadtest::new(&[&short[..], &["--repeat", "2", "--day-phones", "2"]].concat());
+    let ended = ended.built_for_users().run().await;
+    assert_eq!(ended.code, Some(0));
+    assert!(ended.said.starts_with("On a simulated day with a message every 10 min, "), "{}", ended.said);
+    assert!(ended.said.contains("the least of a phone's battery") && ended.said.contains("; sse takes "));
+    assert!(ended.said.contains("Of the server, as measured here, "), "{}", ended.said);
+    let report = ended.report();
+    assert_eq!(report.day.unwrap().rows.len(), 6);
+    assert!(report.runs.iter().all(|run| !run.bands.is_empty()));
+    assert!(ended.page("report").contains("On a simulated day"));
 }
