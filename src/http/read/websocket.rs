@@ -28,7 +28,7 @@ use crate::hub::Hub;
 use crate::limits::Limits;
 use crate::stream::{Append, ContentType, Encoding, Payload, Principal, StreamName};
 
-/// A ping that is due so soon, and within a tenth of the heartbeat, is sent at once with an envelope.
+/// A ping that is due so soon, and within a tenth of its interval, is sent at once with an envelope.
 const SAME_TIME: Duration = Duration::from_millis(500);
 
 /// An open WebSocket.
@@ -168,7 +168,7 @@ impl SocketSession {
     ) -> Result<(), SocketError> {
         tokio::pin!(updates);
         loop {
-            let timer = self.pong_until.unwrap_or(self.next_ping);
+            let timer = self.pong_until.unwrap_or(self.next_ping + self.same_time());
             tokio::select! {
                 update = updates.next() => match update {
                     Some(envelope) => {
@@ -203,11 +203,17 @@ impl SocketSession {
     /// Sends the ping that is due with a heartbeat; any other envelope puts it off, as it puts the heartbeat off.
     async fn follow_envelope(&mut self) -> Result<(), SocketError> {
         let now = Instant::now();
-        if self.next_ping <= now + SAME_TIME.min(self.ping_every / 10) {
+        if self.next_ping <= now + self.same_time() {
             return self.ping().await;
         }
         self.next_ping = now + self.ping_every;
         Ok(())
+    }
+
+    /// How far a ping may be from a heartbeat that it is sent with. A ping alone is sent that much later, so that it never precedes its
+    /// heartbeat.
+    fn same_time(&self) -> Duration {
+        if self.pings_with_heartbeat { SAME_TIME.min(self.ping_every / 10) } else { Duration::ZERO }
     }
 
     async fn ping(&mut self) -> Result<(), SocketError> {
