@@ -143,7 +143,7 @@ fn long_poll(network: &Network, round_trip_p99: Duration, radios: &Radios) -> Pr
     };
     let mut reasons = vec![reason];
     let timeout = client_timeout(hold, round_trip_p99, radios);
-    reasons.push(format!("the client gives a request up after {timeout:.1?} without a response"));
+    reasons.push(format!("the client gives a request up after {} without a response", Setting(timeout)));
     if hold > HOLD_MAX {
         reasons.push(format!("start the gateway with --hold-max {}", Setting(hold)));
     }

@@ -9,7 +9,7 @@ use super::{Choice, Cost, Other, Promise, Recommendation, Source};
 
 /// What the columns of the table and the words of the text mean.
 const LEGEND: &str = "\
-arrives within: 95 of 100 messages, from publishing to the app, with the time in which a sleeping radio wakes up
+cost the same: within 3 %; arrives within: 95 of 100 messages, from publishing to the app, with the time in which a sleeping radio wakes up
 battery: what the radio takes of a battery (4000 mAh, 3.85 V) in a day for this alone; requests/h and kB/h: of one client in an hour
 gateway: requests a second, open connections and memory for all clients
 figures: measured (a run on a machine), simulated (the real code on a simulated clock and network), or predicted (formulas,
@@ -168,7 +168,12 @@ fn table(recommendation: &Recommendation) -> Table {
 
 fn battery(choice: &Choice, radio: &str) -> Option<String> {
     let share = 100.0 * choice.figures.of_radio(radio)?.battery_per_day;
-    Some(if share < 10.0 { format!("{share:.1} %") } else { format!("{share:.0} %") })
+    Some(match share {
+        share if share < 0.095 => "less than 0.1 %".to_owned(),
+        share if share < 1.0 => format!("{share:.2} %"),
+        share if share < 10.0 => format!("{share:.1} %"),
+        share => format!("{share:.0} %"),
+    })
 }
 
 /// Formats a time with the unit that fits.
@@ -187,6 +192,7 @@ pub(super) fn period(seconds: f64) -> String {
         86_400.0 => "day".to_owned(),
         3600.0 => "hour".to_owned(),
         60.0 => "min".to_owned(),
+        1.0 => "s".to_owned(),
         seconds => time(Duration::from_secs_f64(seconds)),
     }
 }
@@ -197,8 +203,9 @@ fn messages(rate: f64) -> String {
     } else if rate > 0.0 {
         match period(rate.recip().round()).as_str() {
             "day" => "a message a day".to_owned(),
-            "1 s" => "a message a second".to_owned(),
-            other => format!("a message every {}", other.trim_start_matches("1 ")),
+            "s" => "a message a second".to_owned(),
+            "min" => "a message a minute".to_owned(),
+            other => format!("a message every {other}"),
         }
     } else {
         "no message".to_owned()
@@ -256,9 +263,10 @@ mod tests {
         assert_eq!(times, ["50 ms", "1 s", "3.3 s", "119 s", "10 min", "2.5 h"]);
         assert_eq!([0.4, 12.0, 50_000.0, 1_234_567.0].map(thousands), ["0.4", "12", "50 000", "1 234 567"]);
         assert_eq!([250e6, 1.2e9, 800.0].map(bytes), ["250 MB", "1.2 GB", "0.8 kB"]);
-        let rates = [1.0 / 600.0, 1.0 / 3600.0, 1.0 / 86_400.0, 1.0, 5.0, 0.0].map(messages);
+        let rates = [1.0 / 600.0, 1.0 / 60.0, 1.0 / 3600.0, 1.0 / 86_400.0, 1.0, 5.0, 0.0].map(messages);
         let texts = [
             "a message every 10 min",
+            "a message a minute",
             "a message every hour",
             "a message a day",
             "a message a second",
