@@ -49,6 +49,7 @@
 //! | a revocation of tokens | about 300 bytes; 10 000 that count, and 30 000 entries in their stream |
 //! | a subscription | 6 KiB, and about 300 bytes for each of `subscription_streams_max` streams; `subscription_bytes_max` for all |
 //! | a stream of an upstream gateway that is followed | about 1 KiB, and its kept messages, `upstream_stream_bytes_max` |
+//! | a stream of a shared engine with readers | about 0.5 KiB, and its newest messages, `engine_news_stream_bytes_max`; those of all streams at most `engine_news_bytes_max` |
 //! | an origin of a stream | 4 KiB, and 100 bytes for each of `origin_elements_max` elements with a key; a request to it `origin_bytes_max`, twice while it is compared |
 //!
 //! | from | of the budget |
@@ -374,6 +375,12 @@ limits! {
     upstream_bytes_max: u64 = 256 * 1024 * 1024, "bytes";
     /// Memory for messages of one stream of the upstream gateway.
     upstream_stream_bytes_max: u64 = 16 * 1024 * 1024, "bytes";
+
+    /// Memory for messages that news of a shared engine bring to readers (`--store redis://…`), and never more than an eighth of the memory
+    /// budget. What is not kept is read from the engine.
+    engine_news_bytes_max: u64 = 64 * 1024 * 1024, "bytes";
+    /// Memory for messages of one stream that news bring.
+    engine_news_stream_bytes_max: u64 = 256 * 1024, "bytes";
 
     /// Time over which a drain spreads the ends of held polls and live forms.
     drain_spread: Span = Span::seconds(5), "duration";

@@ -15,7 +15,9 @@ use crate::budget::Budget;
 use crate::clock::Clock;
 use crate::export::Exporter;
 use crate::metrics::EngineMetrics;
-use crate::store::{ClockFile, Disk, DiskOptions, EngineError, OpenError, Redis, RedisOptions, Severity};
+use crate::store::{
+    ClockFile, Disk, DiskOptions, EngineError, NewsRoom, OpenError, Redis, RedisOptions, Severity,
+};
 use crate::stream::{Store, SyncPolicy};
 
 pub use crate::export::{ExportError, TransferCount};
@@ -105,6 +107,8 @@ impl EngineAccess {
             password_file: self.password_file.clone(),
             gateway: String::new(),
             follows_engine_clock: true,
+            // It has no readers.
+            news_room: NewsRoom { bytes_max: 0, stream_bytes_max: 0 },
             metrics: EngineMetrics::default(),
         };
         Redis::new(options, Budget::unlimited(), Handle::current())

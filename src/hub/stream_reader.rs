@@ -115,7 +115,8 @@ impl Source for StreamReader {
         let limit = ReadLimit { bytes_max };
         let now = hub.clock.now();
         // What has woken the reader may be newer than what the store knows without asking.
-        let known = if self.woken { None } else { hub.store.at_tail(&self.waiters.name, self.start, now) };
+        let known = hub.store.known(&self.waiters.name, self.start, limit, now);
+        let known = known.filter(|batch| !self.woken || !batch.is_empty() || batch.closed);
         let batch = match known {
             Some(batch) => batch,
             None => hub.store.read(&self.waiters.name, self.start, limit, now).await?,

@@ -26,6 +26,7 @@ pub struct EngineMetrics {
     redirections: Counter,
     call_appends: Histogram,
     news: Counter,
+    hot_reads: Counter,
     news_lag_seconds: Durations<20>,
     healed: Family<CallLabel, Counter>,
     blind: Gauge<u64, AtomicU64>,
@@ -40,6 +41,7 @@ impl Default for EngineMetrics {
             redirections: Counter::default(),
             call_appends: Histogram::new(exponential_buckets(1.0, 2.0, 7)),
             news: Counter::default(),
+            hot_reads: Counter::default(),
             news_lag_seconds: Durations::from(Duration::from_micros(50)),
             healed: Family::default(),
             blind: Gauge::default(),
@@ -82,6 +84,11 @@ impl EngineMetrics {
             "Messages from the engine that a stream has changed, of all gateways",
             metrics.news.clone(),
         );
+        registry.register(
+            "engine_hot_reads",
+            "Reads that were answered from the news of the engine, without a call",
+            metrics.hot_reads.clone(),
+        );
         registry.register_with_unit(
             "engine_news_lag",
             "Time in seconds that the news of the engine are behind, measured by a PING on their connections every ten seconds",
@@ -121,6 +128,10 @@ impl EngineMetrics {
 
     pub(crate) fn heard(&self) {
         self.news.inc();
+    }
+
+    pub(crate) fn answered_hot(&self) {
+        self.hot_reads.inc();
     }
 
     pub(crate) fn lagged(&self, lag: Duration) {

@@ -13,12 +13,12 @@ use crate::clock::Clock;
 use crate::config::{Settings, StorePlace};
 use crate::metrics::{Metrics, StoreMetrics};
 use crate::store::{
-    Disk, DiskOptions, EngineError, Memory, OpenError, Redis, RedisOptions, Upstream, UpstreamError,
-    UpstreamOptions,
+    Disk, DiskOptions, EngineError, Memory, NewsRoom, OpenError, Redis, RedisOptions, Upstream,
+    UpstreamError, UpstreamOptions,
 };
 use crate::stream::{Observer, Store};
 
-/// The cache of a store on disk takes at most the memory budget divided by this.
+/// The cache of a store on disk, and that of an engine's news, take at most the memory budget divided by this.
 const CACHE_DIVISOR: u64 = 8;
 
 /// A store that is open, or will be once its engine has answered.
@@ -54,6 +54,10 @@ impl OpenStore {
                     password_file: settings.store_password_file.clone(),
                     gateway,
                     follows_engine_clock: true,
+                    news_room: NewsRoom {
+                        bytes_max: settings.limits.engine_news_bytes_max.min(budget.max() / CACHE_DIVISOR),
+                        stream_bytes_max: settings.limits.engine_news_stream_bytes_max,
+                    },
                     metrics: metrics.engine().clone(),
                 };
                 Ok(Self::Shared(Redis::new(options, budget.clone(), Handle::current())?))

@@ -18,5 +18,5 @@ mod view;
 pub(crate) use counted::CountedMemory;
 pub use disk::{Checked, ClockFile, Disk, DiskOptions, OpenError, Opened, check};
 pub use memory::Memory;
-pub use redis::{EngineError, EngineFinding, EnginePromise, Redis, RedisOptions, Severity};
+pub use redis::{EngineError, EngineFinding, EnginePromise, NewsRoom, Redis, RedisOptions, Severity};
 pub use upstream::{Upstream, UpstreamError, UpstreamOptions};

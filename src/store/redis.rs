@@ -14,7 +14,7 @@
 //! | `names`, `due`, `dated` | sorted sets of the partition: all streams, and when the sweep has to visit them |
 //! | `streams`, `bytes` | sorted sets of the partition: what each principal has |
 //! | `over` | a set of the partition: who has used up a [share](shares) |
-//! | `news` | a sharded pub/sub channel |
+//! | `news`, `moves` | sharded pub/sub channels: changes of streams with their messages are in `moves`, and for gateways of earlier versions without these in `news` |
 //!
 //! Sessions are in the partition of their name:
 //!
@@ -41,8 +41,10 @@ mod claims;
 mod engine;
 mod forks;
 mod functions;
+mod hot;
 mod inspect;
 mod news;
+mod news_queue;
 mod nodes;
 mod own_claims;
 mod promise;
@@ -69,6 +71,7 @@ use crate::stream::{
 use shared::SharedStore;
 
 pub use address::EngineError;
+pub use attached::NewsRoom;
 pub use engine::RedisOptions;
 pub use inspect::{EngineFinding, Severity};
 pub use promise::EnginePromise;
@@ -146,8 +149,8 @@ impl Store for Redis {
         Box::pin(self.shared.read(name, start, limit, now))
     }
 
-    fn at_tail(&self, name: &StreamName, start: Start, now: SystemTime) -> Option<Batch> {
-        self.shared.at_tail(name, start, now)
+    fn known(&self, name: &StreamName, start: Start, limit: ReadLimit, now: SystemTime) -> Option<Batch> {
+        self.shared.known(name, start, limit, now)
     }
 
     fn messages<'a>(

@@ -56,9 +56,9 @@ pub trait Store: Send + Sync + 'static {
         now: SystemTime,
     ) -> Work<'a, Result<Batch, ReadError>>;
 
-    /// The empty batch of a read from `start`, if the store knows without asking anybody that this is the tail. For readers that wait
-    /// for the next message, and are told of it: another gateway may have appended in this moment.
-    fn at_tail(&self, _name: &StreamName, _start: Start, _now: SystemTime) -> Option<Batch> {
+    /// What a read from `start` returns as far as the store knows without asking anybody: the next messages, or that there are none. For
+    /// readers that wait for further messages, and are told of them: another gateway may have appended in this moment.
+    fn known(&self, _name: &StreamName, _start: Start, _limit: ReadLimit, _now: SystemTime) -> Option<Batch> {
         None
     }
 

@@ -5,7 +5,7 @@ use rustix::process::Signal;
 use serde_json::json;
 
 use crate::server::Engine;
-use crate::world::{Request, get, post, put, until};
+use crate::world::{Gateway, PATIENCE, Request, get, post, put, until};
 
 fn held_poll(offset: &str, seconds: u32) -> Request {
     get(format!("/v1/stream/s?offset={offset}&live=long-poll&timeout={seconds}"))
@@ -24,10 +24,12 @@ async fn a_poll_at_the_tail_is_held_without_a_call_and_answered_after_the_next_a
     other.send(post("/v1/stream/s").json("1")).await.expect(204);
     let answer = one.send(held_poll(&tail, 50)).await.expect(200);
     assert_eq!(answer.json(), json!([1]));
-    let tail = answer.next_offset();
+    let (before, tail) = (tail, answer.next_offset());
 
     engine.signal(Signal::STOP);
     one.send(held_poll(&tail, 1)).await.expect(204);
+    // The message before is known, too.
+    assert_eq!(one.send(held_poll(&before, 50)).await.expect(200).json(), json!([1]));
     engine.signal(Signal::CONT);
 
     let mut connection = one.connect().await;
@@ -40,25 +42,115 @@ async fn a_poll_at_the_tail_is_held_without_a_call_and_answered_after_the_next_a
     assert_eq!(answer.expect(200).json(), json!([2]));
 }
 
+/// How often a gateway has called the engine to read.
+async fn reads(gateway: &Gateway) -> f64 {
+    gateway.metric("pollgate_engine_calls_total{kind=\"read\"}").await
+}
+
 #[tokio::test]
-async fn polls_that_an_append_wakes_cost_the_engine_fewer_calls_than_answers() {
+async fn polls_that_an_append_wakes_are_answered_from_the_news() {
     const POLLS: usize = 100;
-    const READS: &str = "pollgate_engine_calls_total{kind=\"read\"}";
+    let engine = Engine::volatile().await;
+    let (one, other) = (engine.gateway("one").await, engine.gateway("other").await);
+    let mut tail = one.send(put("/v1/stream/s").json("")).await.expect(201).next_offset();
+    let large = json!("x".repeat(17_000));
+    // The first poll reads the tail.
+    for (publisher, message, few_reads) in [
+        (&other, json!(1), 0..POLLS),
+        (&other, json!(2), 0..1),
+        (&one, json!(3), 0..1),
+        (&other, json!("\u{0}\r\n\"ü\n"), 0..1),
+        (&other, large, 1..POLLS),
+        (&other, json!(4), 0..1),
+    ] {
+        let poll = async || {
+            let answer = one.connect().await.send(held_poll(&tail, 50)).await.expect(200);
+            (answer.json(), answer.next_offset())
+        };
+        let polls = join_all((0..POLLS).map(|_| poll()));
+        let append = async {
+            until("all are held", async || one.metric("pollgate_held_polls").await == POLLS as f64).await;
+            let before = reads(&one).await;
+            publisher.send(post("/v1/stream/s").json(message.to_string())).await.expect(204);
+            before
+        };
+        let (answers, before) = tokio::join!(polls, append);
+        assert!(answers.iter().all(|(answer, _)| *answer == json!([message])), "{message}: {answers:?}");
+        let reads = reads(&one).await - before;
+        assert!(few_reads.contains(&(reads as usize)), "{message}: {reads}");
+        tail = answers.into_iter().next().unwrap().1;
+    }
+}
+
+#[tokio::test]
+async fn a_message_that_retention_has_removed_is_not_read_from_the_news() {
+    let engine = Engine::volatile().await;
+    let (one, other) = (engine.gateway("one").await, engine.gateway("other").await);
+    let create = put("/v1/stream/s").header("stream-max-messages", "2").json("");
+    let mut tail = one.send(create).await.expect(201).next_offset();
+    let mut watcher = one.connect().await;
+    let _live = watcher.begin(get("/v1/stream/s?offset=now&live=sse")).await.unwrap();
+    for publisher in [&other, &one] {
+        let news = async || one.metric("pollgate_engine_news_total").await;
+        let before = news().await;
+        publisher.send(post("/v1/stream/s").json("[1,2]")).await.expect(204);
+        let answer = publisher.send(post("/v1/stream/s").json("[3,4]")).await.expect(204);
+        until("the news have come", async || news().await >= before + 2.0).await;
+        let gap = one.send(held_poll(&tail, 50)).await.expect(410);
+        assert!(gap.header("stream-gap").contains("reason=trimmed"));
+        tail = answer.next_offset();
+    }
+}
+
+/// Gateways of earlier versions tell and hear changes on one channel, without messages. Gateways of both versions use the engine during a
+/// rolling upgrade.
+#[tokio::test]
+async fn gateways_of_an_earlier_version_hear_of_changes_and_are_heard() {
     let engine = Engine::volatile().await;
     let (one, other) = (engine.gateway("one").await, engine.gateway("other").await);
     let tail = one.send(put("/v1/stream/s").json("")).await.expect(201).next_offset();
-    let poll = async || one.connect().await.send(held_poll(&tail, 50)).await.expect(200).json();
-    let polls = join_all((0..POLLS).map(|_| poll()));
-    let append = async {
-        until("all are held", async || one.metric("pollgate_held_polls").await == POLLS as f64).await;
-        let before = one.metric(READS).await;
-        other.send(post("/v1/stream/s").json("1")).await.expect(204);
-        before
+    let [meta]: [String; 1] = engine.ask::<Vec<String>>("KEYS pollgate:*meta:s").try_into().unwrap();
+    let (partition, epoch) = (meta.strip_suffix("meta:s").unwrap(), tail.split('_').next().unwrap());
+    let earlier = format!("{partition}news");
+    let heard = || engine.info("INFO commandstats", "cmdstat_spublish");
+    let published = || heard().split([',', '=']).nth(1).map_or(0, |calls| calls.parse::<u32>().unwrap());
+
+    // As long as there are none, a change costs one message.
+    let before = published();
+    other.send(post("/v1/stream/s").json("1")).await.expect(204);
+    assert_eq!(published() - before, 1);
+
+    let client = redis::Client::open(engine.url()).unwrap();
+    let subscription = std::thread::spawn({
+        let earlier = earlier.clone();
+        move || {
+            let mut connection = client.get_connection().unwrap();
+            redis::cmd("SSUBSCRIBE").arg(&earlier).exec(&mut connection).unwrap();
+            connection.set_read_timeout(Some(PATIENCE)).unwrap();
+            let message = connection.recv_response().unwrap();
+            redis::from_redis_value::<Vec<String>>(message).unwrap()
+        }
+    });
+    let listens = async || {
+        let count: (String, u32) = engine.ask(&format!("PUBSUB SHARDNUMSUB {earlier}"));
+        count.1 == 3
     };
-    let (answers, before) = tokio::join!(polls, append);
-    assert!(answers.iter().all(|answer| *answer == json!([1])));
-    let reads = one.metric(READS).await - before;
-    assert!((1.0..POLLS as f64).contains(&reads), "{reads}");
+    until("an earlier version subscribes", listens).await;
+    let tail = other.send(post("/v1/stream/s").json("2")).await.expect(204).next_offset();
+    let heard = subscription.join().unwrap();
+    assert_eq!(heard, ["smessage", &earlier, &format!("{epoch}\n1\n2\n\ns")]);
+
+    // An earlier version appends, and says so in its own words.
+    let mut connection = one.connect().await;
+    let poll = connection.send(held_poll(&tail, 50));
+    let append = async {
+        until("the poll is held", async || one.metric("pollgate_held_polls").await > 0.0).await;
+        engine.ask::<String>(&format!("XADD {partition}log:s 0-3 d 3 h j:1:1800000000000 x \u{1}\0\0\0"));
+        engine.ask::<u32>(&format!("HSET {meta} tail 3 messages 3 bytes 3"));
+        engine.ask::<u32>(&format!("SPUBLISH {earlier} {epoch}\n2\n3\n\ns"));
+    };
+    let (answer, ()) = tokio::join!(poll, append);
+    assert_eq!(answer.expect(200).json(), json!([3]));
 }
 
 #[tokio::test]

@@ -4,7 +4,7 @@ use std::sync::LazyLock;
 
 use pollgate::budget::Budget;
 use pollgate::metrics::EngineMetrics;
-use pollgate::store::{Redis, RedisOptions};
+use pollgate::store::{NewsRoom, Redis, RedisOptions};
 use tokio::runtime::{Builder, Runtime};
 
 use crate::server::Engine;
@@ -24,6 +24,7 @@ pub fn make() -> Made {
         password_file: None,
         gateway: "a".to_owned(),
         follows_engine_clock: false,
+        news_room: NewsRoom { bytes_max: 1 << 20, stream_bytes_max: 1 << 16 },
         metrics: EngineMetrics::default(),
     };
     let store = Redis::new(options, Budget::unlimited(), RUNTIME.handle().clone()).unwrap();

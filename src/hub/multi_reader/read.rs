@@ -56,7 +56,7 @@ impl MultiReader {
         let read = match start {
             Ok(start) => {
                 let now = self.hub.clock.now();
-                match self.hub.store.at_tail(&stream.name, start, now) {
+                match self.hub.store.known(&stream.name, start, limit, now) {
                     Some(batch) => Ok(batch),
                     None => self.hub.store.read(&stream.name, start, limit, now).await,
                 }

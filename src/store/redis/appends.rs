@@ -14,10 +14,13 @@ use tokio::time::sleep;
 use super::append_queue::QueuedAppend;
 use super::argument::{millis, namespace_of, partition_number, partition_of, session_partition};
 use super::functions::EngineCall;
+use super::hot::StreamMove;
+use super::news::NEWS_BYTES_MAX;
 use super::reply::{EngineReply, items};
 use super::shared::SharedStore;
 use super::shares::shortage_of;
 use crate::budget::Charge;
+use crate::store::log::Record;
 use crate::stream::{
     Append, AppendError, AppendRefusal, AppendType, Appended, ChangeError, ContentType, Failure, Missing,
     Position, ProducerRefusal, SessionChange, StreamName,
@@ -29,6 +32,41 @@ const SPLITS_MAX: usize = 3;
 /// A call without an answer is sent again this often, each time after a delay.
 const ATTEMPTS: u32 = 3;
 const AGAIN: Duration = Duration::from_millis(100);
+
+/// How the appends of a call, made at `at`, have moved the tail, with their messages unless news would not have them. `None`: they have not
+/// moved it.
+fn moved_by(batch: &[QueuedAppend], replies: &[Option<EngineReply>], at: SystemTime) -> Option<StreamMove> {
+    let new = batch.iter().zip(replies).filter_map(|(queued, reply)| {
+        let (epoch, tail, closed) = reply.as_ref()?.moved_to()?;
+        Some((queued, epoch, tail, closed))
+    });
+    let mut all: Option<StreamMove> = None;
+    let mut bytes = 0;
+    for (QueuedAppend { append, .. }, epoch, tail, closed) in new {
+        let before = Position(tail.0.saturating_sub(append.payload.positions()));
+        let moved = all.get_or_insert(StreamMove {
+            epoch,
+            before,
+            tail,
+            closed,
+            earliest: None,
+            records: Vec::new(),
+        });
+        (moved.tail, moved.closed) = (tail, closed);
+        bytes += append.payload.len();
+        if tail > before {
+            moved.records.push(Record {
+                start: before,
+                shape: append.payload.shape().clone(),
+                content: append.payload.bytes().clone(),
+                at,
+                annotation: append.annotation.clone(),
+            });
+        }
+    }
+    let moved = all?;
+    Some(if bytes > NEWS_BYTES_MAX { StreamMove { records: Vec::new(), ..moved } } else { moved })
+}
 
 impl SharedStore {
     /// Appends, together with other appends of the same stream.
@@ -50,8 +88,18 @@ impl SharedStore {
     /// Makes calls until no append of the stream waits.
     async fn append_waiting(&self, name: &StreamName) {
         while let Some(batch) = self.appends.next(name) {
-            let answers = self.append_all(name, &batch).await;
-            let mut answers = answers.map(EngineReply::of_appends);
+            let now = batch.iter().map(|waiting| waiting.now).max().unwrap_or(SystemTime::UNIX_EPOCH);
+            let (now, wall) = self.moment(now);
+            let answers = self.append_all(name, &batch, now, wall).await;
+            let answers = answers.map(|answers| EngineReply::of_appends(answers).collect::<Vec<_>>());
+            if let Ok(replies) = &answers
+                && self.attached.has(name.as_str())
+                && let Some(moved) = moved_by(&batch, replies, now)
+            {
+                // The waiters of this gateway are told before the news come.
+                self.attached.note_news(name, Some(moved));
+            }
+            let mut answers = answers.map(Vec::into_iter);
             for QueuedAppend { append, verdict, .. } in batch {
                 let reply = match &mut answers {
                     Ok(answers) => answers.next().flatten().ok_or(Failure::Unreadable),
@@ -69,9 +117,14 @@ impl SharedStore {
         call.session(change, &self.claims.owner(&change.client))
     }
 
-    async fn append_all(&self, name: &StreamName, batch: &[QueuedAppend]) -> Result<Vec<Value>, Failure> {
-        let now = batch.iter().map(|waiting| waiting.now).max().unwrap_or(SystemTime::UNIX_EPOCH);
-        let (now, wall) = self.moment(now);
+    /// Makes one call. `now` is the time that measures ages, and `wall` the time of day, by the clock that all gateways share.
+    async fn append_all(
+        &self,
+        name: &StreamName,
+        batch: &[QueuedAppend],
+        now: SystemTime,
+        wall: SystemTime,
+    ) -> Result<Vec<Value>, Failure> {
         let sessions = batch.iter().filter_map(|waiting| waiting.append.session.as_ref());
         let sessions = sessions.map(|change| namespace_of(&change.client));
         let partitions: BTreeSet<String> = sessions.collect();
@@ -213,9 +266,6 @@ impl SharedStore {
             "too_many_producers" => return by_producer(ProducerRefusal::TooMany),
             _ => return Err(Failure::Unreadable.into()),
         };
-        // The waiters of this gateway are told before the news come.
-        let before = Position(head.tail.0.saturating_sub(append.payload.positions()));
-        self.attached.note_news(name, Some((head.history.own(), before, head.tail, head.closed)));
         Ok(Appended {
             tail,
             closed: head.closed,

@@ -34,14 +34,18 @@ pub(super) fn partition(number: u64) -> String {
 /// What the keys about the gateways themselves begin with. They are in one hash slot.
 pub(super) const GATEWAYS: &str = "pollgate:{gateways}:";
 
-/// The channel of the news of a partition.
-pub(super) fn news_channel(number: u64) -> String {
-    format!("{}news", partition(number))
+/// The channels of a partition for news: of lines, and of changes with their messages.
+pub(super) const NEWS: &str = "news";
+pub(super) const MOVES: &str = "moves";
+
+/// The name of a channel of a partition.
+pub(super) fn channel_of(number: u64, channel: &str) -> String {
+    format!("{}{channel}", partition(number))
 }
 
 /// The partition whose news a channel carries.
 pub(super) fn partition_of_channel(channel: &str) -> Option<u64> {
-    channel.strip_prefix(KEYS)?.strip_prefix('{')?.strip_suffix("}:news")?.parse().ok()
+    channel.strip_prefix(KEYS)?.strip_prefix('{')?.split_once("}:")?.0.parse().ok()
 }
 
 /// What the keys of a session begin with.

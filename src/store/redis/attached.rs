@@ -1,9 +1,10 @@
 //! [`AttachedStreams`]: the streams with readers at this gateway. While a stream has any, its idle lifetime does not elapse.
 //!
-//! The metadata of such a stream is kept as the last read found it, and follows the news from then on, so that a reader at the tail
-//! learns without a call that there is nothing to read (the *hot tail*). While the connection for news is lost, nothing is known.
+//! The metadata of such a stream is kept as the last read found it, and follows the news from then on with the newest messages, so that
+//! a reader learns without a call what comes next, or that there is nothing to read (the [*hot tail*](HotTail)). While the connection for
+//! news is lost, nothing is known.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::{Duration, SystemTime};
@@ -11,16 +12,36 @@ use std::time::{Duration, SystemTime};
 use parking_lot::Mutex;
 use tokio::sync::OnceCell;
 
+use super::hot::{HotTail, StreamMove};
 use super::reply::StreamHead;
+use crate::budget::Charge;
+use crate::store::log::Record;
 use crate::stream::{Batch, Epoch, Position, ReadError, Start, StreamName};
 
 /// The engine is told again that there are readers after this time.
 const TELL_AGAIN: Duration = Duration::from_secs(20);
 
+/// Changes of a stream that a read of it may be behind. If there are more during the read, its result is not kept.
+const EARLY_MAX: usize = 8;
+
+/// The place of a change among the kept messages, in bytes.
+const KEPT_CHANGE_BYTES: u64 = size_of::<(StreamName, Position, u64)>() as u64;
+
+/// Memory for the messages of news.
+#[derive(Debug, Clone, Copy)]
+pub struct NewsRoom {
+    /// Of all streams, in bytes.
+    pub bytes_max: u64,
+    /// Of one stream, in bytes.
+    pub stream_bytes_max: u64,
+}
+
 /// The streams with readers, and those that the last reader has left lately.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct AttachedStreams {
     streams: Mutex<HashMap<StreamName, AttachedReaders>>,
+    kept: Mutex<HotMessages>,
+    room: NewsRoom,
     next_number: AtomicU64,
     /// Odd while news are followed; changes whenever that begins or ends.
     connections: AtomicU64,
@@ -30,23 +51,37 @@ pub(super) struct AttachedStreams {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct NewsSeen {
     connection: u64,
+    /// [`AttachedReaders::number`].
+    readers: u64,
     of_stream: u64,
 }
 
 /// The readers of one stream.
 #[derive(Debug, Default)]
 struct AttachedReaders {
+    /// Differs between two times for which the stream has readers: nobody follows its changes in between.
+    number: u64,
     numbers: HashSet<u64>,
     /// When the engine was told.
     told_at: Option<SystemTime>,
     /// When the last reader left, which the engine has not been told.
     left_at: Option<SystemTime>,
-    /// Number of news of the stream.
+    /// Number of changes of the stream.
     news: u64,
-    /// The metadata as of the last news.
-    head: Option<StreamHead>,
+    /// What is known as of the last change.
+    tail: Option<HotTail>,
+    /// While that is nothing: the last changes, without messages, each with its number.
+    early: VecDeque<(u64, StreamMove)>,
     /// The last read that others may join.
     read: Option<JoinableRead>,
+}
+
+/// The messages of all hot tails from the oldest to the newest. Those of streams that have no readers any more are still counted.
+#[derive(Debug)]
+struct HotMessages {
+    ends: VecDeque<(StreamName, Position, u64)>,
+    bytes: u64,
+    charge: Charge,
 }
 
 /// A read whose result is for all readers that ask for the same, as long as one of them waits for it.
@@ -61,12 +96,30 @@ struct JoinableRead {
 /// The result of a read, once one of the readers has it.
 pub(super) type SharedRead = OnceCell<Result<Batch, ReadError>>;
 
+impl AttachedReaders {
+    fn seen(&self, connection: u64) -> NewsSeen {
+        NewsSeen { connection, readers: self.number, of_stream: self.news }
+    }
+}
+
 impl AttachedStreams {
+    /// No streams. The messages of news take at most `room`, and are charged to `charge`.
+    pub(super) fn new(room: NewsRoom, charge: Charge) -> Self {
+        Self {
+            streams: Mutex::default(),
+            kept: Mutex::new(HotMessages { ends: VecDeque::new(), bytes: 0, charge }),
+            room,
+            next_number: AtomicU64::new(0),
+            connections: AtomicU64::new(0),
+        }
+    }
+
     /// Adds a reader. The engine is told with the next sweep, since no lifetime is shorter than the interval of sweeps.
     pub(super) fn attach(&self, name: &StreamName) -> Epoch {
         let number = self.next_number.fetch_add(1, Ordering::Relaxed);
         let mut streams = self.streams.lock();
-        let readers = streams.entry(name.clone()).or_default();
+        let new = || AttachedReaders { number, ..AttachedReaders::default() };
+        let readers = streams.entry(name.clone()).or_insert_with(new);
         readers.numbers.insert(number);
         readers.left_at = None;
         Epoch(number)
@@ -120,7 +173,10 @@ impl AttachedStreams {
         let _before = self
             .connections
             .fetch_update(Ordering::SeqCst, Ordering::SeqCst, |count| (count % 2 == 1).then_some(count + 1));
-        self.streams.lock().values_mut().for_each(|readers| readers.head = None);
+        self.streams.lock().values_mut().for_each(|readers| {
+            readers.tail = None;
+            readers.early.clear();
+        });
     }
 
     /// Returns the read with this start and limit that another reader has begun since the last news, or a new one. Readers that the same
@@ -134,7 +190,7 @@ impl AttachedStreams {
         let connection = self.connections.load(Ordering::SeqCst);
         let mut streams = self.streams.lock();
         let readers = streams.get_mut(name).filter(|_| connection % 2 == 1)?;
-        let seen = NewsSeen { connection, of_stream: readers.news };
+        let seen = readers.seen(connection);
         let is_same =
             |read: &&JoinableRead| (read.seen, read.start, read.bytes_max) == (seen, start, bytes_max);
         if let Some(begun) = readers.read.as_ref().filter(is_same).and_then(|read| read.result.upgrade()) {
@@ -148,41 +204,89 @@ impl AttachedStreams {
     /// What a read has to know when it begins; `None`: its result is not kept.
     pub(super) fn news_seen(&self, name: &StreamName) -> Option<NewsSeen> {
         let connection = self.connections.load(Ordering::SeqCst);
-        let of_stream = self.streams.lock().get(name)?.news;
-        (connection % 2 == 1).then_some(NewsSeen { connection, of_stream })
+        let seen = self.streams.lock().get(name)?.seen(connection);
+        (connection % 2 == 1).then_some(seen)
     }
 
-    /// Keeps the metadata that a read has found, unless there were news since it began.
+    /// Keeps the metadata that a read has found, with the changes of the stream since the read began, if they are known.
     pub(super) fn store_head(&self, name: &StreamName, seen: NewsSeen, head: &StreamHead) {
         let mut streams = self.streams.lock();
-        if let Some(readers) = streams.get_mut(name)
-            && seen
-                == (NewsSeen { connection: self.connections.load(Ordering::SeqCst), of_stream: readers.news })
-        {
-            readers.head = Some(head.clone());
+        let Some(readers) = streams.get_mut(name) else { return };
+        let now = readers.seen(self.connections.load(Ordering::SeqCst));
+        if (seen.connection, seen.readers) != (now.connection, now.readers) {
+            return;
+        }
+        match &mut readers.tail {
+            Some(tail) if now == seen => tail.refresh(head.clone()),
+            // It has followed the changes.
+            Some(_) => {}
+            None => {
+                let mut tail = HotTail::of(head.clone());
+                let missed = readers.early.drain(..).filter(|(number, _)| *number > seen.of_stream);
+                let missed: Vec<_> = missed.map(|(_, moved)| moved).collect();
+                let are_all = missed.len() as u64 == readers.news - seen.of_stream;
+                if are_all && missed.into_iter().all(|moved| tail.advance(moved)) {
+                    readers.tail = Some(tail);
+                }
+            }
         }
     }
 
-    /// A stream has moved to a tail from the one `before`; `None`: it has ended, or it is not known what has happened.
-    pub(super) fn note_news(&self, name: &StreamName, moved: Option<(Epoch, Position, Position, bool)>) {
+    /// A stream has changed. `None`: it has ended, or it is not known what has happened.
+    pub(super) fn note_news(&self, name: &StreamName, moved: Option<StreamMove>) {
         let mut streams = self.streams.lock();
         let Some(readers) = streams.get_mut(name) else { return };
         readers.news += 1;
-        let head = readers.head.take().zip(moved);
-        let head = head.filter(|(head, (epoch, ..))| head.history.own() == *epoch);
-        readers.head = head.and_then(|(mut head, (_, before, tail, closed))| {
-            let is_known = tail < head.tail || (tail == head.tail && closed == head.closed);
-            let follows = before == head.tail;
-            if follows && !is_known {
-                (head.tail, head.closed) = (tail, closed);
+        let Some(moved) = moved else {
+            readers.tail = None;
+            return;
+        };
+        let Some(mut tail) = readers.tail.take() else {
+            if readers.early.len() == EARLY_MAX {
+                readers.early.pop_front();
             }
-            (is_known || follows).then_some(head)
-        });
+            readers.early.push_back((readers.news, StreamMove { records: Vec::new(), ..moved }));
+            return;
+        };
+        let (end, bytes) = (moved.tail, moved.records.iter().map(Record::bytes).sum::<u64>());
+        if !tail.advance(moved) {
+            return;
+        }
+        tail.shrink(self.room.stream_bytes_max);
+        readers.tail = Some(tail);
+        if bytes > 0 {
+            self.make_room(&mut streams, (name.clone(), end, bytes + KEPT_CHANGE_BYTES));
+        }
     }
 
-    /// The metadata of a stream if it is known without a call.
-    pub(super) fn head(&self, name: &StreamName) -> Option<StreamHead> {
-        self.streams.lock().get(name)?.head.clone()
+    /// Counts the messages of a change, and forgets the oldest ones of all streams that leave no room for them.
+    fn make_room(
+        &self,
+        streams: &mut HashMap<StreamName, AttachedReaders>,
+        new: (StreamName, Position, u64),
+    ) {
+        let mut kept = self.kept.lock();
+        kept.bytes += new.2;
+        kept.ends.push_back(new);
+        while kept.bytes > self.room.bytes_max
+            && let Some((name, end, bytes)) = kept.ends.pop_front()
+        {
+            kept.bytes -= bytes;
+            let tail = streams.get_mut(&name).and_then(|readers| readers.tail.as_mut());
+            tail.into_iter().for_each(|tail| tail.forget_until(end));
+        }
+        let bytes = kept.bytes;
+        kept.charge.set(bytes);
+    }
+
+    /// Applies `find` to what is known of a stream without a call.
+    pub(super) fn known<T>(&self, name: &StreamName, find: impl FnOnce(&HotTail) -> Option<T>) -> Option<T> {
+        find(self.streams.lock().get(name)?.tail.as_ref()?)
+    }
+
+    /// Whether a stream has readers.
+    pub(super) fn has(&self, name: &str) -> bool {
+        self.streams.lock().contains_key(name)
     }
 
     /// The streams with readers.
@@ -193,11 +297,95 @@ impl AttachedStreams {
 
 #[cfg(test)]
 mod tests {
+    use super::super::hot::tests::{appended, head, read};
     use super::*;
+    use crate::budget::{Account, Budget};
+    use crate::stream::{Principal, Tenant};
+
+    fn attached(bytes_max: u64) -> AttachedStreams {
+        let owner = Budget::unlimited().owner_in(Tenant::default(), Principal::GATEWAY);
+        let charge = Charge::new(&owner, Account::Buffers, 0);
+        let attached = AttachedStreams::new(NewsRoom { bytes_max, stream_bytes_max: u64::MAX }, charge);
+        attached.news_begin();
+        attached
+    }
+
+    fn name(text: &str) -> StreamName {
+        StreamName::parse(text).unwrap()
+    }
+
+    /// A stream with a reader that has read it.
+    fn watch(attached: &AttachedStreams, name: &StreamName) {
+        attached.attach(name);
+        let seen = attached.news_seen(name).unwrap();
+        attached.store_head(name, seen, &head(0));
+    }
+
+    fn known(attached: &AttachedStreams, name: &StreamName, from: u64) -> Option<String> {
+        attached.known(name, |tail| read(tail, from))
+    }
+
+    #[test]
+    fn changes_during_a_read_are_followed_if_all_are_known() {
+        let (attached, name) = (attached(u64::MAX), name("s"));
+        attached.attach(&name);
+        let seen = || attached.news_seen(&name).unwrap();
+        attached.note_news(&name, Some(appended(0, "before the read")));
+        let begun = seen();
+        attached.note_news(&name, Some(appended(15, "1")));
+        attached.note_news(&name, Some(appended(16, "2")));
+        // The read was made after the first change.
+        attached.store_head(&name, begun, &head(16));
+        assert_eq!(known(&attached, &name, 17).as_deref(), Some(""));
+        attached.note_news(&name, Some(appended(17, "3")));
+        assert_eq!(known(&attached, &name, 17).as_deref(), Some("3"));
+
+        attached.note_news(&name, None);
+        assert_eq!(known(&attached, &name, 17), None);
+        let begun = seen();
+        attached.note_news(&name, None);
+        attached.store_head(&name, begun, &head(18));
+        assert_eq!(known(&attached, &name, 18), None, "the stream has ended meanwhile");
+        let begun = seen();
+        (0..=EARLY_MAX as u64).for_each(|at| attached.note_news(&name, Some(appended(18 + at, "x"))));
+        attached.store_head(&name, begun, &head(18));
+        assert_eq!(
+            known(&attached, &name, 18 + EARLY_MAX as u64 + 1),
+            None,
+            "the first of them is forgotten"
+        );
+        let begun = seen();
+        attached.detach(&name, Epoch(0), SystemTime::UNIX_EPOCH);
+        attached.take_left(&name);
+        attached.attach(&name);
+        attached.store_head(&name, begun, &head(18));
+        assert_eq!(known(&attached, &name, 18), None, "the stream had no readers meanwhile");
+        let begun = seen();
+        attached.news_end();
+        attached.news_begin();
+        attached.store_head(&name, begun, &head(18));
+        assert_eq!(known(&attached, &name, 18), None, "changes may have been missed");
+    }
+
+    #[test]
+    fn messages_of_all_streams_are_bounded_together_and_the_oldest_make_room() {
+        let one = appended(0, "ab").records.iter().map(Record::bytes).sum::<u64>() + KEPT_CHANGE_BYTES;
+        let attached = attached(2 * one);
+        let names = ["a", "b", "c"].map(name);
+        for name in &names {
+            watch(&attached, name);
+            attached.note_news(name, Some(appended(0, "ab")));
+        }
+        let found = names.each_ref().map(|name| known(&attached, name, 0));
+        assert_eq!(found.each_ref().map(Option::is_some), [false, true, true]);
+        assert!(names.iter().all(|name| known(&attached, name, 2).is_some()), "their tails are known");
+        assert_eq!(attached.kept.lock().charge.bytes(), 2 * one);
+    }
 
     #[test]
     fn readers_join_a_read_until_there_are_news_or_all_have_its_result() {
-        let (attached, name) = (AttachedStreams::default(), StreamName::parse("s").unwrap());
+        let (attached, name) = (attached(u64::MAX), name("s"));
+        attached.news_end();
         let join = || attached.join_read(&name, Start::Tail, 100);
         assert!(join().is_none(), "the stream has no readers");
         attached.attach(&name);

@@ -11,6 +11,7 @@ use tokio::runtime::Handle;
 use tokio::time::{Instant, sleep};
 
 use super::address::{EngineAddress, EngineError, NodeAddress, Topology};
+use super::attached::NewsRoom;
 use super::functions::{Dialect, EngineCall};
 use super::nodes::{ANSWER_TIMEOUT, AfterError, Nodes};
 use crate::metrics::EngineMetrics;
@@ -33,6 +34,8 @@ pub struct RedisOptions {
     pub gateway: String,
     /// Whether times are those of the engine, whatever the clock of this machine says. Off, they are those that the caller gives.
     pub follows_engine_clock: bool,
+    /// Memory for the messages that news bring to readers.
+    pub news_room: NewsRoom,
     /// Where calls and news are counted.
     pub metrics: EngineMetrics,
 }

@@ -116,6 +116,14 @@ fn check_node(
             ),
         ),
     }
+    if let Some(bytes) = facts.short_buffer() {
+        say(
+            Severity::Warning,
+            &format!(
+                "it ends connections for news that are {bytes} bytes behind: set client-output-buffer-limit pubsub 32mb 8mb 60"
+            ),
+        );
+    }
     match facts.info("maxmemory") {
         "0" | "" => say(
             Severity::Warning,

@@ -19,6 +19,9 @@ local READ_MAX = 4096
 local SWEEP_MAX = 100
 local CREATORS_MAX = 200
 
+-- Messages in news, in bytes at most.
+local NEWS_BYTES_MAX = 16 * 1024
+
 -- How long the readers of a gateway that tells nothing any more are remembered, in the time of the engine; longer than they count.
 local WAITERS_KEPT = 10 * 60 * 1000
 
@@ -45,6 +48,7 @@ local function keys_of(partition, name)
     due = partition .. 'due',
     dated = partition .. 'dated',
     news = partition .. 'news',
+    moves = partition .. 'moves',
   }
 end
 
@@ -110,11 +114,34 @@ local function head(stream)
   }
 end
 
--- Tells all gateways that the tail has moved: lines with the epoch, the positions before and after, whether the stream is closed, and
--- the name. The news of a removed stream has an empty epoch.
+-- A list as the engine sends it.
+local function encoded(items) return '*' .. #items .. '\r\n' .. table.concat(items) end
+
+local function encoded_strings(strings)
+  local items = {}
+  for i, text in ipairs(strings) do items[i] = '$' .. #text .. '\r\n' .. text .. '\r\n' end
+  return encoded(items)
+end
+
+-- Adds a record to what the news of this call will have.
+local function note_record(stream, id, entry, bytes)
+  local noted = stream.noted or { bytes = 0 }
+  stream.noted, noted.bytes = noted, noted.bytes + bytes
+  if noted.bytes > NEWS_BYTES_MAX then return end
+  noted[#noted + 1] = '*2\r\n$' .. #id .. '\r\n' .. id .. '\r\n' .. encoded_strings(entry)
+end
+
+-- Tells all gateways that the tail has moved: lines with the earliest position, the epoch, the tail before and after, whether the stream
+-- is closed, and the name, then the records between the two tails, as XRANGE returns them, if they are few. The news of a removed stream
+-- have an empty epoch, and no first line. Gateways of earlier versions subscribe to the channel `news` alone, and get the lines without the
+-- first one there.
 local function announce(keys, stream, before)
-  local news = table.concat({ stream.epoch, integer(before), integer(stream.tail), stream.closed, keys.name }, '\n')
-  redis.call('SPUBLISH', keys.news, news)
+  local lines = table.concat({ stream.epoch, integer(before), integer(stream.tail), stream.closed, keys.name }, '\n')
+  local noted, records = stream.noted, ''
+  if noted and before < stream.tail and noted.bytes <= NEWS_BYTES_MAX then records = encoded(noted) end
+  local told = redis.call('SPUBLISH', keys.moves, integer(stream.earliest) .. '\n' .. lines .. '\n' .. records)
+  local subscribed = redis.pcall('PUBSUB', 'SHARDNUMSUB', keys.news)
+  if subscribed.err or subscribed[2] > told then redis.call('SPUBLISH', keys.news, lines) end
 end
 
 local function has_ended(keys, stream, now, wall)
@@ -267,7 +294,9 @@ local function push(keys, stream, record, now)
   local entry = { 'd', record.data, 'h', record.kind .. ':' .. integer(record.positions) .. ':' .. integer(now) }
   if record.ends ~= '' then entry[#entry + 1] = 'x'; entry[#entry + 1] = record.ends end
   if record.annotation ~= '' then entry[#entry + 1] = 'a'; entry[#entry + 1] = record.annotation end
-  redis.call('XADD', keys.log, '0-' .. integer(stream.tail + 1), unpack(entry))
+  local id = '0-' .. integer(stream.tail + 1)
+  redis.call('XADD', keys.log, id, unpack(entry))
+  note_record(stream, id, entry, #record.data + #record.ends + #record.annotation)
   if record.retain == 'keep' then
     redis.call('DEL', keys.retained)
     redis.call('HSET', keys.retained, 'start', integer(stream.tail), unpack(entry))

@@ -8,9 +8,10 @@ use std::time::{Duration, SystemTime};
 
 use super::argument::{millis, partition_number, partition_of};
 use super::functions::EngineCall;
-use super::reply::{EngineReply, StreamHead, epoch_of};
+use super::hot::StreamMove;
+use super::reply::{self, EngineReply, epoch_of};
 use super::shared::SharedStore;
-use crate::stream::{Epoch, Failure, NewsListener, Position, StreamName};
+use crate::stream::{Failure, NewsListener, Position, StreamName};
 
 /// How long the engine believes that there are readers. A gateway that was killed has none after this time.
 const BELIEVED_FOR: Duration = Duration::from_secs(60);
@@ -18,39 +19,99 @@ const BELIEVED_FOR: Duration = Duration::from_secs(60);
 /// Streams in one pipeline of calls.
 const CALLS_MAX: usize = 256;
 
-/// One message: a stream has moved or ended.
-struct News {
-    name: StreamName,
-    /// The epoch, the tail before and after, and whether the stream is closed. `None`: it has ended.
-    moved: Option<(Epoch, Position, Position, bool)>,
+/// Lines before the messages in news.
+const LINES: usize = 6;
+
+/// Messages of one change in news, in bytes at most, as in `library.lua`. If there are more, readers read them.
+pub(super) const NEWS_BYTES_MAX: usize = 16 * 1024;
+
+/// A stream has moved or ended.
+#[derive(Debug)]
+struct News<'a> {
+    name: &'a str,
+    /// `None`: it has ended.
+    moved: Option<StreamMove>,
 }
 
-impl News {
-    fn parse(text: &str) -> Option<Self> {
+impl<'a> News<'a> {
+    /// Parses lines with the epoch, the tail before and after, whether the stream is closed, and the name. Gateways of earlier versions
+    /// tell changes this way, and all tell the end of a stream.
+    fn of_lines(text: &'a str) -> Option<Self> {
         let mut lines = text.splitn(5, '\n');
         let mut next = || lines.next();
         let (epoch, before, tail, closed, name) = (next()?, next()?, next()?, next()?, next()?);
-        let name = StreamName::stored(name).ok()?;
-        let moved = match epoch {
-            "" => None,
-            epoch => {
-                let position = |text: &str| text.parse().ok().map(Position);
-                Some((epoch_of(epoch)?, position(before)?, position(tail)?, !closed.is_empty()))
-            }
+        if epoch.is_empty() {
+            return Some(Self { name, moved: None });
+        }
+        let moved = StreamMove {
+            epoch: epoch_of(epoch)?,
+            before: position(before)?,
+            tail: position(tail)?,
+            closed: !closed.is_empty(),
+            earliest: None,
+            records: Vec::new(),
         };
-        Some(Self { name, moved })
+        Some(Self { name, moved: Some(moved) })
     }
 
-    fn tell(&self, listener: &dyn NewsListener) {
-        match self.moved {
-            Some((epoch, _, tail, closed)) => listener.moved(&self.name, epoch, tail, closed),
-            None => listener.ended(&self.name),
+    /// Parses a change with its messages: lines with the earliest position, and the same as [`of_lines`](Self::of_lines), then the
+    /// messages, which are missing if they are many or nobody waits for them here.
+    fn with_records(message: &'a [u8]) -> Option<Self> {
+        let (lines, records) = message.split_at_checked(lines_of(message))?;
+        let (earliest, lines) = std::str::from_utf8(lines).ok()?.trim_end_matches('\n').split_once('\n')?;
+        let mut news = Self::of_lines(lines)?;
+        if let Some(moved) = &mut news.moved {
+            moved.earliest = Some(position(earliest)?);
+            if !records.is_empty() {
+                // Without them, they are read.
+                moved.records = reply::records(records).unwrap_or_default();
+            }
         }
+        Some(news)
+    }
+}
+
+fn position(text: &str) -> Option<Position> {
+    text.parse().ok().map(Position)
+}
+
+/// The length of the lines before the messages in news that have any.
+fn lines_of(message: &[u8]) -> usize {
+    let ends = message.iter().enumerate().filter(|(_, byte)| **byte == b'\n');
+    ends.map(|(at, _)| at + 1).nth(LINES - 1).unwrap_or(message.len())
+}
+
+/// Drops the messages of news unless `is_wanted` says of the name of their stream that somebody waits for them.
+pub(super) fn drop_records(message: &mut Vec<u8>, is_wanted: impl FnOnce(&str) -> bool) {
+    let lines = lines_of(message);
+    let name = message.get(..lines).and_then(|lines| lines.strip_suffix(b"\n"));
+    let name = name.and_then(|lines| lines.rsplit(|byte| *byte == b'\n').next());
+    let name = name.and_then(|name| std::str::from_utf8(name).ok());
+    if lines < message.len() && !name.is_some_and(is_wanted) {
+        message.truncate(lines);
+        message.shrink_to_fit();
     }
 }
 
 impl SharedStore {
-    /// Tells one message: that a stream has moved, or that another gateway wants a session of this one.
+    /// Tells a change of a stream that came with its messages.
+    pub(super) fn tell_records(&self, message: &[u8], listener: &dyn NewsListener) {
+        if let Some(news) = News::with_records(message) {
+            self.tell_news(news, listener);
+        }
+    }
+
+    fn tell_news(&self, News { name, moved }: News<'_>, listener: &dyn NewsListener) {
+        let Ok(name) = StreamName::stored(name) else { return };
+        let tail = moved.as_ref().map(|moved| (moved.epoch, moved.tail, moved.closed));
+        self.attached.note_news(&name, moved);
+        match tail {
+            Some((epoch, tail, closed)) => listener.moved(&name, epoch, tail, closed),
+            None => listener.ended(&name),
+        }
+    }
+
+    /// Tells one message of lines: that a stream has moved, or that another gateway wants a session of this one.
     pub(super) fn tell(&self, message: &str, listener: &dyn NewsListener) {
         match message.split_once('\n') {
             Some(("wanted", rest)) => {
@@ -68,9 +129,8 @@ impl SharedStore {
                 }
             }
             _ => {
-                if let Some(news) = News::parse(message) {
-                    self.attached.note_news(&news.name, news.moved);
-                    news.tell(listener);
+                if let Some(news) = News::of_lines(message) {
+                    self.tell_news(news, listener);
                 }
             }
         }
@@ -123,9 +183,9 @@ impl SharedStore {
                 };
                 let Some(mut reply) = EngineReply::of(answer) else { continue };
                 match reply.head() {
-                    Some(StreamHead { history, tail, closed, .. }) => {
-                        self.attached.note_news(name, Some((history.own(), tail, tail, closed)));
-                        listener.moved(name, history.own(), tail, closed);
+                    Some(head) => {
+                        self.attached.note_news(name, Some(StreamMove::found(&head)));
+                        listener.moved(name, head.history.own(), head.tail, head.closed);
                     }
                     None => {
                         self.attached.note_news(name, None);

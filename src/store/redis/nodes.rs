@@ -10,12 +10,12 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use parking_lot::{Mutex, RwLock};
-use redis::aio::MultiplexedConnection;
+use redis::aio::{MultiplexedConnection, SendError};
 use redis::{
     AsyncConnectionConfig, Cmd, ErrorKind, ProtocolVersion, PushInfo, RedisError, ServerErrorKind, Value, cmd,
 };
 use tokio::runtime::Handle;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::watch;
 use tokio::time::Instant;
 
 use super::address::{EngineAddress, NodeAddress, Topology};
@@ -399,16 +399,16 @@ impl Nodes {
         }
     }
 
-    /// Opens a connection for news, which are sent to `pushes` until the connection ends.
+    /// Opens a connection for news, which are sent to `news` until the connection ends.
     pub(super) async fn subscriber(
         &self,
         node: &NodeAddress,
-        pushes: mpsc::UnboundedSender<PushInfo>,
+        news: impl Fn(PushInfo) -> Result<(), SendError> + Send + Sync + 'static,
     ) -> Result<MultiplexedConnection, RedisError> {
         let config = AsyncConnectionConfig::new()
             .set_connection_timeout(Some(CONNECT_TIMEOUT))
             .set_response_timeout(Some(ANSWER_TIMEOUT))
-            .set_push_sender(pushes);
+            .set_push_sender(news);
         let client = self.address.client(node, true, ProtocolVersion::RESP3)?;
         client.get_multiplexed_async_connection_with_config(&config).await
     }

@@ -6,6 +6,10 @@ use std::fmt;
 use redis::aio::MultiplexedConnection;
 use redis::{RedisError, cmd};
 
+/// What an engine may hold back of the news for a gateway, at least, in bytes. With less, it ends the connection when a gateway is behind by
+/// some hundred appends of 16 KiB.
+pub(super) const NEWS_BUFFER_MIN: u64 = 8 << 20;
+
 /// The settings of an engine that decide what an acknowledged append survives.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct EnginePromise {
@@ -18,6 +22,8 @@ pub struct EnginePromise {
     replicas_min: u32,
     memory_max: u64,
     eviction: Option<String>,
+    /// What it holds back of the news for a gateway, in bytes, if that is less than [`NEWS_BUFFER_MIN`].
+    short_buffer: Option<u64>,
 }
 
 /// What a server tells of itself, and its settings as far as it tells them.
@@ -37,7 +43,9 @@ impl EngineFacts {
             facts.info.extend(lines.map(|(key, value)| (key.to_owned(), value.trim().to_owned())));
         }
         // A managed engine may not tell its settings.
-        for name in ["maxmemory-policy", "appendfsync", "save", "min-replicas-to-write"] {
+        for name in
+            ["maxmemory-policy", "appendfsync", "save", "min-replicas-to-write", "client-output-buffer-limit"]
+        {
             let answer: Result<Vec<String>, _> =
                 cmd("CONFIG").arg("GET").arg(name).query_async(connection).await;
             if let Ok([_, value]) = answer.as_deref() {
@@ -54,6 +62,15 @@ impl EngineFacts {
 
     pub(super) fn setting(&self, name: &str) -> Option<&str> {
         self.settings.get(name).map(String::as_str)
+    }
+
+    /// What the server holds back of the news for a gateway before it ends the connection, in bytes, if that is less than
+    /// [`NEWS_BUFFER_MIN`].
+    pub(super) fn short_buffer(&self) -> Option<u64> {
+        let mut limits =
+            self.setting("client-output-buffer-limit")?.split(' ').skip_while(|word| *word != "pubsub");
+        let (hard, soft) = (limits.nth(1)?.parse().ok()?, limits.next()?.parse().ok()?);
+        [hard, soft].into_iter().filter(|limit| (1..NEWS_BUFFER_MIN).contains(limit)).min()
     }
 
     /// Name and version of the server.
@@ -84,6 +101,7 @@ impl EnginePromise {
                 .setting("maxmemory-policy")
                 .filter(|policy| *policy != "noeviction")
                 .map(str::to_owned),
+            short_buffer: facts.short_buffer(),
         }
     }
 
@@ -126,7 +144,14 @@ impl fmt::Display for EnginePromise {
                 )
             }
         }?;
-        f.write_str("; readers are told of a loss")
+        f.write_str("; readers are told of a loss")?;
+        match self.short_buffer {
+            Some(bytes) => write!(
+                f,
+                "; connections for news end when they are {bytes} bytes behind: set client-output-buffer-limit pubsub 32mb 8mb 60"
+            ),
+            None => Ok(()),
+        }
     }
 }
 
@@ -161,5 +186,15 @@ mod tests {
         assert_eq!((durable.eviction(), volatile.eviction()), (None, None));
         let evicting = promise("redis_version:7.0.15", &[("maxmemory-policy", "allkeys-lru")]);
         assert_eq!(evicting.eviction(), Some("allkeys-lru"));
+        for (limits, short) in [
+            ("normal 0 0 0 slave 268435456 67108864 60 pubsub 33554432 8388608 60", None),
+            ("normal 1 1 0 slave 1 1 60 pubsub 0 0 0", None),
+            ("normal 0 0 0 slave 268435456 67108864 60 pubsub 33554432 1000 60", Some(1000)),
+            ("normal 0 0 0 slave 268435456 67108864 60 pubsub 2000 0 0", Some(2000)),
+        ] {
+            let limited = promise("redis_version:7.0.15", &[("client-output-buffer-limit", limits)]);
+            assert_eq!(limited.short_buffer, short);
+            assert_eq!(limited.to_string().contains("set client-output-buffer-limit"), short.is_some());
+        }
     }
 }

@@ -67,21 +67,18 @@ impl SharedStore {
         Ok(view.into_batch())
     }
 
-    /// An empty batch if `start` is the tail as far as the news say.
-    pub(super) fn at_tail(&self, name: &StreamName, start: Start, now: SystemTime) -> Option<Batch> {
-        let head = self.attached.head(name)?;
-        let from = head.locate(start).ok().filter(|from| *from == head.tail)?;
-        let lives_for = head.lives_for(self.moment(now).1);
-        let view = View {
-            slice: Log::<Bytes>::empty(from).read(from, 0),
-            from,
-            tail: head.tail,
-            closed: head.closed,
-            lives_for,
-            epoch_history: head.history,
-            content_type: head.content_type,
-        };
-        lives_for.is_none_or(|time| !time.is_zero()).then(|| view.into_batch())
+    /// What a read from `start` finds as far as the news say.
+    pub(super) fn known(
+        &self,
+        name: &StreamName,
+        start: Start,
+        limit: ReadLimit,
+        now: SystemTime,
+    ) -> Option<Batch> {
+        let (now, wall) = self.moment(now);
+        let batch = self.attached.known(name, |tail| tail.read(start, limit, now, wall))?;
+        self.engine.metrics.answered_hot();
+        Some(batch)
     }
 
     pub(super) async fn messages(
@@ -92,6 +89,14 @@ impl SharedStore {
         now: SystemTime,
         is_use: bool,
     ) -> Result<Messages, ReadError> {
+        // An empty page may be out of date.
+        if let (Start::At(_), true) = (start, is_use) {
+            let (now, wall) = self.moment(now);
+            if let Some(known) = self.attached.known(name, |tail| tail.messages(start, limit, now, wall)) {
+                self.engine.metrics.answered_hot();
+                return Ok(known);
+            }
+        }
         let (head, from, log) = self.records(name, start, limit, now, is_use).await?;
         let (messages, next) = log.messages_within(from, limit);
         let view = MessagesView {

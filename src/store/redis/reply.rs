@@ -27,7 +27,8 @@ pub(super) struct StreamHead {
     pub(super) appended_at: Option<SystemTime>,
 }
 
-/// Indexes of the metadata that differ between the appends of a call, and how many they are.
+/// Indexes of metadata: of the epoch, and of what differs between the appends of a call; and how much that is.
+const EPOCH: usize = 0;
 const TAIL: usize = 2;
 const CLOSED: usize = 4;
 const DIFFERING: usize = 2;
@@ -68,6 +69,17 @@ impl EngineReply {
             }
             Some(reply)
         })
+    }
+
+    /// The epoch and tail of the stream after an append that is new, and whether it is closed. `None`: this is no verdict on one.
+    pub(super) fn moved_to(&self) -> Option<(Epoch, Position, bool)> {
+        let Some(Value::Array(head)) =
+            self.rest.first().filter(|_| matches!(&*self.verdict, "new" | "created"))
+        else {
+            return None;
+        };
+        let text = |index: usize| text(head.get(index)?.clone());
+        Some((epoch_of(&text(EPOCH)?)?, Position(text(TAIL)?.parse().ok()?), !text(CLOSED)?.is_empty()))
     }
 
     /// Takes the item at `index` behind the verdict.
@@ -175,6 +187,11 @@ pub(super) fn bytes(value: Value) -> Option<Bytes> {
         Value::Int(number) => Some(number.to_string().into_bytes().into()),
         _ => None,
     }
+}
+
+/// The records of news, a list as `XRANGE` returns it.
+pub(super) fn records(encoded: &[u8]) -> Option<Vec<Record<Bytes>>> {
+    items(redis::parse_redis_value(encoded).ok()?)?.into_iter().map(record).collect()
 }
 
 pub(super) fn text(value: Value) -> Option<String> {

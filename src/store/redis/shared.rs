@@ -18,7 +18,7 @@ use super::functions::EngineCall;
 use super::own_claims::{OwnClaims, new_run};
 use super::reply::{EngineReply, text};
 use super::shares::EngineShares;
-use crate::budget::{Budget, Owner};
+use crate::budget::{Account, Budget, Charge, Owner};
 use crate::store::entry::ClockDifference;
 use crate::stream::{
     ChangeError, ContentType, Description, Failure, Missing, NewsListener, Principal, SessionChange,
@@ -83,7 +83,9 @@ impl SharedStore {
         runtime: Handle,
     ) -> Result<Self, EngineError> {
         let engine = Engine::new(&options, runtime)?;
-        let RedisOptions { gateway, follows_engine_clock, .. } = options;
+        let RedisOptions { gateway, follows_engine_clock, news_room, .. } = options;
+        let owner = budget.owner_in(Tenant::default(), Principal::GATEWAY);
+        let attached = AttachedStreams::new(news_room, Charge::new(&owner, Account::Buffers, 0));
         Ok(Self {
             engine,
             run: new_run(&gateway),
@@ -99,7 +101,7 @@ impl SharedStore {
             calls: AtomicU64::new(fastrand::u64(1 << 32..1 << 52)),
             appends: AppendQueue::default(),
             content_types: Cache::new(CONTENT_TYPES_MAX),
-            attached: AttachedStreams::default(),
+            attached,
             ended: Mutex::default(),
             streams: AtomicUsize::new(0),
             budget,
@@ -181,5 +183,26 @@ impl SharedStore {
             Some("superseded") => Err(Failure::Superseded),
             _ => Err(Failure::Unreadable),
         }
+    }
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use super::*;
+    use crate::metrics::EngineMetrics;
+    use crate::store::redis::NewsRoom;
+
+    /// The state of a store that reaches no engine.
+    pub(in crate::store::redis) fn unconnected() -> Arc<SharedStore> {
+        let options = RedisOptions {
+            url: "redis://127.0.0.1:1".to_owned(),
+            ca_file: None,
+            password_file: None,
+            gateway: "one".to_owned(),
+            follows_engine_clock: false,
+            news_room: NewsRoom { bytes_max: 1 << 20, stream_bytes_max: 1 << 20 },
+            metrics: EngineMetrics::default(),
+        };
+        Arc::new(SharedStore::new(options, Budget::unlimited(), Handle::current()).unwrap())
     }
 }

@@ -12,13 +12,14 @@ use std::time::Duration;
 use futures_util::future::join_all;
 use redis::aio::MultiplexedConnection;
 use redis::{ErrorKind, PushInfo, PushKind, RedisError, Value, cmd};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep};
 
 use super::address::{NodeAddress, Topology};
-use super::argument::{PARTITIONS, news_channel, partition, partition_of_channel};
-use super::reply::text;
+use super::argument::{MOVES, NEWS, PARTITIONS, channel_of, partition, partition_of_channel};
+use super::news_queue::{NewsQueue, news_queue};
+use super::reply::{bytes, text};
 use super::shared::SharedStore;
 use crate::clock::Backoff;
 use crate::metrics::EngineMetrics;
@@ -188,9 +189,9 @@ impl NewsConnection {
     async fn run(mut self) {
         let mut failures = 0;
         while self.wanted.has_changed().is_ok() {
-            let (sender, pushes) = mpsc::unbounded_channel();
+            let (sender, pushes) = news_queue(self.store.clone());
             let Some(shared) = self.store.upgrade() else { return };
-            let connected = shared.engine.nodes.subscriber(&self.node, sender).await;
+            let connected = shared.engine.nodes.subscriber(&self.node, move |push| sender.send(push)).await;
             drop(shared);
             match connected {
                 Ok(connection) => {
@@ -213,7 +214,7 @@ impl NewsConnection {
     async fn listen(
         &mut self,
         connection: MultiplexedConnection,
-        mut pushes: mpsc::UnboundedReceiver<PushInfo>,
+        mut pushes: NewsQueue,
     ) -> Option<&'static str> {
         let mut subscribed = Subscribed { partitions: BTreeSet::new(), heard: self.heard.clone() };
         let mut unread = BTreeSet::new();
@@ -249,9 +250,7 @@ impl NewsConnection {
                 push = pushes.recv() => match push {
                     Some(PushInfo { kind: PushKind::SMessage, data }) => {
                         self.heard.metrics.heard();
-                        if let Some(message) = data.into_iter().nth(1).and_then(text) {
-                            self.store.upgrade()?.tell(&message, &*self.listener);
-                        }
+                        self.tell(data)?;
                     }
                     // The partition has moved to another server.
                     Some(PushInfo { kind: PushKind::SUnsubscribe, data }) => {
@@ -290,6 +289,22 @@ impl NewsConnection {
         }
     }
 
+    /// Tells one message. `None`: the store has ended.
+    fn tell(&self, data: Vec<Value>) -> Option<()> {
+        let store = self.store.upgrade()?;
+        let mut data = data.into_iter();
+        let (Some(channel), Some(message)) = (data.next().and_then(bytes), data.next().and_then(bytes))
+        else {
+            return Some(());
+        };
+        if channel.ends_with(MOVES.as_bytes()) {
+            store.tell_records(&message, &*self.listener);
+        } else if let Ok(message) = std::str::from_utf8(&message) {
+            store.tell(message, &*self.listener);
+        }
+        Some(())
+    }
+
     /// Subscribes to what is wanted, and returns the partitions that are new. Those that the server refuses, as it does not have them,
     /// stay blind. Fails if the connection is lost.
     async fn subscribe(
@@ -302,9 +317,17 @@ impl NewsConnection {
         let subscribe = |partition: u64| {
             let mut connection = connection.clone();
             async move {
-                let command = cmd("SSUBSCRIBE").arg(news_channel(partition)).to_owned();
-                let answer = connection.send_packed_command(&command).await.and_then(Value::extract_error);
-                (partition, answer.map(|answer| confirmed(&answer) == Some(partition)))
+                let mut is_confirmed = Ok(true);
+                for channel in [NEWS, MOVES] {
+                    if !matches!(is_confirmed, Ok(true)) {
+                        break;
+                    }
+                    let command = cmd("SSUBSCRIBE").arg(channel_of(partition, channel)).to_owned();
+                    let answer = connection.send_packed_command(&command).await;
+                    let answer = answer.and_then(Value::extract_error);
+                    is_confirmed = answer.map(|answer| confirmed(&answer) == Some(partition));
+                }
+                (partition, is_confirmed)
             }
         };
         let mut new = BTreeSet::new();
@@ -336,9 +359,11 @@ impl NewsConnection {
         let unsubscribe = |partition: u64| {
             let mut connection = connection.clone();
             async move {
-                let command = cmd("SUNSUBSCRIBE").arg(news_channel(partition)).to_owned();
-                // A lost connection is noticed by its end.
-                let _answer = connection.send_packed_command(&command).await;
+                for channel in [MOVES, NEWS] {
+                    let command = cmd("SUNSUBSCRIBE").arg(channel_of(partition, channel)).to_owned();
+                    // A lost connection is noticed by its end.
+                    let _answer = connection.send_packed_command(&command).await;
+                }
             }
         };
         join_all(moved.into_iter().map(unsubscribe)).await;
@@ -358,28 +383,13 @@ fn confirmed(answer: &Value) -> Option<u64> {
 
 #[cfg(test)]
 mod tests {
-    use tokio::runtime::Handle;
-
-    use super::super::engine::RedisOptions;
+    use super::super::shared::tests::unconnected;
     use super::*;
-    use crate::budget::Budget;
     use crate::stream::StreamName;
-
-    fn store() -> Arc<SharedStore> {
-        let options = RedisOptions {
-            url: "redis://127.0.0.1:1".to_owned(),
-            ca_file: None,
-            password_file: None,
-            gateway: "one".to_owned(),
-            follows_engine_clock: false,
-            metrics: EngineMetrics::default(),
-        };
-        Arc::new(SharedStore::new(options, Budget::unlimited(), Handle::current()).unwrap())
-    }
 
     #[tokio::test]
     async fn a_partition_that_two_connections_hear_for_a_moment_hides_no_blind_one() {
-        let store = store();
+        let store = unconnected();
         let name = StreamName::parse("s").unwrap();
         store.attached.attach(&name);
         let heard = HeardPartitions::none(Arc::downgrade(&store), EngineMetrics::default());
@@ -400,7 +410,8 @@ mod tests {
 
     #[test]
     fn a_subscription_is_confirmed_by_its_own_channel() {
-        let push = |kind| Value::Push { kind, data: vec![Value::BulkString(news_channel(7).into_bytes())] };
+        let push =
+            |kind| Value::Push { kind, data: vec![Value::BulkString(channel_of(7, MOVES).into_bytes())] };
         assert_eq!(confirmed(&push(PushKind::SSubscribe)), Some(7));
         assert_eq!(confirmed(&push(PushKind::SUnsubscribe)), None);
     }
