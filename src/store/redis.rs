@@ -38,6 +38,7 @@ mod appends;
 mod argument;
 mod attached;
 mod claims;
+mod continued;
 mod engine;
 mod forks;
 mod functions;

@@ -131,13 +131,13 @@ pub(super) async fn run(calls: Arc<EngineCalls>, scene: Arc<Scene>, number: u32,
 
 /// The tail that the function tells after an append; `None` if there was none.
 fn tail_of(answer: Value) -> Option<u64> {
-    // Of each append in the call: its verdict, and the metadata of the stream, of which the third is the tail.
-    let verdicts: Vec<(String, Vec<String>)> = first_two(answer)?;
+    // Of each append in the call: its verdict, and the metadata of the stream, of which the third line is the tail.
+    let verdicts: Vec<(String, String)> = first_two(answer)?;
     let (verdict, metadata) = verdicts.first()?;
-    (verdict == "new").then(|| metadata.get(2)?.parse().ok())?
+    (verdict == "new").then(|| metadata.split('\n').nth(2)?.parse().ok())?
 }
 
-fn first_two(answer: Value) -> Option<Vec<(String, Vec<String>)>> {
+fn first_two(answer: Value) -> Option<Vec<(String, String)>> {
     let verdicts: Vec<Vec<Value>> = redis::from_redis_value(answer.extract_error().ok()?).ok()?;
     let pair = |verdict: Vec<Value>| {
         let mut parts = verdict.into_iter();

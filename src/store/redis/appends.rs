@@ -13,6 +13,7 @@ use tokio::time::sleep;
 
 use super::append_queue::QueuedAppend;
 use super::argument::{millis, namespace_of, partition_number, partition_of, session_partition};
+use super::continued::Continued;
 use super::functions::EngineCall;
 use super::hot::StreamMove;
 use super::news::NEWS_BYTES_MAX;
@@ -77,37 +78,51 @@ impl SharedStore {
         now: SystemTime,
     ) -> Result<(Box<Append>, EngineReply), Failure> {
         let (verdict, answer) = oneshot::channel();
-        if self.appends.push(name, QueuedAppend { append, now, verdict }) {
-            let (shared, name) = (self.clone(), name.clone());
-            self.engine.runtime().spawn(async move { shared.append_waiting(&name).await });
+        if self.appends.push(name, QueuedAppend { append, now, verdict })
+            && let Some(batch) = self.appends.next(name)
+        {
+            let call = self.clone().append_batch(name.clone(), batch);
+            Continued::new(self.engine.runtime().clone(), call).await;
         }
         let (append, reply) = answer.await.map_err(|_| Failure::Unreachable)?;
         Ok((append, reply?))
     }
 
-    /// Makes calls until no append of the stream waits.
-    async fn append_waiting(&self, name: &StreamName) {
-        while let Some(batch) = self.appends.next(name) {
-            let now = batch.iter().map(|waiting| waiting.now).max().unwrap_or(SystemTime::UNIX_EPOCH);
-            let (now, wall) = self.moment(now);
-            let answers = self.append_all(name, &batch, now, wall).await;
-            let answers = answers.map(|answers| EngineReply::of_appends(answers).collect::<Vec<_>>());
-            if let Ok(replies) = &answers
-                && self.attached.has(name.as_str())
-                && let Some(moved) = moved_by(&batch, replies, now)
-            {
-                // The waiters of this gateway are told before the news come.
-                self.attached.note_news(name, Some(moved));
-            }
-            let mut answers = answers.map(Vec::into_iter);
-            for QueuedAppend { append, verdict, .. } in batch {
-                let reply = match &mut answers {
-                    Ok(answers) => answers.next().flatten().ok_or(Failure::Unreadable),
-                    Err(failure) => Err(*failure),
-                };
-                // A publisher that has disconnected does not wait for its verdict.
-                let _gone = verdict.send((append, reply));
-            }
+    /// Makes one call, and lets a task make those for the appends that wait by then.
+    async fn append_batch(self: Arc<Self>, name: StreamName, batch: Vec<QueuedAppend>) {
+        self.append_and_answer(&name, batch).await;
+        let mut next = self.appends.next(&name);
+        if next.is_some() {
+            self.engine.runtime().clone().spawn(async move {
+                while let Some(batch) = next {
+                    self.append_and_answer(&name, batch).await;
+                    next = self.appends.next(&name);
+                }
+            });
+        }
+    }
+
+    /// Makes one call, and tells each append its verdict.
+    async fn append_and_answer(&self, name: &StreamName, batch: Vec<QueuedAppend>) {
+        let now = batch.iter().map(|waiting| waiting.now).max().unwrap_or(SystemTime::UNIX_EPOCH);
+        let (now, wall) = self.moment(now);
+        let answers = self.append_all(name, &batch, now, wall).await;
+        let answers = answers.map(|answers| EngineReply::of_appends(answers).collect::<Vec<_>>());
+        if let Ok(replies) = &answers
+            && self.attached.has(name.as_str())
+            && let Some(moved) = moved_by(&batch, replies, now)
+        {
+            // The waiters of this gateway are told before the news come.
+            self.attached.note_news(name, Some(moved));
+        }
+        let mut answers = answers.map(Vec::into_iter);
+        for QueuedAppend { append, verdict, .. } in batch {
+            let reply = match &mut answers {
+                Ok(answers) => answers.next().flatten().ok_or(Failure::Unreadable),
+                Err(failure) => Err(*failure),
+            };
+            // A publisher that has disconnected does not wait for its verdict.
+            let _gone = verdict.send((append, reply));
         }
     }
 

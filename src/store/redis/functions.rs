@@ -13,6 +13,10 @@ const FUNCTIONS: &str = include_str!("library.lua");
 /// Stands in [`FUNCTIONS`] for the name of the library, with which the names of the functions begin.
 const PLACEHOLDER: &str = "LIBRARY";
 
+/// Room for the arguments of a call, which those of one small append fit into.
+const ARGUMENTS: usize = 40;
+const ARGUMENT_BYTES: usize = 512;
+
 /// Begins the lines of [`FUNCTIONS`] that name a function.
 const REGISTRATION: &str = "redis.register_function";
 
@@ -81,8 +85,8 @@ impl EngineCall {
         further: impl IntoIterator<Item = &'a str>,
     ) -> Self {
         let keys: Vec<&str> = [partition].into_iter().chain(further).collect();
-        let mut cmd = cmd("FCALL");
-        cmd.arg(format!("{}_{function}", *LIBRARY)).arg(keys.len()).arg(keys);
+        let mut cmd = Cmd::with_capacity(ARGUMENTS, ARGUMENT_BYTES);
+        cmd.arg("FCALL").arg(format!("{}_{function}", *LIBRARY)).arg(keys.len()).arg(keys);
         Self { function, partition: partition.to_owned(), cmd }
     }
 
@@ -93,8 +97,9 @@ impl EngineCall {
     }
 
     /// Adds a number as an argument.
-    pub(super) fn number(self, number: impl Into<u64>) -> Self {
-        self.with(number.into().to_string())
+    pub(super) fn number(mut self, number: impl Into<u64>) -> Self {
+        self.cmd.arg(number.into());
+        self
     }
 
     /// The command that makes the call.

@@ -32,44 +32,43 @@ local PRODUCERS_MAX = 10000
 -- A stream remembers this many earlier epochs.
 local ANCESTORS_MAX = 256
 
+-- The keys of a partition, and those of a stream in it.
+local OF_PARTITION = {
+  streams = true, bytes = true, over = true, names = true, due = true, dated = true, news = true, moves = true,
+}
+
+-- Each key is made when it is first used.
+local KEYS_OF_STREAM = {
+  __index = function(keys, kind)
+    local key = keys.partition .. kind
+    if not OF_PARTITION[kind] then key = key .. ':' .. keys.name end
+    keys[kind] = key
+    return key
+  end,
+}
+
 local function keys_of(partition, name)
-  return {
-    partition = partition,
-    name = name,
-    meta = partition .. 'meta:' .. name,
-    log = partition .. 'log:' .. name,
-    retained = partition .. 'retained:' .. name,
-    waiters = partition .. 'waiters:' .. name,
-    forks = partition .. 'forks:' .. name,
-    streams = partition .. 'streams',
-    bytes = partition .. 'bytes',
-    over = partition .. 'over',
-    names = partition .. 'names',
-    due = partition .. 'due',
-    dated = partition .. 'dated',
-    news = partition .. 'news',
-    moves = partition .. 'moves',
-  }
+  return setmetatable({ partition = partition, name = name, history = false }, KEYS_OF_STREAM)
 end
 
-local function load(keys)
-  local values = redis.call('HMGET', keys.meta, unpack(FIELDS))
-  if not values[1] then return nil end
-  local stream = {}
-  for i, field in ipairs(FIELDS) do stream[field] = values[i] or '' end
-  for _, field in ipairs(NUMBERS) do stream[field] = tonumber(stream[field]) or 0 end
+-- Loads the metadata of a stream, with a further field of it.
+local function load(keys, further)
+  local values = redis.call('HMGET', keys.meta, further or 'epoch', unpack(FIELDS))
+  if not values[2] then return nil end
+  local stream = { further = values[1] }
+  for i = 1, #FIELDS do stream[FIELDS[i]] = values[i + 1] or '' end
+  for i = 1, #NUMBERS do stream[NUMBERS[i]] = tonumber(stream[NUMBERS[i]]) or 0 end
   stream.counted = stream.bytes
   return stream
 end
 
-local function integer(number) return string.format('%.0f', number) end
+local function integer(number) return string.format('%d', number) end
 
 local function store(keys, stream, ...)
-  local changed = {}
-  for _, field in ipairs({ ... }) do
-    local value = stream[field]
-    changed[#changed + 1] = field
-    changed[#changed + 1] = type(value) == 'number' and integer(value) or value
+  local fields, changed = { ... }, {}
+  for i = 1, #fields do
+    local value = stream[fields[i]]
+    changed[2 * i - 1], changed[2 * i] = fields[i], type(value) == 'number' and integer(value) or value
   end
   redis.call('HSET', keys.meta, unpack(changed))
 end
@@ -107,28 +106,29 @@ local function new_epoch(keys)
   return string.format('%013x', micros) .. string.sub(replication(keys) .. '000', 1, 3)
 end
 
+-- The metadata in an answer, as lines.
 local function head(stream)
-  return {
+  return table.concat({
     stream.epoch, stream.ancestors, integer(stream.tail), integer(stream.earliest), stream.closed, stream.content_type,
     stream.lifetime, stream.retention, integer(stream.messages > 0 and stream.appended or 0),
-  }
+  }, '\n')
 end
 
--- A list as the engine sends it.
-local function encoded(items) return '*' .. #items .. '\r\n' .. table.concat(items) end
-
-local function encoded_strings(strings)
-  local items = {}
-  for i, text in ipairs(strings) do items[i] = '$' .. #text .. '\r\n' .. text .. '\r\n' end
-  return encoded(items)
-end
-
--- Adds a record to what the news of this call will have.
-local function note_record(stream, id, entry, bytes)
+-- Adds a record to what the news of this call will have: as XRANGE returns it, in the encoding of the engine's answers (RESP).
+local function note_record(stream, id, header, record)
   local noted = stream.noted or { bytes = 0 }
-  stream.noted, noted.bytes = noted, noted.bytes + bytes
+  stream.noted, noted.bytes = noted, noted.bytes + #record.data + #record.ends + #record.annotation
   if noted.bytes > NEWS_BYTES_MAX then return end
-  noted[#noted + 1] = '*2\r\n$' .. #id .. '\r\n' .. id .. '\r\n' .. encoded_strings(entry)
+  local fields, further = 4, ''
+  if record.ends ~= '' then
+    fields, further = 6, string.format('$1\r\nx\r\n$%d\r\n', #record.ends) .. record.ends .. '\r\n'
+  end
+  if record.annotation ~= '' then
+    fields = fields + 2
+    further = further .. string.format('$1\r\na\r\n$%d\r\n', #record.annotation) .. record.annotation .. '\r\n'
+  end
+  noted[#noted + 1] = string.format('*2\r\n$%d\r\n%s\r\n*%d\r\n$1\r\nd\r\n$%d\r\n', #id, id, fields, #record.data)
+    .. record.data .. string.format('\r\n$1\r\nh\r\n$%d\r\n%s\r\n', #header, header) .. further
 end
 
 -- Tells all gateways that the tail has moved: lines with the earliest position, the epoch, the tail before and after, whether the stream
@@ -136,9 +136,11 @@ end
 -- have an empty epoch, and no first line. Gateways of earlier versions subscribe to the channel `news` alone, and get the lines without the
 -- first one there.
 local function announce(keys, stream, before)
-  local lines = table.concat({ stream.epoch, integer(before), integer(stream.tail), stream.closed, keys.name }, '\n')
+  local lines = stream.epoch .. '\n' .. integer(before) .. '\n' .. integer(stream.tail) .. '\n' .. stream.closed .. '\n' .. keys.name
   local noted, records = stream.noted, ''
-  if noted and before < stream.tail and noted.bytes <= NEWS_BYTES_MAX then records = encoded(noted) end
+  if noted and before < stream.tail and noted.bytes <= NEWS_BYTES_MAX then
+    records = '*' .. #noted .. '\r\n' .. table.concat(noted)
+  end
   local told = redis.call('SPUBLISH', keys.moves, integer(stream.earliest) .. '\n' .. lines .. '\n' .. records)
   local subscribed = redis.pcall('PUBSUB', 'SHARDNUMSUB', keys.news)
   if subscribed.err or subscribed[2] > told then redis.call('SPUBLISH', keys.news, lines) end
@@ -214,9 +216,10 @@ local function use(keys, stream, now)
   if string.sub(stream.lifetime, 1, 1) == 'i' then redis.call('HSET', keys.meta, 'used', integer(now)) end
 end
 
--- Finds a live stream. Returns it, or nil with the reason, and of an expired stream the source that the caller has to release.
-local function find(keys, now, wall)
-  local stream = load(keys)
+-- Finds a live stream, which may be loaded already. Returns it, or nil with the reason, and of an expired stream the source that the
+-- caller has to release.
+local function find(keys, now, wall, loaded)
+  local stream = loaded or load(keys)
   if not stream then return nil, { 'missing' } end
   if stream.deleted == '1' then return nil, { 'deleted' } end
   if has_ended(keys, stream, now, wall) then return nil, { 'missing', remove(keys, stream), 'ended' } end
@@ -244,6 +247,7 @@ end
 
 -- Removes the oldest messages until the retention holds.
 local function trim(keys, stream, now)
+  if stream.retention == ',,' then return end
   local messages_max, bytes_max, age_max = string.match(stream.retention, '^(%d*),(%d*),(%d*)$')
   messages_max, bytes_max, age_max = tonumber(messages_max), tonumber(bytes_max), tonumber(age_max)
   local trimmed = false
@@ -291,12 +295,13 @@ end
 -- Adds a record at the tail. Fields: data, kind, positions, messages, ends, annotation, and how it changes the retained message.
 local function push(keys, stream, record, now)
   if record.positions == 0 then return end
-  local entry = { 'd', record.data, 'h', record.kind .. ':' .. integer(record.positions) .. ':' .. integer(now) }
+  local header = record.kind .. ':' .. integer(record.positions) .. ':' .. integer(now)
+  local entry = { 'd', record.data, 'h', header }
   if record.ends ~= '' then entry[#entry + 1] = 'x'; entry[#entry + 1] = record.ends end
   if record.annotation ~= '' then entry[#entry + 1] = 'a'; entry[#entry + 1] = record.annotation end
   local id = '0-' .. integer(stream.tail + 1)
   redis.call('XADD', keys.log, id, unpack(entry))
-  note_record(stream, id, entry, #record.data + #record.ends + #record.annotation)
+  note_record(stream, id, header, record)
   if record.retain == 'keep' then
     redis.call('DEL', keys.retained)
     redis.call('HSET', keys.retained, 'start', integer(stream.tail), unpack(entry))
@@ -405,22 +410,23 @@ end
 
 -- The metadata in a verdict on an append: all of it in the first of a call, and in the others what differs, tail and closed.
 local function differing_head(stream, batch)
-  if batch.has_head then return { integer(stream.tail), stream.closed } end
+  if batch.has_head then return integer(stream.tail) .. '\n' .. stream.closed end
   batch.has_head = true
   return head(stream)
 end
 
--- Does one append of a call. What the appends have in common is in `batch`: the stream, which is loaded for the first of them and stored
+-- Does one append of a call. Its verdict has the tail, which the engine does not send, if it has the metadata. What the appends have in common is in `batch`: the stream, which is loaded for the first of them and stored
 -- after the last, whether one of them has created it, and its tail before the first that is new. `by_origin`: it is made for the origin of
 -- the stream, and nobody else appends to a stream that has one. Returns its verdict: its kind, the metadata, two details of a refusal,
 -- and the source to release and 'ended' if the former stream of this name was found expired.
 local function append_one(keys, append, by_origin, now, wall, batch)
   local stream, missing = batch.stream, nil
-  if not stream then stream, missing = find(keys, now, wall) end
+  if not stream then stream, missing = find(keys, now, wall, batch.loaded) end
+  batch.loaded = nil
   local created, source, ended = false, missing and missing[2] or '', missing and missing[3] or ''
   if stream then
     if by_origin and stream.origin ~= '1' then return { 'superseded' } end
-    if stream.origin == '1' and not by_origin then return { 'has_origin', differing_head(stream, batch) } end
+    if stream.origin == '1' and not by_origin then return { 'has_origin', differing_head(stream, batch), tail = stream.tail } end
     follow_replication(keys, stream)
     batch.stream = stream
   else
@@ -433,13 +439,14 @@ local function append_one(keys, append, by_origin, now, wall, batch)
   local refusal, added = admit(keys, stream, append, now)
   if refusal then
     if refusal[1] == 'duplicate' and not created then use(keys, stream, now) end
-    return { refusal[1], differing_head(stream, batch), refusal[2] or '', refusal[3] or '', source, ended }
+    return { refusal[1], differing_head(stream, batch), refusal[2] or '', refusal[3] or '', source, ended, tail = stream.tail }
   end
   if append.record.positions > 0 and is_over(keys, 'bytes', stream.creator) then
     return { 'share_used_up', '', '', '', source, ended }
   end
   batch.stream, batch.created, batch.before = stream, batch.created or created, batch.before or stream.tail
   push(keys, stream, append.record, now)
+  batch.changes_more = batch.changes_more or append.closes or append.sequence ~= '' or added > 0
   if append.closes then
     stream.closed = '1'
     stream.closed_by = append.producer ~= '' and append.author or ''
@@ -451,16 +458,20 @@ local function append_one(keys, append, by_origin, now, wall, batch)
     redis.call('HSET', keys.meta, 'p:' .. append.producer,
       integer(append.producer_epoch) .. ':' .. integer(append.producer_sequence) .. ':' .. integer(now))
   end
-  return { created and 'created' or 'new', differing_head(stream, batch), '', '', source, ended }
+  return { created and 'created' or 'new', differing_head(stream, batch), '', '', source, ended, tail = stream.tail }
 end
 
--- Stores what the appends of a call have changed, and tells all gateways once.
-local function finish_appends(keys, batch, now)
+-- Stores what the appends of a call have changed, with what is kept of the call in the field `last_call`, and tells all gateways once.
+local function finish_appends(keys, batch, now, last_call, kept)
   local stream = batch.stream
+  stream[last_call] = kept
   if batch.created then
     insert(keys, stream, now)
+    store(keys, stream, last_call)
+  elseif batch.changes_more then
+    store(keys, stream, 'tail', 'messages', 'bytes', 'used', 'appended', last_call, 'closed', 'closed_by', 'sequence', 'producers')
   else
-    store(keys, stream, 'tail', 'messages', 'bytes', 'closed', 'closed_by', 'sequence', 'producers', 'used', 'appended')
+    store(keys, stream, 'tail', 'messages', 'bytes', 'used', 'appended', last_call)
   end
   trim(keys, stream, now)
   count_bytes(keys, stream)
@@ -495,10 +506,10 @@ end
 local function append(partition, args)
   local keys = keys_of(partition[1], args[1])
   local now, wall, last_call = tonumber(args[2]), tonumber(args[3]), 'g:' .. args[4]
-  local done = redis.call('HGET', keys.meta, last_call)
-  local id, told = string.match(done or '', '^(%d+) (.*)$')
+  local stream = load(keys, last_call)
+  local id, told = string.match(stream and stream.further or '', '^(%d+) (.*)$')
   if id == args[5] then
-    local verdicts, stream, batch = cmsgpack.unpack(told), load(keys), {}
+    local verdicts, batch = cmsgpack.unpack(told), {}
     for _, verdict in ipairs(verdicts) do
       if type(verdict[2]) == 'number' then
         stream.tail = verdict[2]
@@ -507,7 +518,7 @@ local function append(partition, args)
     end
     return verdicts
   end
-  local verdicts, kept, batch = {}, {}, {}
+  local verdicts, kept, batch = {}, {}, { loaded = stream }
   local at = 6
   while at <= #args do
     local session, verdict = at + APPEND_FIELDS + 1, nil
@@ -525,12 +536,10 @@ local function append(partition, args)
     end
     at = last + 1
     verdicts[#verdicts + 1] = verdict
-    local tail = type(verdict[2]) == 'table' and tonumber(verdict[2][3] or verdict[2][1])
-    kept[#kept + 1] = { verdict[1], tail or verdict[2], unpack(verdict, 3) }
+    kept[#kept + 1] = { verdict[1], verdict.tail or verdict[2], unpack(verdict, 3) }
   end
   if batch.before then
-    finish_appends(keys, batch, now)
-    redis.call('HSET', keys.meta, last_call, args[5] .. ' ' .. cmsgpack.pack(kept))
+    finish_appends(keys, batch, now, last_call, args[5] .. ' ' .. cmsgpack.pack(kept))
   end
   return verdicts
 end

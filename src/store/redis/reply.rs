@@ -27,11 +27,10 @@ pub(super) struct StreamHead {
     pub(super) appended_at: Option<SystemTime>,
 }
 
-/// Indexes of metadata: of the epoch, and of what differs between the appends of a call; and how much that is.
+/// Lines of the metadata: the epoch, and what differs between the appends of a call.
 const EPOCH: usize = 0;
 const TAIL: usize = 2;
 const CLOSED: usize = 4;
-const DIFFERING: usize = 2;
 
 /// An answer: its verdict, and what follows it.
 #[derive(Debug)]
@@ -53,19 +52,16 @@ impl EngineReply {
     /// Parses the answers to the appends of a call. Only the first that has metadata of the stream has all of it; the others have its tail,
     /// and whether it is closed.
     pub(super) fn of_appends(values: Vec<Value>) -> impl Iterator<Item = Option<Self>> {
-        let mut all: Option<Vec<Value>> = None;
+        let mut all = String::new();
         values.into_iter().map(move |value| {
             let mut reply = Self::of(value)?;
-            match reply.rest.first_mut() {
-                Some(Value::Array(head)) if head.len() == DIFFERING => {
-                    let mut complete = all.clone()?;
-                    for (index, value) in [TAIL, CLOSED].into_iter().zip(std::mem::take(head)) {
-                        *complete.get_mut(index)? = value;
-                    }
-                    *head = complete;
+            if let Some(Value::BulkString(head)) = reply.rest.first_mut() {
+                let lines = str::from_utf8(head).ok()?;
+                match lines.split_once('\n') {
+                    Some((_, closed)) if closed.contains('\n') => lines.clone_into(&mut all),
+                    Some((tail, closed)) => *head = with_tail(&all, tail, closed).into_bytes(),
+                    None => {}
                 }
-                Some(Value::Array(head)) => all = Some(head.clone()),
-                _ => {}
             }
             Some(reply)
         })
@@ -73,13 +69,11 @@ impl EngineReply {
 
     /// The epoch and tail of the stream after an append that is new, and whether it is closed. `None`: this is no verdict on one.
     pub(super) fn moved_to(&self) -> Option<(Epoch, Position, bool)> {
-        let Some(Value::Array(head)) =
-            self.rest.first().filter(|_| matches!(&*self.verdict, "new" | "created"))
-        else {
-            return None;
-        };
-        let text = |index: usize| text(head.get(index)?.clone());
-        Some((epoch_of(&text(EPOCH)?)?, Position(text(TAIL)?.parse().ok()?), !text(CLOSED)?.is_empty()))
+        let is_new = matches!(&*self.verdict, "new" | "created");
+        let Some(Value::BulkString(head)) = self.rest.first().filter(|_| is_new) else { return None };
+        let lines: Vec<&str> = str::from_utf8(head).ok()?.split('\n').collect();
+        let line = |index: usize| lines.get(index).copied();
+        Some((epoch_of(line(EPOCH)?)?, Position(line(TAIL)?.parse().ok()?), !line(CLOSED)?.is_empty()))
     }
 
     /// Takes the item at `index` behind the verdict.
@@ -98,24 +92,36 @@ impl EngineReply {
     }
 }
 
+/// The metadata `all` with another tail, and closed or not.
+fn with_tail(all: &str, tail: &str, closed: &str) -> String {
+    let lines = all.split('\n').enumerate().map(|(index, line)| match index {
+        TAIL => tail,
+        CLOSED => closed,
+        _ => line,
+    });
+    lines.collect::<Vec<_>>().join("\n")
+}
+
 impl StreamHead {
+    /// Parses metadata, which are lines.
     pub(super) fn of(value: Value) -> Option<Self> {
-        let texts: Vec<String> = items(value)?.into_iter().map(text).collect::<Option<_>>()?;
+        let text = text(value)?;
+        let lines: Vec<&str> = text.split('\n').collect();
         let [epoch, ancestors, tail, earliest, closed, content_type, lifetime, retention, appended] =
-            texts.try_into().ok()?;
+            lines.try_into().ok()?;
         let ancestor = |text: &str| {
             let (epoch, end) = text.split_once(':')?;
             Some((epoch_of(epoch)?, Position(end.parse().ok()?)))
         };
         let ancestors = ancestors.split(',').filter(|text| !text.is_empty()).map(ancestor);
         Some(Self {
-            history: EpochHistory::of(ancestors.collect::<Option<_>>()?, epoch_of(&epoch)?),
+            history: EpochHistory::of(ancestors.collect::<Option<_>>()?, epoch_of(epoch)?),
             tail: Position(tail.parse().ok()?),
             earliest: Position(earliest.parse().ok()?),
             closed: !closed.is_empty(),
-            content_type: ContentType::stored(&content_type).ok()?,
-            lifetime: lifetime_of(&lifetime)?,
-            retention: retention_of(&retention)?,
+            content_type: ContentType::stored(content_type).ok()?,
+            lifetime: lifetime_of(lifetime)?,
+            retention: retention_of(retention)?,
             appended_at: appended.parse().ok().filter(|at| *at > 0).map(time),
         })
     }
