@@ -237,6 +237,11 @@ impl Budget {
         usize::try_from(self.bounds.share(bound as u64)).unwrap_or(usize::MAX)
     }
 
+    /// Returns the quota of a tenant; of `None` the least limits of bytes and of streams that some tenant has.
+    pub fn quota(&self, tenant: Option<&Tenant>) -> Quota {
+        tenant.map_or_else(|| self.quotas.least(), |tenant| self.quotas.of(tenant))
+    }
+
     /// Returns the owner of a principal in the default tenant, created if it does not exist.
     pub fn owner(self: &Arc<Self>, principal: Principal) -> Arc<Owner> {
         self.owner_in(Tenant::default(), principal)

@@ -45,6 +45,17 @@ impl TenantQuotas {
         if tenant.is_default() { Quota::default() } else { *self.named.get(tenant).unwrap_or(&self.others) }
     }
 
+    /// The least limits that some tenant has of bytes and of streams.
+    pub(super) fn least(&self) -> Quota {
+        let all = || self.named.values().chain([&self.others]);
+        let least = |limit: fn(&Quota) -> Option<u64>| all().filter_map(limit).min();
+        Quota {
+            bytes_max: least(|quota| quota.bytes_max),
+            streams_max: least(|quota| quota.streams_max),
+            ..Quota::default()
+        }
+    }
+
     /// Whether no tenant has a rate, so that there is nothing to count.
     pub(super) fn have_no_rates(&self) -> bool {
         self.named.values().chain([&self.others]).all(|quota| quota.rate == AppendRate::default())

@@ -13,7 +13,8 @@
 //! | `waiters:NAME` | a hash: until when each gateway has readers, which stops an idle lifetime |
 //! | `names`, `due`, `dated` | sorted sets of the partition: all streams, and when the sweep has to visit them |
 //! | `streams`, `bytes` | sorted sets of the partition: what each principal has |
-//! | `over` | a set of the partition: who has used up a [share](shares) |
+//! | `tenant_streams`, `tenant_bytes` | the same of each tenant |
+//! | `over` | a set of the partition: who has used up a [share or quota](shares) |
 //! | `news`, `moves` | sharded pub/sub channels: changes of streams with their messages are in `moves`, and for gateways of earlier versions without these in `news` |
 //!
 //! Sessions are in the partition of their name:

@@ -85,8 +85,9 @@ async fn a_gateway_whose_lease_to_sweep_has_passed_to_another_one_changes_nothin
 
     let [key]: [String; 1] = engine.ask::<Vec<String>>("KEYS pollgate:*meta:s").try_into().unwrap();
     let partition = key.strip_suffix("meta:s").unwrap();
-    let sweep =
-        |now: u64, lease: u64| call("sweep", partition, &format!("{now} {now} {lease} +inf +inf keep"));
+    let sweep = |now: u64, lease: u64| {
+        call("sweep", partition, &format!("{now} {now} {lease} +inf +inf +inf +inf keep"))
+    };
     let long_after = 4_000_000_000_000;
     sweep(0, current);
     assert_eq!(sweep(long_after, former), Value::Array(Vec::new()));

@@ -1,9 +1,10 @@
-//! What a client may store, and the number of streams, hold in sum for all gateways on one engine.
+//! What a client and a tenant may store, and the number of streams, hold in sum for all gateways on one engine.
 
 use std::cell::{Cell, RefCell};
+use std::process::Command;
 
 use crate::server::Engine;
-use crate::world::{Gateway, delete, get, post, put, until};
+use crate::world::{Gateway, Request, delete, get, post, put, until};
 
 /// The clients of these tests have one address, and so one share.
 async fn pair(engine: &Engine, limits: &[&str]) -> [Gateway; 2] {
@@ -85,4 +86,77 @@ async fn the_bytes_in_the_streams_of_one_client_are_limited_in_sum() {
     assert_eq!(create(&gateways[1], 1).await, 201);
     let appended = async || append(&gateways[0], 1).await.status == 204;
     until("there is room", appended).await;
+}
+
+fn pollgate(arguments: &[&str]) -> String {
+    let output = Command::new(env!("CARGO_BIN_EXE_pollgate")).args(arguments).output().unwrap();
+    assert!(output.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).unwrap().trim().to_owned()
+}
+
+#[tokio::test]
+async fn the_quotas_of_a_tenant_hold_in_sum_and_others_go_on() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
+    pollgate(&["keygen", &path("key")]);
+    let quotas =
+        "[[tenant]]\nname = 'many'\nstreams_max = 20\n[[tenant]]\nname = 'large'\nbytes_max = 100_000\n";
+    std::fs::write(path("auth.toml"), format!("key_file = 'key'\n{quotas}")).unwrap();
+    let token = |tenant: &str| {
+        let rights = ["--read", "#", "--append", "#", "--create", "#", "--manage", "#", "--tenant", tenant];
+        format!("Bearer {}", pollgate(&[&["token", "--key-file", &path("key")], &rights[..]].concat()))
+    };
+    let (many, large, other) = (token("many"), token("large"), token("other"));
+    let engine = Engine::volatile().await;
+    let auth = path("auth.toml");
+    let arguments = ["--auth", &auth];
+    let gateways =
+        [engine.gateway_with("one", &arguments).await, engine.gateway_with("other", &arguments).await];
+    let send = async |number: usize, token: &str, request: Request| {
+        gateways[number % 2].send(request.header("authorization", token)).await
+    };
+
+    let create = async |number: usize, token: &str| {
+        send(number, token, put(format!("/v1/stream/s{number}")).json("")).await
+    };
+    let count = Cell::new(0);
+    until("the tenant may create no more", async || {
+        let answer = create(count.get(), &many).await;
+        if answer.status == 201 {
+            count.set(count.get() + 1);
+            return false;
+        }
+        assert_eq!(answer.expect(507).problem(), "tenant-streams-max");
+        true
+    })
+    .await;
+    assert!(count.get() >= 20, "{}", count.get());
+    create(0, &other).await.expect(201);
+    for number in 0..count.get() {
+        send(number, &many, delete(format!("/v1/stream/s{number}"))).await.expect(204);
+    }
+    until("there is room", async || create(0, &many).await.status == 201).await;
+
+    let body = format!("\"{}\"", "x".repeat(5000));
+    let append = async |number: usize, token: &str| {
+        send(number, token, post(format!("/v1/stream/s{}?create=1", number % 2)).json(&*body)).await
+    };
+    let sent = Cell::new(0);
+    until("the tenant may append no more", async || {
+        let answer = append(sent.get(), &large).await;
+        if answer.status == 204 {
+            sent.set(sent.get() + 1);
+            return false;
+        }
+        assert_eq!(answer.expect(507).problem(), "tenant-full");
+        true
+    })
+    .await;
+    assert!(sent.get() >= 20, "{}", sent.get());
+    append(0, &other).await.expect(204);
+    send(0, &large, get("/v1/stream/s0?offset=-1")).await.expect(200);
+    for number in 0..2 {
+        send(number, &large, delete(format!("/v1/stream/s{number}"))).await.expect(204);
+    }
+    until("there is room again", async || append(0, &large).await.status == 204).await;
 }

@@ -9,7 +9,7 @@
 local FIELDS = {
   'epoch', 'ancestors', 'tail', 'earliest', 'messages', 'bytes', 'closed', 'closed_by', 'content_type', 'essence', 'lifetime',
   'retention', 'asked', 'used', 'sequence', 'deleted', 'depth', 'replication', 'producers', 'source', 'branch',
-  'appended', 'origin', 'creator',
+  'appended', 'origin', 'creator', 'tenant',
 }
 local NUMBERS = { 'tail', 'earliest', 'messages', 'bytes', 'used', 'depth', 'producers', 'branch', 'appended' }
 
@@ -34,7 +34,8 @@ local ANCESTORS_MAX = 256
 
 -- The keys of a partition, and those of a stream in it.
 local OF_PARTITION = {
-  streams = true, bytes = true, over = true, names = true, due = true, dated = true, news = true, moves = true,
+  streams = true, bytes = true, tenant_streams = true, tenant_bytes = true, over = true, names = true, due = true, dated = true,
+  news = true, moves = true,
 }
 
 -- Each key is made when it is first used.
@@ -73,22 +74,34 @@ local function store(keys, stream, ...)
   redis.call('HSET', keys.meta, unpack(changed))
 end
 
--- Adds to what a principal has in the partition: the streams that it has created, or the bytes of their messages. Those of the gateways
--- themselves are not counted.
-local function count(key, creator, added)
-  if creator == '' or added == 0 then return end
-  if tonumber(redis.call('ZINCRBY', key, integer(added), creator)) <= 0 then redis.call('ZREM', key, creator) end
+-- Adds to what a principal or a tenant has in the partition: the streams that it has created, or the bytes of their messages. Those of the
+-- gateways themselves, and those of no tenant, are not counted.
+local function count(key, whose, added)
+  if whose == '' or added == 0 then return end
+  if tonumber(redis.call('ZINCRBY', key, integer(added), whose)) <= 0 then redis.call('ZREM', key, whose) end
 end
 
--- Counts the bytes that a stream has more or less since the last time.
-local function count_bytes(keys, stream)
-  count(keys.bytes, stream.creator, stream.bytes - stream.counted)
-  stream.counted = stream.bytes
+-- Counts a stream more or less.
+local function count_stream(keys, stream, added)
+  count(keys.streams, stream.creator, added)
+  count(keys.tenant_streams, stream.tenant, added)
 end
 
--- Whether the last sweep has found that a principal has used up its share of 'streams' or 'bytes' of all partitions, or all are used up.
-local function is_over(keys, kind, creator)
-  return creator ~= '' and redis.call('SISMEMBER', keys.over, kind .. ' ' .. creator) == 1
+-- Counts the bytes that a stream has more or less since the last time, or none any more.
+local function count_bytes(keys, stream, bytes)
+  count(keys.bytes, stream.creator, bytes - stream.counted)
+  count(keys.tenant_bytes, stream.tenant, bytes - stream.counted)
+  stream.counted = bytes
+end
+
+-- Whether the last sweep has found that a principal or a tenant has used up its 'streams' or 'bytes' of all partitions, or all are used up.
+local function is_over(keys, kind, whose)
+  return whose ~= '' and redis.call('SISMEMBER', keys.over, kind .. ' ' .. whose) == 1
+end
+
+-- The tenant that a stream belongs to by its name, as src/stream/tenant.rs has it; '' if it is the default one.
+local function tenant_of(name)
+  return string.match(name, '^$tenant/([^/]*)/') or ''
 end
 
 -- Identifies one history of the engine: it changes when a replica is promoted, which may lack the last appends. It is asked for once a
@@ -176,8 +189,8 @@ end
 -- Removes a stream and its origin. While it has forks, its name stays taken. Returns the source to release, or ''.
 local function remove(keys, stream)
   if stream.origin == '1' then remove_origin(keys) end
-  count(keys.streams, stream.creator, -1)
-  count(keys.bytes, stream.creator, -stream.counted)
+  count_stream(keys, stream, -1)
+  count_bytes(keys, stream, 0)
   redis.call('DEL', keys.log, keys.retained)
   redis.call('ZREM', keys.names, keys.name)
   redis.call('ZREM', keys.due, keys.name)
@@ -275,7 +288,7 @@ local function trim(keys, stream, now)
   end
   if not trimmed then return end
   store(keys, stream, 'bytes', 'messages', 'earliest')
-  count_bytes(keys, stream)
+  count_bytes(keys, stream, stream.bytes)
 end
 
 -- When the sweep has to visit the stream, in the time of ages and in the time of day; nil if never.
@@ -374,20 +387,22 @@ local function new_stream(keys, args, now)
     content_type = args.content_type, essence = args.essence, lifetime = args.lifetime, retention = args.retention,
     asked = args.asked, used = now, sequence = '', deleted = '', depth = 0, replication = replication(keys),
     producers = 0, source = '', branch = 0, appended = 0, origin = '', creator = args.creator, counted = 0,
+    tenant = tenant_of(keys.name),
   }
 end
 
 local function insert(keys, stream, now)
   store(keys, stream, unpack(FIELDS))
   redis.call('ZADD', keys.names, 0, keys.name)
-  count(keys.streams, stream.creator, 1)
-  count_bytes(keys, stream)
+  count_stream(keys, stream, 1)
+  count_bytes(keys, stream, stream.bytes)
   schedule(keys, stream, now)
 end
 
 -- Why a principal may not create a stream; nil if it may.
 local function refused_creation(keys, creator)
   if is_over(keys, 'streams', '*') then return 'too_many_streams' end
+  if is_over(keys, 'tenant_streams', tenant_of(keys.name)) then return 'too_many_streams_of_tenant' end
   if is_over(keys, 'streams', creator) then return 'too_many_own_streams' end
   return nil
 end
@@ -406,6 +421,13 @@ local function append_from(args, at)
   }
   append.author = append.producer .. ':' .. args[at + 10] .. ':' .. args[at + 11]
   return append
+end
+
+-- Why no messages may be added to a stream of a principal; nil if they may.
+local function refused_bytes(keys, creator, tenant)
+  if is_over(keys, 'bytes', creator) then return 'share_used_up' end
+  if is_over(keys, 'tenant_bytes', tenant) then return 'tenant_full' end
+  return nil
 end
 
 -- The metadata in a verdict on an append: all of it in the first of a call, and in the others what differs, tail and closed.
@@ -441,9 +463,8 @@ local function append_one(keys, append, by_origin, now, wall, batch)
     if refusal[1] == 'duplicate' and not created then use(keys, stream, now) end
     return { refusal[1], differing_head(stream, batch), refusal[2] or '', refusal[3] or '', source, ended, tail = stream.tail }
   end
-  if append.record.positions > 0 and is_over(keys, 'bytes', stream.creator) then
-    return { 'share_used_up', '', '', '', source, ended }
-  end
+  local refused = append.record.positions > 0 and refused_bytes(keys, stream.creator, stream.tenant)
+  if refused then return { refused, '', '', '', source, ended } end
   batch.stream, batch.created, batch.before = stream, batch.created or created, batch.before or stream.tail
   push(keys, stream, append.record, now)
   batch.changes_more = batch.changes_more or append.closes or append.sequence ~= '' or added > 0
@@ -474,7 +495,7 @@ local function finish_appends(keys, batch, now, last_call, kept)
     store(keys, stream, 'tail', 'messages', 'bytes', 'used', 'appended', last_call)
   end
   trim(keys, stream, now)
-  count_bytes(keys, stream)
+  count_bytes(keys, stream, stream.bytes)
   announce(keys, stream, batch.before)
 end
 
@@ -563,7 +584,7 @@ local function create(partition, args)
   end
   if missing[1] == 'deleted' then return { 'taken' } end
   local refused = refused_creation(keys, asked.creator)
-  if not refused and tonumber(args[17]) > 0 and is_over(keys, 'bytes', asked.creator) then refused = 'share_used_up' end
+  if not refused and tonumber(args[17]) > 0 then refused = refused_bytes(keys, asked.creator, tenant_of(keys.name)) end
   if refused then return { refused, '', missing[2] or '', missing[3] or '' } end
   stream = new_stream(keys, asked, now)
   stream.sequence, stream.depth, stream.source, stream.branch = args[11], tonumber(args[12]), args[13], tonumber(args[14])
@@ -756,15 +777,18 @@ local function may_sweep(partition, number)
   return true
 end
 
+-- The sorted sets of a partition that count what principals and tenants have.
+local ACCOUNTS = { 'streams', 'bytes', 'tenant_streams', 'tenant_bytes' }
+
 -- Removes streams of a partition that have expired, and messages that are too old. Returns how many streams are left, and the ended
--- streams, each with the source that it releases, and principals that have at least so many streams or bytes here; nothing if the lease has
--- passed to another gateway. ARGV: now, wall, the number of the lease, these numbers, 'keep' or 'set', and in the second case who has used up
--- a share.
+-- streams, each with the source that it releases, and principals and tenants that have at least so many streams or bytes here; nothing if the
+-- lease has passed to another gateway. ARGV: now, wall, the number of the lease, these numbers in the order of ACCOUNTS, 'keep' or 'set', and
+-- in the second case who has used up what.
 local function sweep(partition, args)
   if not may_sweep(partition[1], tonumber(args[3])) then return {} end
-  if args[6] == 'set' then
+  if args[8] == 'set' then
     redis.call('DEL', partition[1] .. 'over')
-    if #args > 6 then redis.call('SADD', partition[1] .. 'over', unpack(args, 7)) end
+    if #args > 8 then redis.call('SADD', partition[1] .. 'over', unpack(args, 9)) end
   end
   local now, wall = tonumber(args[1]), tonumber(args[2])
   local ended = {}
@@ -785,20 +809,17 @@ local function sweep(partition, args)
       end
     end
   end
-  local creators = {}
-  for index, key in ipairs({ 'streams', 'bytes' }) do
-    creators[index] = redis.call('ZREVRANGEBYSCORE', partition[1] .. key, '+inf', args[3 + index], 'LIMIT', 0, CREATORS_MAX)
+  local found = {}
+  for index, account in ipairs(ACCOUNTS) do
+    found[index] = redis.call('ZREVRANGEBYSCORE', partition[1] .. account, '+inf', args[3 + index], 'LIMIT', 0, CREATORS_MAX)
   end
-  return { redis.call('ZCARD', partition[1] .. 'names'), ended, creators[1], creators[2] }
+  return { redis.call('ZCARD', partition[1] .. 'names'), ended, found }
 end
 
--- What principals have in a partition: for each, its streams and their bytes. ARGV: the principals.
-local function usage(partition, creators)
+-- What principals or tenants have in a partition. ARGV: for each an account of ACCOUNTS and whose it is.
+local function usage(partition, args)
   local used = {}
-  for _, creator in ipairs(creators) do
-    used[#used + 1] = redis.call('ZSCORE', partition[1] .. 'streams', creator) or '0'
-    used[#used + 1] = redis.call('ZSCORE', partition[1] .. 'bytes', creator) or '0'
-  end
+  for i = 1, #args, 2 do used[#used + 1] = redis.call('ZSCORE', partition[1] .. args[i], args[i + 1]) or '0' end
   return used
 end
 

@@ -1,10 +1,10 @@
-//! [`EngineShares`]: what principals may store in the engine in sum, over all partitions and gateways.
+//! [`EngineShares`]: what principals and tenants may store in the engine in sum, over all partitions and gateways.
 //!
-//! Each partition counts the streams of each principal, and their bytes, in the steps that change them. The gateway that sweeps adds them up
-//! and tells each partition with its next sweep who has used up a share; the engine refuses more from these until a later sweep says otherwise.
-//! So a share may be exceeded by what is stored between two sweeps.
+//! Each partition counts the streams of each principal and tenant, and their bytes, in the steps that change them. The gateway that sweeps adds
+//! them up and tells each partition with its next sweep who has used up what; the engine refuses more from these until a later sweep says
+//! otherwise. So a limit may be exceeded by what is stored between two sweeps.
 //!
-//! Only principals are added up that have at least a part of their share in some partition, as all others have less than it in sum.
+//! Only those are added up that have at least a part of their limit in some partition, as all others have less than it in sum.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -15,35 +15,62 @@ use parking_lot::Mutex;
 use super::argument::PARTITIONS;
 use super::functions::EngineCall;
 use crate::budget::Budget;
-use crate::stream::Shortage;
+use crate::stream::{Shortage, Tenant};
 
-/// Says in the list of who has used up a share that the number of all streams is used up.
+/// Says in the list of who has used up what that the number of all streams is used up.
 const ALL_STREAMS: &str = "streams *";
+
+/// What a partition counts of a principal or a tenant, in the order of `ACCOUNTS` in `library.lua`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum EngineAccount {
+    Streams,
+    Bytes,
+    TenantStreams,
+    TenantBytes,
+}
+
+/// An account, and the principal or the tenant that has it.
+pub(super) type AccountHolder = (EngineAccount, String);
 
 /// The limits, and what the last sweep has found.
 #[derive(Debug)]
 pub(super) struct EngineShares {
-    /// Has the number of streams, and how much one principal may have of them and of the memory of the engine.
+    /// Has the number of streams, how much one principal may have of them and of the memory of the engine, and the quotas of tenants.
     budget: Arc<Budget>,
     /// Memory of the engine, in bytes; 0: it has no bound.
     memory_max: AtomicU64,
-    /// Who has used up a share, and the lease in which this was found.
+    /// Who has used up what, and the lease in which this was found.
     over: Mutex<Option<(String, Vec<String>)>>,
 }
 
-/// Why the engine refuses more to a principal, by its verdict.
+/// Why the engine refuses more, by its verdict.
 pub(super) fn shortage_of(verdict: &str) -> Option<Shortage> {
     match verdict {
         "share_used_up" => Some(Shortage::Share),
+        "tenant_full" => Some(Shortage::Tenant),
         "too_many_streams" => Some(Shortage::Streams),
         "too_many_own_streams" => Some(Shortage::OwnStreams),
+        "too_many_streams_of_tenant" => Some(Shortage::TenantStreams),
         _ => None,
     }
 }
 
-/// The least amount in one partition with which a share may be used up in sum.
-fn part_of(share: u64) -> String {
-    if share == u64::MAX { "+inf".to_owned() } else { share.div_ceil(PARTITIONS).max(1).to_string() }
+/// The least amount in one partition with which a limit may be reached in sum.
+fn part_of(max: u64) -> String {
+    if max == u64::MAX { "+inf".to_owned() } else { max.div_ceil(PARTITIONS).max(1).to_string() }
+}
+
+impl EngineAccount {
+    pub(super) const ALL: [Self; 4] = [Self::Streams, Self::Bytes, Self::TenantStreams, Self::TenantBytes];
+
+    pub(super) fn as_str(self) -> &'static str {
+        match self {
+            Self::Streams => "streams",
+            Self::Bytes => "bytes",
+            Self::TenantStreams => "tenant_streams",
+            Self::TenantBytes => "tenant_bytes",
+        }
+    }
 }
 
 impl EngineShares {
@@ -55,19 +82,28 @@ impl EngineShares {
         self.memory_max.store(bytes, Ordering::Relaxed);
     }
 
-    /// How many streams one principal may have, and how many bytes their messages may take.
-    fn own_max(&self) -> [u64; 2] {
-        let bytes = match self.memory_max.load(Ordering::Relaxed) {
-            0 => u64::MAX,
-            memory_max => self.budget.share(memory_max),
-        };
-        [self.budget.share(self.budget.streams_max()), bytes]
+    /// The limit of an account of `holder`. `None`: the least one of all holders.
+    fn max(&self, account: EngineAccount, holder: Option<&str>) -> u64 {
+        // In an engine, a name that is no tenant's has none.
+        let tenant = holder.map(|holder| Tenant::parse(holder).unwrap_or_default());
+        let quota = || self.budget.quota(tenant.as_ref());
+        match account {
+            EngineAccount::Streams => self.budget.share(self.budget.streams_max()),
+            EngineAccount::Bytes => match self.memory_max.load(Ordering::Relaxed) {
+                0 => u64::MAX,
+                memory_max => self.budget.share(memory_max),
+            },
+            EngineAccount::TenantStreams => quota().streams_max.unwrap_or(u64::MAX),
+            EngineAccount::TenantBytes => quota().bytes_max.unwrap_or(u64::MAX),
+        }
     }
 
-    /// Adds to a sweep which principals it has to return, and who has used up a share. In the first sweep of a lease, the partitions keep
-    /// what the gateway before has told.
+    /// Adds to a sweep which holders of accounts it has to return, and who has used up what. In the first sweep of a lease, the partitions
+    /// keep what the gateway before has told.
     pub(super) fn add_to(&self, call: EngineCall, lease: &str) -> EngineCall {
-        let call = self.own_max().into_iter().fold(call, |call, share| call.with(part_of(share)));
+        let call = EngineAccount::ALL
+            .into_iter()
+            .fold(call, |call, account| call.with(part_of(self.max(account, None))));
         match &*self.over.lock() {
             Some((found_in, over)) if found_in == lease => {
                 over.iter().fold(call.with("set"), EngineCall::with)
@@ -76,19 +112,15 @@ impl EngineShares {
         }
     }
 
-    /// Notes who has used up a share, of the streams that there are and of what principals have of them and of their bytes.
-    pub(super) fn note(&self, lease: &str, streams: usize, sums: BTreeMap<String, [u64; 2]>) {
+    /// Notes who has used up what, of the streams that there are and of the sums in all partitions.
+    pub(super) fn note(&self, lease: &str, streams: usize, sums: BTreeMap<AccountHolder, u64>) {
         let mut over = Vec::new();
         if streams as u64 >= self.budget.streams_max() {
             over.push(ALL_STREAMS.to_owned());
         }
-        let own_max = self.own_max();
-        for (creator, used) in sums {
-            let kinds = ["streams", "bytes"].into_iter().zip(used.into_iter().zip(own_max));
-            over.extend(
-                kinds.filter(|(_, (used, max))| used >= max).map(|(kind, _)| format!("{kind} {creator}")),
-            );
-        }
+        let used_up =
+            sums.into_iter().filter(|((account, holder), used)| *used >= self.max(*account, Some(holder)));
+        over.extend(used_up.map(|((account, holder), _)| format!("{} {holder}", account.as_str())));
         *self.over.lock() = Some((lease.to_owned(), over));
     }
 }

@@ -12,6 +12,7 @@ use super::argument::{GATEWAYS, PARTITIONS, millis, partition};
 use super::functions::EngineCall;
 use super::reply::{EngineReply, StreamHead, items, text};
 use super::shared::SharedStore;
+use super::shares::{AccountHolder, EngineAccount};
 use crate::stream::{Failure, Offset, PAGE_STREAMS_MAX, StreamName, StreamPage};
 
 /// Names that one call lists. A page of all partitions is merged from such parts.
@@ -110,7 +111,7 @@ impl SharedStore {
             self.shares.add_to(call.with(lease), lease)
         };
         let calls: Vec<EngineCall> = (0..PARTITIONS).map(call).collect();
-        let (mut streams, mut creators) = (0, BTreeSet::new());
+        let (mut streams, mut holders) = (0, BTreeSet::new());
         for answer in self.engine.call_each(&calls).await {
             // The other servers of a cluster are swept while one does not answer.
             let Ok(answer) = answer else { continue };
@@ -119,10 +120,11 @@ impl SharedStore {
                 // The lease has passed to another gateway.
                 return Err(Failure::Superseded);
             }
-            let [count, names, by_streams, by_bytes]: [Value; 4] =
-                answer.try_into().map_err(|_| Failure::Unreadable)?;
-            let found = [by_streams, by_bytes].into_iter().filter_map(items).flatten();
-            creators.extend(found.filter_map(text));
+            let [count, names, found]: [Value; 3] = answer.try_into().map_err(|_| Failure::Unreadable)?;
+            for (account, found) in EngineAccount::ALL.into_iter().zip(items(found).unwrap_or_default()) {
+                let found = items(found).unwrap_or_default().into_iter().filter_map(text);
+                holders.extend(found.map(|holder| (account, holder)));
+            }
             streams += text(count).and_then(|count| count.parse::<usize>().ok()).unwrap_or_default();
             let mut names = items(names).ok_or(Failure::Unreadable)?.into_iter().filter_map(text);
             while let Some((name, source)) = names.next().zip(names.next()) {
@@ -133,27 +135,25 @@ impl SharedStore {
             }
         }
         self.streams.store(streams, Ordering::Relaxed);
-        self.add_up(streams, &creators, lease).await;
+        self.add_up(streams, &holders, lease).await;
         Ok(())
     }
 
-    /// Adds up what principals have in all partitions.
-    async fn add_up(&self, streams: usize, creators: &BTreeSet<String>, lease: &str) {
+    /// Adds up what principals and tenants have in all partitions.
+    async fn add_up(&self, streams: usize, holders: &BTreeSet<AccountHolder>, lease: &str) {
         let call = |number| {
             let call = EngineCall::of("usage", &partition(number));
-            creators.iter().fold(call, EngineCall::with)
+            holders.iter().fold(call, |call, (account, holder)| call.with(account.as_str()).with(holder))
         };
         let calls: Vec<EngineCall> =
-            if creators.is_empty() { Vec::new() } else { (0..PARTITIONS).map(call).collect() };
-        let mut sums: BTreeMap<String, [u64; 2]> = BTreeMap::new();
+            if holders.is_empty() { Vec::new() } else { (0..PARTITIONS).map(call).collect() };
+        let mut sums: BTreeMap<AccountHolder, u64> = BTreeMap::new();
         // A server that does not answer does not count.
         for answer in self.engine.call_each(&calls).await.into_iter().flatten() {
             let number = |value| text(value).and_then(|text| text.parse().ok()).unwrap_or(0);
-            let mut numbers = items(answer).unwrap_or_default().into_iter().map(number);
-            for creator in creators {
-                for sum in sums.entry(creator.clone()).or_default() {
-                    *sum += numbers.next().unwrap_or(0);
-                }
+            let numbers = items(answer).unwrap_or_default().into_iter().map(number);
+            for (holder, number) in holders.iter().zip(numbers) {
+                *sums.entry(holder.clone()).or_default() += number;
             }
         }
         self.shares.note(lease, streams, sums);
