@@ -114,30 +114,35 @@ pub enum ServerError {
     Target(#[from] TargetError),
 }
 
+/// The rivals that are named alone, as they are installed at a known place.
+const INSTALLED: [Server; 7] = [
+    Server::Nchan(Workers::One),
+    Server::Nchan(Workers::PerProcessor),
+    Server::Mosquitto,
+    Server::Prosody,
+    Server::Ejabberd,
+    Server::Npm(NpmServer::SocketIo),
+    Server::Npm(NpmServer::DurableStreams),
+];
+
+/// What a rival may be, for an error.
+const NAMES: &str = "want nchan, nchan-workers, mosquitto, prosody, ejabberd, socket.io, durable-streams-node, \
+                     durable-streams=PROGRAM or pollgate=PROGRAM";
+
 impl FromStr for Server {
     type Err = String;
 
     /// Parses a rival.
     fn from_str(text: &str) -> Result<Self, String> {
-        match text.split_once('=') {
-            None if text == Workers::One.name() => Ok(Self::Nchan(Workers::One)),
-            None if text == Workers::PerProcessor.name() => Ok(Self::Nchan(Workers::PerProcessor)),
-            None if text == mosquitto::NAME => Ok(Self::Mosquitto),
-            None if text == prosody::NAME => Ok(Self::Prosody),
-            None if text == ejabberd::NAME => Ok(Self::Ejabberd),
+        let found = match text.split_once('=') {
             Some((name, program)) if name == durable_streams::NAME => {
-                Ok(Self::DurableStreams(program.into()))
+                Some(Self::DurableStreams(program.into()))
             }
-            Some((name, program)) if name == gateway::NAME => Ok(Self::OtherBuild(program.into())),
-            None if let Some(server) = NpmServer::ALL.into_iter().find(|server| server.name() == text) => {
-                Ok(Self::Npm(server))
-            }
-            _ => Err(
-                "want nchan, nchan-workers, mosquitto, prosody, ejabberd, socket.io, durable-streams-node, \
-                      durable-streams=PROGRAM or pollgate=PROGRAM"
-                    .to_owned(),
-            ),
-        }
+            Some((name, program)) if name == gateway::NAME => Some(Self::OtherBuild(program.into())),
+            Some(_) => None,
+            None => INSTALLED.into_iter().find(|server| server.name() == text),
+        };
+        found.ok_or_else(|| NAMES.to_owned())
     }
 }
 

@@ -37,9 +37,6 @@ struct Manifest {
 }
 
 impl NpmServer {
-    /// All of them.
-    pub(super) const ALL: [Self; 2] = [Self::SocketIo, Self::DurableStreams];
-
     /// Name on the command line and in the report.
     pub(super) fn name(self) -> &'static str {
         match self {
