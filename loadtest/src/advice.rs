@@ -104,6 +104,7 @@ fn simulate(
         jitter: 0.0,
         loss: 0.0,
         nat_idle: idle.map(|idle| idle.as_secs_f64()),
+        behind: None,
     };
     let simulation = Simulation {
         day: Day::within(network, length),

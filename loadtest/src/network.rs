@@ -36,3 +36,4 @@ pub use hop::{Clock, Hop};
 pub use middlebox::{Middlebox, Passed};
 pub use profile::{Profile, ProfileError, Profiles};
 pub use route::Route;
+pub(crate) use server::Opener;

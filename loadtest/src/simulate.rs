@@ -8,7 +8,6 @@ mod day;
 mod group;
 mod link;
 mod outcome;
-mod pair;
 mod phone;
 mod publisher;
 mod table;

@@ -7,6 +7,7 @@ mod lean;
 mod meter;
 mod mqtt;
 mod packets;
+mod pair;
 mod xmpp;
 
 pub use answer::RawAnswer;
@@ -16,5 +17,6 @@ pub use lean::LeanConnection;
 pub use meter::{Meter, Metered, Totals, TotalsAt};
 pub use mqtt::Mqtt;
 pub(crate) use packets::{Headers, Unacknowledged};
+pub(crate) use pair::pair;
 pub(crate) use xmpp::XmppStream;
 pub use xmpp::{BoshSession, XmppService, XmppSocket, XmppUser, request as pubsub_request};

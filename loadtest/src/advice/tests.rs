@@ -82,6 +82,7 @@ fn a_websocket_wakes_the_radio_as_rarely_as_a_poll_that_is_held_as_long() {
             jitter: 0.0,
             loss: 0.0,
             nat_idle: None,
+            behind: None,
         };
         let simulation = Simulation {
             day: Day::within(network, Duration::from_secs(2 * 3600)),

@@ -6,7 +6,8 @@ use std::time::Duration;
 use clap::Args;
 
 use super::values::setting;
-use crate::simulate::{Day, Reader, Simulation};
+use crate::network::Profile;
+use crate::simulate::{Day, Network, Reader, Simulation};
 
 /// Options of `simulate`.
 #[derive(Debug, Clone, Args)]
@@ -21,6 +22,9 @@ pub struct SimulateOptions {
     /// Networks of the day: a file in the format of src/simulate/day.toml [default: that one, with a home, a train and an office]
     #[arg(long, value_name = "FILE", value_parser = day)]
     pub day: Option<Day>,
+    /// Mobile data behind this hostile network all day: NAME or NAME:TIME of src/network/profiles.toml
+    #[arg(long, value_name = "NAME", conflicts_with = "day")]
+    pub network: Option<Profile>,
     /// Hours of the day: 25 and 23 are those on which summer time ends and begins
     #[arg(long, value_name = "HOURS", default_value_t = 24, value_parser = clap::value_parser!(u32).range(1..=168))]
     pub hours: u32,
@@ -58,6 +62,7 @@ impl SimulateOptions {
             phones,
             strategy: Vec::new(),
             day: None,
+            network: None,
             hours: HOURS,
             every: EVERY,
             seed,
@@ -71,7 +76,10 @@ impl SimulateOptions {
         let defaults = || DEFAULTS.iter().filter_map(|text| text.parse().ok()).collect();
         let readers = if self.strategy.is_empty() { defaults() } else { self.strategy.clone() };
         let length = Duration::from_secs(3600) * self.hours;
-        let day = self.day.clone().unwrap_or_default().lasting(length);
+        let day = match &self.network {
+            Some(behind) => Day::within(Network::mobile(behind.clone()), length),
+            None => self.day.clone().unwrap_or_default().lasting(length),
+        };
         readers.into_iter().map(move |reader| Simulation {
             day: day.clone(),
             phones: self.phones,

@@ -43,10 +43,10 @@ impl LossyAnswers {
         let request = |body| Request::from_parts(head.clone(), whole(body));
         if self.is_doubled(number) && !head.headers.contains_key(UPGRADE) {
             stage.counts.fault();
-            let copy = request(body.clone());
+            let (copy, again) = (request(body.clone()), server.clone());
             stage.tasks.spawn(async move {
                 // The response to the copy is discarded.
-                if let Ok(answer) = server.send(copy).await {
+                if let Ok(answer) = again.send(copy).await {
                     body_written(answer).await;
                 }
             });

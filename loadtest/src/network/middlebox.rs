@@ -6,13 +6,14 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use serde::{Deserialize, Serialize};
-use tokio::net::{TcpListener, TcpSocket};
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::time::{Duration, Instant, sleep};
 
 use super::hop::Hop;
 use super::profile::Profile;
+use super::server::{Opener, Server};
 use super::stage::Stage;
-use super::tasks::Tasks;
+use crate::wire::pair;
 
 /// Length of the kernel's accept queue: many clients connect at the same time.
 const BACKLOG: u32 = 4096;
@@ -48,6 +49,11 @@ pub struct Passed {
 }
 
 impl Counts {
+    /// Counts a connection.
+    pub(super) fn connection(&self) {
+        self.connections.fetch_add(1, Ordering::Relaxed);
+    }
+
     /// Counts a request and returns its number, from 1.
     pub(super) fn request(&self) -> u64 {
         self.requests.fetch_add(1, Ordering::Relaxed) + 1
@@ -70,14 +76,41 @@ impl Middlebox {
         let mut middlebox = Self { address: upstream, stages: Vec::new() };
         for (place, hop) in hops.into_iter().enumerate().rev() {
             let listener = bind(if place == 0 { listen } else { (Ipv4Addr::LOCALHOST, 0).into() })?;
-            let (next, until) = (middlebox.address, profile.until.map(|clock| clock.0));
+            let next = Server::At(middlebox.address);
             middlebox.address = listener.local_addr()?;
-            let (counts, tasks) = (Counts::default(), Tasks::default());
-            let stage = Arc::new(Stage { hop, next, started, until, counts, tasks });
+            let stage = Arc::new(Stage::new(hop, next, started, profile.until));
             stage.tasks.spawn(accept(listener, stage.clone()));
             middlebox.stages.push(stage);
         }
         Ok(middlebox)
+    }
+
+    /// The network of a profile in front of a server of this process: it listens nowhere, and gets its connections by
+    /// [`carry`](Self::carry).
+    pub(crate) fn simulated(profile: &Profile, server: Opener) -> Self {
+        let (started, mut next) = (Instant::now(), server);
+        let mut middlebox = Self { address: (Ipv4Addr::UNSPECIFIED, 0).into(), stages: Vec::new() };
+        for hop in profile.hops.iter().rev() {
+            let stage =
+                Arc::new(Stage::new(Some(hop.clone()), Server::Simulated(next), started, profile.until));
+            middlebox.stages.push(stage.clone());
+            next = Arc::new(move || {
+                let stage = stage.clone();
+                Box::pin(async move {
+                    let (near, far) = pair()?;
+                    stage.carry_in_task(far);
+                    Ok(near)
+                })
+            });
+        }
+        middlebox
+    }
+
+    /// Handles a connection of a client, in a task that ends with the network.
+    pub(crate) fn carry(&self, near: TcpStream) {
+        if let Some(first) = self.stages.last() {
+            first.carry_in_task(near);
+        }
     }
 
     /// Returns the address that clients connect to.
@@ -114,10 +147,9 @@ async fn accept(listener: TcpListener, stage: Arc<Stage>) {
     loop {
         match listener.accept().await {
             Ok((near, _)) => {
-                stage.counts.connections.fetch_add(1, Ordering::Relaxed);
                 // Avoids the delay of small segments. An error means that the connection is gone, which the relay notices.
                 let _gone = near.set_nodelay(true);
-                stage.tasks.spawn(stage.clone().carry(near));
+                stage.carry_in_task(near);
             }
             Err(_) => sleep(BACK_OFF).await,
         }

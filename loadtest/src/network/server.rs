@@ -1,6 +1,9 @@
 //! [`Server`]: the server as a proxy reaches it, with a new connection for each request, which is nginx's default.
 
 use std::net::SocketAddr;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::{fmt, io};
 
 use bytes::Bytes;
 use http_body_util::combinators::UnsyncBoxBody;
@@ -9,6 +12,7 @@ use hyper::client::conn::http1::Builder;
 use hyper::header::{CONTENT_TYPE, HeaderValue};
 use hyper::{Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
+use tokio::net::TcpStream;
 
 use crate::wire::{WireError, open};
 
@@ -32,14 +36,42 @@ pub(super) enum NoAnswer {
     Cut,
 }
 
-/// Address of the next hop or the server.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Server(pub(super) SocketAddr);
+/// Opens a connection within this process.
+pub(crate) type Opener = Arc<dyn Fn() -> Opening + Send + Sync>;
+
+/// A connection that is being opened.
+pub(crate) type Opening = Pin<Box<dyn Future<Output = io::Result<TcpStream>> + Send>>;
+
+/// The next hop or the server.
+#[derive(Clone)]
+pub(super) enum Server {
+    /// It listens there.
+    At(SocketAddr),
+    /// It is simulated in this process.
+    Simulated(Opener),
+}
+
+impl fmt::Debug for Server {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::At(address) => address.fmt(formatter),
+            Self::Simulated(_) => formatter.write_str("simulated"),
+        }
+    }
+}
 
 impl Server {
+    /// Opens a connection.
+    pub(super) async fn open(&self) -> io::Result<TcpStream> {
+        match self {
+            Self::At(address) => open(*address).await,
+            Self::Simulated(opener) => opener().await,
+        }
+    }
+
     /// Sends a request and returns the response. The connection ends with the response's body, or if the future is dropped.
-    pub(super) async fn send(self, request: Request<Body>) -> Result<Response<Body>, WireError> {
-        let io = TokioIo::new(open(self.0).await?);
+    pub(super) async fn send(&self, request: Request<Body>) -> Result<Response<Body>, WireError> {
+        let io = TokioIo::new(self.open().await?);
         let (mut sender, connection) = Builder::new().preserve_header_case(true).handshake(io).await?;
         tokio::spawn(connection.with_upgrades());
         let answer = sender.send_request(request).await?;

@@ -1,26 +1,24 @@
 //! [`Stage`]: a running hop, which handles the connections that reach it.
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 
 use tokio::net::TcpStream;
 use tokio::time::{Duration, Instant};
 
-use super::hop::Hop;
+use super::hop::{Clock, Hop};
 use super::middlebox::Counts;
 use super::proxy;
 use super::relay::{pass, reset};
 use super::server::Server;
 use super::tasks::Tasks;
-use crate::wire::open;
 
 /// One running hop.
 #[derive(Debug)]
 pub(super) struct Stage {
     /// The hop; `None` passes bytes unchanged.
     pub(super) hop: Option<Hop>,
-    /// Address of the next hop or the server.
-    pub(super) next: SocketAddr,
+    /// The next hop or the server.
+    pub(super) next: Server,
     /// When the middlebox was started.
     pub(super) started: Instant,
     /// Time after which the hop changes nothing any more.
@@ -32,6 +30,18 @@ pub(super) struct Stage {
 }
 
 impl Stage {
+    /// Starts a hop.
+    pub(super) fn new(hop: Option<Hop>, next: Server, started: Instant, until: Option<Clock>) -> Self {
+        let (counts, tasks) = (Counts::default(), Tasks::default());
+        Self { hop, next, started, until: until.map(|clock| clock.0), counts, tasks }
+    }
+
+    /// Counts a connection, and handles it in a task that ends with the network.
+    pub(super) fn carry_in_task(self: &Arc<Self>, near: TcpStream) {
+        self.counts.connection();
+        self.tasks.spawn(self.clone().carry(near));
+    }
+
     /// Returns the hop, unless `until` has passed.
     pub(super) fn hop(&self) -> Option<&Hop> {
         let healed = self.until.is_some_and(|until| self.started.elapsed() >= until);
@@ -40,7 +50,7 @@ impl Stage {
 
     /// Returns the server that a proxy forwards to.
     pub(super) fn server(&self) -> Server {
-        Server(self.next)
+        self.next.clone()
     }
 
     /// Handles a connection until it ends.
@@ -48,7 +58,7 @@ impl Stage {
         if self.hop().is_some_and(Hop::is_proxy) {
             return proxy::serve(near, self).await;
         }
-        let Ok(far) = open(self.next).await else { return reset([near]) };
+        let Ok(far) = self.next.open().await else { return reset([near]) };
         let fault = || self.counts.fault();
         match self.hop() {
             Some(Hop::NatIdle(hop)) => hop.carry(near, far, fault).await,

@@ -5,7 +5,9 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use jiff::civil::Time;
-use serde::Deserialize;
+use serde::{Deserialize, Deserializer};
+
+use crate::network::Profile;
 
 /// The embedded day, which documents the format.
 const TYPICAL: &str = include_str!("day.toml");
@@ -47,6 +49,14 @@ pub struct Network {
     /// Seconds without a packet after which the connection is forgotten, and further packets are dropped.
     #[serde(default)]
     pub nat_idle: Option<f64>,
+    /// What is between the network and the gateway besides: a hostile network by its name in network/profiles.toml, such as a proxy.
+    #[serde(default, deserialize_with = "profile")]
+    pub behind: Option<Profile>,
+}
+
+fn profile<'de, D: Deserializer<'de>>(text: D) -> Result<Option<Profile>, D::Error> {
+    let name = String::deserialize(text)?;
+    name.parse().map(Some).map_err(serde::de::Error::custom)
 }
 
 /// Why a day cannot be used.
@@ -155,6 +165,19 @@ impl FromStr for Day {
 }
 
 impl Network {
+    /// Mobile data of the embedded day, behind a hostile network.
+    pub fn mobile(behind: Profile) -> Self {
+        Self {
+            name: behind.name.clone(),
+            radio: "LTE".to_owned(),
+            round_trip: 0.07,
+            jitter: 0.02,
+            loss: 0.005,
+            nat_idle: None,
+            behind: Some(behind),
+        }
+    }
+
     fn is_sound(&self) -> bool {
         let times = [Some(self.round_trip), Some(self.jitter), self.nat_idle];
         let sound =

@@ -15,10 +15,10 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 use super::day::Network;
-use super::pair::pair;
 use super::trace::Trace;
 use crate::model::energy::PacketEvent;
-use crate::wire::{Headers, Unacknowledged};
+use crate::network::{Middlebox, Opener};
+use crate::wire::{Headers, Unacknowledged, pair};
 
 /// Most bytes per read.
 const READ_BYTES: usize = 16 * 1024;
@@ -38,6 +38,8 @@ const USER_TIMEOUT: Duration = Duration::from_secs(30);
 pub(super) struct Link {
     phone: u32,
     network: watch::Sender<Option<Network>>,
+    /// The hostile network behind the network that the phone is in, since its first connection there.
+    behind: Mutex<Option<Arc<Middlebox>>>,
     random: Mutex<Rng>,
     packets: Mutex<Packets>,
     trace: Arc<Trace>,
@@ -74,12 +76,14 @@ struct Carried {
 impl Link {
     pub(super) fn new(phone: u32, seed: u64, trace: Arc<Trace>, began: Instant) -> Self {
         let random = Mutex::new(Rng::with_seed(seed));
-        Self { phone, network: watch::Sender::new(None), random, packets: Mutex::default(), trace, began }
+        let (network, behind) = (watch::Sender::new(None), Mutex::default());
+        Self { phone, network, behind, random, packets: Mutex::default(), trace, began }
     }
 
     /// Puts the phone into another network, or into none. Its connections pass nothing from now on.
     pub(super) fn enter(&self, network: Option<Network>) {
         self.note("enters", network.as_ref().map_or(0, |network| network.name.len() as u64));
+        *self.behind.lock() = None;
         self.network.send_replace(network);
     }
 
@@ -107,7 +111,14 @@ impl Link {
         let (phone_end, near) = pair()?;
         let (gateway_end, far) = pair()?;
         let [a, b, c, d] = (0x0a00_0000 | self.phone).to_be_bytes();
-        gateway.serve(gateway_end, SocketAddr::from(([a, b, c, d], 40_000))).await;
+        let address = SocketAddr::from(([a, b, c, d], 40_000));
+        match &network.behind {
+            None => gateway.serve(gateway_end, address).await,
+            Some(profile) => {
+                let start = || Arc::new(Middlebox::simulated(profile, opener(gateway, address)));
+                self.behind.lock().get_or_insert_with(start).carry(gateway_end);
+            }
+        }
         let last_packet = Mutex::new(Some(Instant::now()));
         let unacknowledged = Mutex::default();
         let carried = Carried { link: self, network, radio, changes, last_packet, unacknowledged };
@@ -138,6 +149,18 @@ impl Link {
         });
         self.packets.lock().events.extend(events);
     }
+}
+
+/// Opens connections to the gateway, from behind a hostile network.
+fn opener(gateway: Arc<Running>, address: SocketAddr) -> Opener {
+    Arc::new(move || {
+        let gateway = gateway.clone();
+        Box::pin(async move {
+            let (near, far) = pair()?;
+            gateway.serve(far, address).await;
+            Ok(near)
+        })
+    })
 }
 
 impl Carried {

@@ -12,8 +12,8 @@ use pollgate_client::{BuildError, Client};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, sleep_until};
 
-use super::pair::pair;
 use super::phone::{Text, stream};
+use crate::wire::pair;
 
 /// Messages of one phone that the gateway has acknowledged.
 #[derive(Debug, Default)]

@@ -15,6 +15,7 @@ fn network() -> Network {
         jitter: 0.0,
         loss: 0.0,
         nat_idle: None,
+        behind: None,
     }
 }
 
@@ -121,4 +122,36 @@ fn the_client_that_falls_back_gets_each_message_once_through_tunnels() {
         line.contains(" message ") && (600.1..780.0).contains(&seconds)
     };
     assert_eq!(outcome.trace.lines().filter(in_tunnel).count(), 0);
+}
+
+/// A network of which nothing is known but what is behind it.
+fn behind(profile: &str) -> Network {
+    Network { behind: Some(profile.parse().unwrap()), ..network() }
+}
+
+#[test]
+fn behind_a_proxy_that_buffers_only_the_client_that_falls_back_is_told_in_time() {
+    let of = |reader: &str| simulation(reader, behind("proxy-buffer"), HOUR).run().unwrap();
+    let [alone, falling] = ["sse", "fallback"].map(of);
+    assert_whole(&falling);
+    let median = |outcome: &Outcome| outcome.latencies.quantiles([0.5]).map(|[median]| median);
+    assert!(median(&falling).unwrap() < Duration::from_secs(1), "{:?}", median(&falling));
+    assert!(median(&alone).is_none_or(|median| median > Duration::from_secs(10)), "{:?}", median(&alone));
+}
+
+#[test]
+fn nothing_passes_a_captive_portal_until_its_terms_are_accepted() {
+    let outcome = simulation("fallback", behind("captive"), HOUR).run().unwrap();
+    assert_whole(&outcome);
+    let first = outcome.trace.lines().find(|line| line.contains(" message ")).unwrap();
+    let seconds: f64 = first.split(' ').next().unwrap().parse().unwrap();
+    assert!(seconds > 60.0, "{first}");
+}
+
+#[test]
+fn a_proxy_that_cuts_idle_responses_makes_the_client_ask_for_shorter_holds() {
+    let outcome = simulation("long-poll:4m", behind("proxy-cut-30"), HOUR).run().unwrap();
+    assert_whole(&outcome);
+    let [median, worst] = outcome.latencies.quantiles([0.5, 1.0]).unwrap();
+    assert!(median < Duration::from_secs(1) && worst < Duration::from_secs(60), "{median:?} {worst:?}");
 }

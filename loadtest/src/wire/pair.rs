@@ -8,7 +8,7 @@ use std::os::unix::net::UnixStream;
 use tokio::net::TcpStream;
 
 /// Returns the two ends of a connection. They are Unix sockets in the type of TCP's, which gateway and client take.
-pub(super) fn pair() -> io::Result<(TcpStream, TcpStream)> {
+pub(crate) fn pair() -> io::Result<(TcpStream, TcpStream)> {
     let (one, other) = UnixStream::pair()?;
     Ok((end(one)?, end(other)?))
 }
