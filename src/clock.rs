@@ -61,6 +61,11 @@ impl Clock {
         Self::new(Source::of_tokio(wall))
     }
 
+    /// Steps the time of day of a clock [of tokio](Self::of_tokio), as an operator or NTP does; back if `milliseconds` is negative.
+    pub fn step_wall(&self, milliseconds: i64) {
+        self.source.step_wall(milliseconds);
+    }
+
     fn new(source: Source) -> Self {
         Self::showing(source.wall(), source)
     }

@@ -17,7 +17,7 @@ mod xmpp;
 use std::net::{SocketAddr, TcpListener};
 use std::pin::Pin;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use parking_lot::Mutex;
 use socket2::{Domain, Protocol, Socket, Type};
@@ -46,7 +46,7 @@ use accept::Acceptor;
 use connection::Front;
 use logs::Logs;
 use outbound::Outbound;
-use store::{OpenStore, behind_upstream, upstream_options};
+use store::{OpenStore, behind_upstream, keep_clock, upstream_options};
 use tls::Certificates;
 use wakes::WakeApps;
 use xmpp::{BoshDoor, client_front, component_settings, start_component};
@@ -119,10 +119,6 @@ const SUBPROTOCOL_SOCKETS_MAX: usize = 64;
 /// Connections that were handed over and wait for the acceptor; further ones wait in [`Running::serve`].
 const HANDED_MAX: usize = 64;
 
-/// How soon a change of the time of day is written to the clock file, and how soon a failed write is retried.
-const CLOCK_INTERVAL: Duration = Duration::from_secs(1);
-const CLOCK_RETRY: Duration = Duration::from_secs(60);
-
 /// How often connections are told whether memory is critical.
 const SHEDDING_INTERVAL: Duration = Duration::from_secs(1);
 
@@ -136,10 +132,15 @@ impl Server {
         Self::bind_with(settings, None)
     }
 
-    /// Like [`bind`](Self::bind), for a simulation: all clocks follow that of the current tokio runtime, and show `wall` now. If
-    /// tokio's clock is paused, a day passes as fast as its events can be computed.
-    pub fn bind_simulated(settings: &Settings, wall: SystemTime) -> Result<Self, BindError> {
-        Self::bind_with(settings, Some(Clock::of_tokio(wall)))
+    /// Like [`bind`](Self::bind), for a simulation with a clock that follows tokio's (`Clock::of_tokio`). If tokio's clock is
+    /// paused, a day passes as fast as its events can be computed.
+    pub fn bind_simulated(settings: &Settings, clock: Clock) -> Result<Self, BindError> {
+        Self::bind_with(settings, Some(clock))
+    }
+
+    /// Replaces the store of the settings, for a simulation in which the store fails.
+    pub fn over(self, store: Arc<dyn Store>) -> Self {
+        Self { store: OpenStore::Local(store), ..self }
     }
 
     fn bind_with(settings: &Settings, simulated: Option<Clock>) -> Result<Self, BindError> {
@@ -201,7 +202,7 @@ impl Server {
             store: OpenStore::open(settings, &metrics, &budget, clock, gateway_address)?,
             upstream: upstream_options(settings),
             // The store makes its directory.
-            outbound: Outbound::read(settings, gateway_address)?,
+            outbound: Outbound::read(settings, gateway_address, simulated.is_some())?,
             budget,
             metrics,
             clock,
@@ -476,25 +477,5 @@ async fn shed_idle_connections(phase: watch::Sender<Phase>, budget: Arc<Budget>)
         sleep(SHEDDING_INTERVAL).await;
         let next = if budget.is_critical() { Phase::Shedding } else { Phase::Serving };
         phase.send_if_modified(|phase| *phase < Phase::Closing && std::mem::replace(phase, next) != next);
-    }
-}
-
-/// Writes the clock file whenever it is outdated. Runs until the task is aborted.
-async fn keep_clock(mut file: ClockFile, clock: Clock) {
-    loop {
-        let mut pause = CLOCK_INTERVAL;
-        if file.is_outdated(clock) {
-            let write = move || {
-                let outcome = file.write(clock);
-                (file, outcome)
-            };
-            let Ok((returned, outcome)) = spawn_blocking(write).await else { return };
-            file = returned;
-            if let Err(error) = outcome {
-                tracing::warn!(%error, "cannot write the clock file; after a restart the ages of messages may be wrong");
-                pause = CLOCK_RETRY;
-            }
-        }
-        sleep(pause).await;
     }
 }

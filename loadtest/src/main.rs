@@ -3,7 +3,7 @@
 //! Exit codes: 0 if all was measured, 1 if a part is missing, 2 if nothing could be measured.
 
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -27,7 +27,7 @@ use loadtest::report::verdict::{verdict, verdict_of_day, verdict_of_networks};
 use loadtest::rounds::rounds;
 use loadtest::run::RunError;
 use loadtest::servers::ServerError;
-use loadtest::simulate::{self, SimulationError};
+use loadtest::simulate::{self, Fuzz, SimulationError};
 use loadtest::sweep::sweep;
 use loadtest::table::{LEGEND, table};
 use rustix::process::{Resource, Rlimit, getrlimit, setpriority_process, setrlimit};
@@ -147,6 +147,31 @@ async fn run_sweep(wanted: &SweepOptions) -> ExitCode {
     ended(outcome.failure)
 }
 
+fn run_fuzz(fuzz: Fuzz, trace: Option<&Path>) -> ExitCode {
+    let began = Instant::now();
+    let verdict = match fuzz.run() {
+        Ok(verdict) => verdict,
+        Err(error) => return fail(&error, UNUSABLE),
+    };
+    if let Some(path) = trace
+        && let Err(error) = std::fs::write(path, &verdict.trace)
+    {
+        return fail(&format!("{}: {error}", path.display()), UNUSABLE);
+    }
+    if verdict.wrong.is_empty() {
+        let (took, digest) = (began.elapsed().as_secs_f64(), verdict.digest);
+        println!(
+            "{} seeds from {} in {took:.1} s: nothing is wrong, trace {digest:016x}",
+            fuzz.count, fuzz.first
+        );
+        return ExitCode::SUCCESS;
+    }
+    println!("seed {}:", verdict.seed);
+    verdict.wrong.iter().for_each(|wrong| println!("  {wrong}"));
+    println!("Repeat it with: loadtest simulate --fuzz --seed {} --trace", verdict.seed);
+    ExitCode::FAILURE
+}
+
 /// Simulates a day with each strategy.
 fn simulated(
     wanted: &SimulateOptions,
@@ -166,6 +191,9 @@ fn simulated(
 }
 
 fn run_simulate(wanted: &SimulateOptions) -> ExitCode {
+    if let Some(fuzz) = wanted.fuzz() {
+        return run_fuzz(fuzz, wanted.trace.as_deref());
+    }
     let (figures, outcomes) = match simulated(wanted) {
         Ok(simulated) => simulated,
         Err(error) => return fail(&error, UNUSABLE),

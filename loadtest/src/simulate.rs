@@ -5,6 +5,7 @@
 //! the same seed gives the same trace.
 
 mod day;
+mod fuzz;
 mod group;
 mod link;
 mod outcome;
@@ -18,6 +19,7 @@ mod trace;
 use std::time::Duration;
 
 pub use day::{Day, DayError, Network};
+pub use fuzz::{Fuzz, Verdict};
 pub use outcome::{Latencies, Outcome};
 pub use phone::Reader;
 pub use table::{LEGEND, table};

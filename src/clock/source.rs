@@ -13,6 +13,8 @@ pub(super) use system::Source;
 
 #[cfg_attr(test, allow(dead_code, reason = "unit tests simulate"))]
 mod system {
+    use std::sync::atomic::{AtomicI64, Ordering};
+
     use rustix::time::{ClockId, Timespec, clock_gettime};
     use tokio::time::Instant;
 
@@ -31,6 +33,8 @@ mod system {
         booted: Instant,
         /// The time of day at the boot.
         wall: SystemTime,
+        /// By how much the time of day was stepped since.
+        stepped_ms: AtomicI64,
     }
 
     impl Source {
@@ -41,14 +45,27 @@ mod system {
 
         /// A source that follows tokio's clock, and at which it is `wall` now. It is leaked, so that clocks can copy a reference to it.
         pub(in crate::clock) fn of_tokio(wall: SystemTime) -> Self {
-            Self::Tokio(Box::leak(Box::new(TokioTime { booted: Instant::now(), wall })))
+            let stepped_ms = AtomicI64::new(0);
+            Self::Tokio(Box::leak(Box::new(TokioTime { booted: Instant::now(), wall, stepped_ms })))
+        }
+
+        /// Steps the time of day of a source that follows tokio's clock, back if `milliseconds` is negative. The system's is not touched.
+        pub(in crate::clock) fn step_wall(self, milliseconds: i64) {
+            if let Self::Tokio(time) = self {
+                time.stepped_ms.fetch_add(milliseconds, Ordering::Relaxed);
+            }
         }
 
         #[allow(clippy::disallowed_methods, reason = "this is the place")]
         pub(in crate::clock) fn wall(self) -> SystemTime {
             match self {
                 Self::System => SystemTime::now(),
-                Self::Tokio(time) => time.wall + time.booted.elapsed(),
+                Self::Tokio(time) => {
+                    let stepped = time.stepped_ms.load(Ordering::Relaxed);
+                    let by = Duration::from_millis(stepped.unsigned_abs());
+                    let unstepped = time.wall + time.booted.elapsed();
+                    if stepped < 0 { unstepped - by } else { unstepped + by }
+                }
             }
         }
 
@@ -170,6 +187,10 @@ mod simulated {
             let stepped = self.0.stepped_ms.load(Ordering::SeqCst);
             let by = Duration::from_millis(stepped.unsigned_abs());
             if stepped < 0 { real - by } else { real + by }
+        }
+
+        pub(in crate::clock) fn step_wall(self, milliseconds: i64) {
+            self.0.stepped_ms.fetch_add(milliseconds, Ordering::SeqCst);
         }
 
         pub(in crate::clock) fn since_boot(self) -> Duration {

@@ -7,6 +7,7 @@
 mod queue_entry;
 mod view;
 
+use std::hash::{BuildHasherDefault, DefaultHasher};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll};
@@ -44,11 +45,14 @@ pub struct TooManyPolls {
     pub max: usize,
 }
 
+/// Hashes numbers that no client chooses, without a random key, so that a simulated drain repeats itself.
+type OwnNumbers = BuildHasherDefault<DefaultHasher>;
+
 /// All wait queues, the anonymous polls, and the records of clients that hold no poll.
 pub(super) struct Clients {
     queues: DashMap<ClientId, Queue>,
     /// Polls without a client id, by poll number.
-    anonymous: DashMap<u64, Arc<QueueEntry>>,
+    anonymous: DashMap<u64, Arc<QueueEntry>, OwnNumbers>,
     next_poll: AtomicU64,
     idle: Cache<ClientId, Arc<ClientRecord>>,
     takeovers: Takeovers,

@@ -47,6 +47,8 @@ struct TailDeadline {
     hub: Arc<Hub>,
     ends_at: Option<Instant>,
     draining: watch::Receiver<bool>,
+    /// Drawn at the begin, because a drain wakes tails in an order that no simulation can repeat.
+    drain_moment: Duration,
     /// The drain is already included in `ends_at`.
     drain_noted: bool,
 }
@@ -169,7 +171,8 @@ async fn ended(rights: &mut Option<EndSignal>) -> &'static str {
 impl TailDeadline {
     fn begin(hub: &Arc<Hub>, life: Option<Duration>) -> Self {
         let ends_at = life.map(|life| Instant::now() + life);
-        Self { hub: hub.clone(), ends_at, draining: hub.draining(), drain_noted: false }
+        let (draining, drain_moment) = (hub.draining(), hub.drain_moment());
+        Self { hub: hub.clone(), ends_at, draining, drain_moment, drain_noted: false }
     }
 
     fn is_over(&mut self) -> bool {
@@ -207,7 +210,7 @@ impl TailDeadline {
     fn note_drain(&mut self) {
         if !self.drain_noted && *self.draining.borrow() {
             self.drain_noted = true;
-            let end = Instant::now() + self.hub.drain_moment();
+            let end = Instant::now() + self.drain_moment;
             self.ends_at = Some(self.ends_at.unwrap_or(end).min(end));
         }
     }

@@ -67,7 +67,13 @@ pub(super) struct OutboundTasks {
 
 impl Outbound {
     /// Reads the settings. The directory of the store must exist.
-    pub(super) fn read(settings: &Settings, address: SocketAddr) -> Result<Self, OutboundSettingsError> {
+    ///
+    /// A simulated gateway sends no requests to others, and does not read the certificates of the system each time that it starts.
+    pub(super) fn read(
+        settings: &Settings,
+        address: SocketAddr,
+        is_simulated: bool,
+    ) -> Result<Self, OutboundSettingsError> {
         let policy = AddressPolicy::new(&settings.outbound_allow)?;
         // Who can use the gateway can reach this machine anyway.
         let is_local =
@@ -76,7 +82,7 @@ impl Outbound {
         Ok(Self {
             client: HttpClient::new(policy.clone(), CONNECTIONS_MAX),
             policy,
-            trust: trust(settings)?,
+            trust: if is_simulated { Trust::nothing()? } else { trust(settings)? },
             keys: keys(settings)?,
             public_url: public_url(settings, address)?,
             // Without tokens, anybody could make the gateway send requests.

@@ -1,4 +1,4 @@
-//! Opens the store, in memory, on disk or in an engine, and counts what a store on disk does.
+//! Opens the store, in memory, on disk or in an engine, counts what a store on disk does, and keeps its clock.
 
 use std::net::SocketAddr;
 use std::path::Path;
@@ -6,6 +6,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::runtime::Handle;
+use tokio::task::spawn_blocking;
+use tokio::time::sleep;
 
 use super::error::BindError;
 use crate::budget::Budget;
@@ -13,13 +15,17 @@ use crate::clock::Clock;
 use crate::config::{Settings, StorePlace};
 use crate::metrics::{Metrics, StoreMetrics};
 use crate::store::{
-    Disk, DiskOptions, EngineError, Memory, NewsRoom, OpenError, Redis, RedisOptions, Upstream,
+    ClockFile, Disk, DiskOptions, EngineError, Memory, NewsRoom, OpenError, Redis, RedisOptions, Upstream,
     UpstreamError, UpstreamOptions,
 };
 use crate::stream::{Observer, Store};
 
 /// The cache of a store on disk, and that of an engine's news, take at most the memory budget divided by this.
 const CACHE_DIVISOR: u64 = 8;
+
+/// How soon a change of the time of day is written to the clock file, and how soon a failed write is retried.
+const CLOCK_INTERVAL: Duration = Duration::from_secs(1);
+const CLOCK_RETRY: Duration = Duration::from_secs(60);
 
 /// A store that is open, or will be once its engine has answered.
 pub(super) enum OpenStore {
@@ -130,6 +136,26 @@ fn open_disk(
         );
     }
     Ok(Arc::new(disk))
+}
+
+/// Writes the clock file whenever it is outdated. Runs until the task is aborted.
+pub(super) async fn keep_clock(mut file: ClockFile, clock: Clock) {
+    loop {
+        let mut pause = CLOCK_INTERVAL;
+        if file.is_outdated(clock) {
+            let write = move || {
+                let outcome = file.write(clock);
+                (file, outcome)
+            };
+            let Ok((returned, outcome)) = spawn_blocking(write).await else { return };
+            file = returned;
+            if let Err(error) = outcome {
+                tracing::warn!(%error, "cannot write the clock file; after a restart the ages of messages may be wrong");
+                pause = CLOCK_RETRY;
+            }
+        }
+        sleep(pause).await;
+    }
 }
 
 /// Records in the metrics what a store on disk does.

@@ -7,7 +7,7 @@ use clap::Args;
 
 use super::values::setting;
 use crate::network::Profile;
-use crate::simulate::{Day, Network, Reader, Simulation};
+use crate::simulate::{Day, Fuzz, Network, Reader, Simulation};
 
 /// Options of `simulate`.
 #[derive(Debug, Clone, Args)]
@@ -31,14 +31,21 @@ pub struct SimulateOptions {
     /// Time between two messages to a phone, on average (Poisson)
     #[arg(long, value_name = "TIME", default_value = "10m", value_parser = setting)]
     pub every: Duration,
-    /// Seed of everything that is random
-    #[arg(long, default_value_t = 1)]
-    pub seed: u64,
+    /// Instead of a day, play short scenarios with faults, one for each seed: the gateway is killed, its store fails, connections are
+    /// cut; every message that was acknowledged must arrive once and in order, and readers that wait must be woken
+    #[arg(long, conflicts_with_all = ["phones", "strategy", "day", "network", "hours", "every", "output"])]
+    pub fuzz: bool,
+    /// Number of seeds [default: 10000, or 1 with --seed]
+    #[arg(long, value_name = "N", requires = "fuzz", value_parser = clap::value_parser!(u64).range(1..))]
+    pub seeds: Option<u64>,
+    /// Seed of everything that is random; with --fuzz the first one [default: 1]
+    #[arg(long)]
+    pub seed: Option<u64>,
     /// Folder for simulate.json and simulate.html
     #[arg(long, value_name = "FOLDER", default_value = ".")]
     pub output: PathBuf,
-    /// Write what happened, a line each: seconds since midnight, phone, what, number
-    #[arg(long, value_name = "FILE")]
+    /// Write what happened, a line each: seconds since the begin, phone, what, number [default of FILE: the standard output]
+    #[arg(long, value_name = "FILE", num_args = 0..=1, default_missing_value = "/dev/stdout")]
     pub trace: Option<PathBuf>,
 }
 
@@ -55,6 +62,9 @@ const PHONES_MAX: i64 = 100_000;
 const DEFAULTS: [&str; 6] =
     ["fallback", "short-poll:5m", "long-poll:25s", "long-poll:4m", "sse", "websocket"];
 
+/// Seeds of `--fuzz` by default.
+const SEEDS: u64 = 10_000;
+
 impl SimulateOptions {
     /// Returns the default options with this number of phones.
     pub fn typical(phones: u32, seed: u64) -> Self {
@@ -65,10 +75,19 @@ impl SimulateOptions {
             network: None,
             hours: HOURS,
             every: EVERY,
-            seed,
+            fuzz: false,
+            seeds: None,
+            seed: Some(seed),
             output: PathBuf::new(),
             trace: None,
         }
+    }
+
+    /// Returns the scenarios with faults, if they are wanted.
+    pub fn fuzz(&self) -> Option<Fuzz> {
+        let count = self.seeds.unwrap_or(if self.seed.is_some() { 1 } else { SEEDS });
+        let first = self.seed.unwrap_or(1);
+        self.fuzz.then_some(Fuzz { first, count, keeps_trace: self.trace.is_some() })
     }
 
     /// Returns the simulations, one for each strategy.
@@ -85,7 +104,7 @@ impl SimulateOptions {
             phones: self.phones,
             reader,
             every: self.every,
-            seed: self.seed,
+            seed: self.seed.unwrap_or(1),
             keeps_trace: self.trace.is_some(),
         })
     }

@@ -18,7 +18,7 @@ impl Scratch {
     }
 
     /// Creates a folder for the server `name` in `parent`.
-    pub(super) fn within(parent: &Path, name: &str) -> Result<Self, ServerError> {
+    pub(crate) fn within(parent: &Path, name: &str) -> Result<Self, ServerError> {
         let unique = format!("loadtest-{name}-{}-{:08x}", std::process::id(), fastrand::u32(..));
         let folder = parent.join(unique);
         std::fs::create_dir(&folder)
@@ -27,7 +27,7 @@ impl Scratch {
     }
 
     /// Returns the path of the folder.
-    pub(super) fn path(&self) -> &Path {
+    pub(crate) fn path(&self) -> &Path {
         &self.folder
     }
 

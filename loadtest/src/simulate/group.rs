@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use fastrand::Rng;
+use pollgate::clock::Clock;
 use pollgate::config::{MqttAddress, Settings, StorePlace};
 use pollgate::server::{Running, Server};
 use tokio::sync::watch;
@@ -19,7 +20,7 @@ use super::{Simulation, SimulationError};
 use crate::model::radio::Radios;
 
 /// The day: 15 January 2026.
-const MORNING: Duration = Duration::from_secs(1_768_435_200);
+pub(super) const MORNING: Duration = Duration::from_secs(1_768_435_200);
 
 /// How long phones have to catch up after the day's last message: until a form that was given up is surely tried again.
 const CATCHING_UP: Duration = Duration::from_secs(3600);
@@ -53,7 +54,7 @@ async fn gateway(simulation: &Simulation) -> Result<Arc<Running>, SimulationErro
     if hold > settings.hold_max.get() {
         settings.hold_max = format!("{}s", hold.as_secs()).parse().map_err(SimulationError::Hold)?;
     }
-    let server = Server::bind_simulated(&settings, SystemTime::UNIX_EPOCH + MORNING)?;
+    let server = Server::bind_simulated(&settings, Clock::of_tokio(SystemTime::UNIX_EPOCH + MORNING))?;
     Ok(Arc::new(server.start().await?))
 }
 

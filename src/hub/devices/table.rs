@@ -31,7 +31,7 @@ const RECHECK: Duration = Duration::from_secs(5);
 pub(super) const VISITED_AT_ONCE: usize = 256;
 const LOOKS_AT_ONCE: usize = 1024;
 
-/// All devices. See the [module](super) documentation.
+/// All devices. See the documentation of the module.
 pub struct Devices {
     pub(super) table: Mutex<DeviceTable>,
     /// Number of devices, which polls read without a lock.

@@ -37,7 +37,7 @@ const REMOVED_MAX: u64 = 10_000;
 
 const JSON_DEPTH_MAX: usize = 4;
 
-/// Sends wakes. See the [module](self) documentation.
+/// Sends wakes. See the documentation of the module.
 pub struct WakeSender {
     hub: Arc<Hub>,
     clock: Clock,
