@@ -3,6 +3,7 @@
 use std::io::ErrorKind;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::ServerError;
 
@@ -19,11 +20,18 @@ impl Scratch {
 
     /// Creates a folder for the server `name` in `parent`.
     pub(crate) fn within(parent: &Path, name: &str) -> Result<Self, ServerError> {
-        let unique = format!("loadtest-{name}-{}-{:08x}", std::process::id(), fastrand::u32(..));
-        let folder = parent.join(unique);
-        std::fs::create_dir(&folder)
-            .map_err(|error| ServerError::Files(folder.display().to_string(), error))?;
-        Ok(Self { folder })
+        // Not random: simulations seed the generator of their thread, and would draw the same number.
+        static COUNT: AtomicU64 = AtomicU64::new(0);
+        loop {
+            let number = COUNT.fetch_add(1, Ordering::Relaxed);
+            let folder = parent.join(format!("loadtest-{name}-{}-{number}", std::process::id()));
+            match std::fs::create_dir(&folder) {
+                Ok(()) => return Ok(Self { folder }),
+                // Of a process that was killed and had the same number.
+                Err(error) if error.kind() == ErrorKind::AlreadyExists => {}
+                Err(error) => return Err(ServerError::Files(folder.display().to_string(), error)),
+            }
+        }
     }
 
     /// Returns the path of the folder.
