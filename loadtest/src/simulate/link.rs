@@ -164,13 +164,27 @@ fn opener(gateway: Arc<Running>, address: SocketAddr) -> Opener {
 }
 
 impl Carried {
-    /// Relays until both ends have closed, or until the gateway's system gives a silent connection up.
+    /// Relays until both ends have closed. If the gateway's system gives a silent connection up, the phone is not told.
     async fn carry(self, mut near: TcpStream, mut far: TcpStream) {
-        let ((from_phone, to_phone), (from_gateway, to_gateway)) = (near.split(), far.split());
-        let up = self.way(true, from_phone, to_gateway);
-        let down = self.way(false, from_gateway, to_phone);
-        // An error is the end of a connection that one side has closed.
-        let _ended = tokio::try_join!(up, down);
+        let ended = {
+            let ((from_phone, to_phone), (from_gateway, to_gateway)) = (near.split(), far.split());
+            let up = self.way(true, from_phone, to_gateway);
+            let down = self.way(false, from_gateway, to_phone);
+            tokio::try_join!(up, down)
+        };
+        // Another error is the end of a connection that one side has closed.
+        if ended.is_err_and(|error| error.kind() == io::ErrorKind::TimedOut) {
+            drop(far);
+            self.drop_all(near).await;
+        }
+    }
+
+    /// Drops what the phone sends until it closes.
+    async fn drop_all(&self, mut near: TcpStream) {
+        let mut buffer = vec![0; READ_BYTES];
+        while let Ok(count @ 1..) = near.read(&mut buffer).await {
+            self.count(true, count);
+        }
     }
 
     async fn way(
