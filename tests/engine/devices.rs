@@ -56,12 +56,15 @@ impl Phones {
         self.gateways[gateway].send(post("/v1/stream/news").json("1")).await.expect(204);
     }
 
-    /// Reads everything at a gateway and confirms that.
+    /// Reads everything at a gateway and confirms that, until the device is there: a gateway that cannot take it over, because the engine or
+    /// the other gateway does not answer in time, leaves that to the next poll.
     async fn poll(&self, gateway: usize) {
         let read = |offset: &str| get(format!("/v1/stream/news?offset={offset}&client=phone"));
-        let news = self.gateways[gateway].send(read("-1")).await.expect(200);
-        self.gateways[gateway].send(read(&news.next_offset())).await.expect(200);
-        let is_here = async || self.devices(gateway, "asleep").await == 1.0;
+        let is_here = async || {
+            let news = self.gateways[gateway].send(read("-1")).await.expect(200);
+            self.gateways[gateway].send(read(&news.next_offset())).await.expect(200);
+            self.devices(gateway, "asleep").await == 1.0
+        };
         until("the device is at the gateway of its poll", is_here).await;
     }
 
