@@ -134,11 +134,13 @@ impl Server {
 
     /// Like [`bind`](Self::bind), for a simulation with a clock that follows tokio's (`Clock::of_tokio`). If tokio's clock is
     /// paused, a day passes as fast as its events can be computed.
+    #[doc(hidden)]
     pub fn bind_simulated(settings: &Settings, clock: Clock) -> Result<Self, BindError> {
         Self::bind_with(settings, Some(clock))
     }
 
     /// Replaces the store of the settings, for a simulation in which the store fails.
+    #[doc(hidden)]
     pub fn over(self, store: Arc<dyn Store>) -> Self {
         Self { store: OpenStore::Local(store), ..self }
     }

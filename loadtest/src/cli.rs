@@ -4,6 +4,7 @@ mod conditions;
 #[cfg(test)]
 pub(crate) mod documented;
 mod generator;
+mod heartbeat;
 mod networks;
 mod promise;
 mod rounds;
@@ -22,6 +23,7 @@ use values::{rate, setting, whole_setting};
 
 pub use conditions::Conditions;
 pub use generator::GeneratorOptions;
+pub use heartbeat::HeartbeatOptions;
 pub use networks::NetworksOptions;
 pub use promise::Promised;
 pub use rounds::{AppendsOptions, FanOutOptions, HoldOptions, Rounds, ShortPollsOptions, WakeOptions};
@@ -50,6 +52,8 @@ pub enum Command {
     Recommend(Box<Promised>),
     /// Simulate a day of many phones: the real gateway and client in virtual time, with models of networks and radios
     Simulate(Box<SimulateOptions>),
+    /// Simulate days behind NATs that forget idle connections, to compare heartbeats
+    Heartbeat(Box<HeartbeatOptions>),
     /// Append in a closed loop to the gateway and rivals in turn, and compare them
     Appends(Box<AppendsOptions>),
     /// Publish to held polls of the gateway and rivals in turn, and compare them

@@ -10,8 +10,8 @@ use std::time::Duration;
 use clap::Parser;
 use loadtest::advice::advise;
 use loadtest::cli::{
-    Cli, Command, Comparison, MiddleboxOptions, NetworksOptions, Promised, Rounds, SimulateOptions,
-    SweepOptions,
+    Cli, Command, Comparison, HeartbeatOptions, MiddleboxOptions, NetworksOptions, Promised, Rounds,
+    SimulateOptions, SweepOptions,
 };
 use loadtest::compare::{Outcome, compare};
 use loadtest::data::SimulatedDay;
@@ -21,13 +21,15 @@ use loadtest::generator;
 use loadtest::loads::Load;
 use loadtest::machine::load_average;
 use loadtest::matrix::{matrix, table as networks_table};
+use loadtest::model::candidate::Setting;
+use loadtest::model::radio::Radios;
 use loadtest::network::{Middlebox, Passed};
 use loadtest::report::day::day;
 use loadtest::report::verdict::{verdict, verdict_of_day, verdict_of_networks};
 use loadtest::rounds::rounds;
 use loadtest::run::RunError;
 use loadtest::servers::ServerError;
-use loadtest::simulate::{self, Fuzz, SimulationError};
+use loadtest::simulate::{self, Fuzz, HEARTBEATS_LEGEND, HeartbeatDay, SimulationError};
 use loadtest::sweep::sweep;
 use loadtest::table::{LEGEND, table};
 use rustix::process::{Resource, Rlimit, getrlimit, setpriority_process, setrlimit};
@@ -55,6 +57,7 @@ fn main() -> ExitCode {
         Some(Command::Sweep(wanted)) => runtime.block_on(run_sweep(&wanted)),
         Some(Command::Recommend(wanted)) => run_recommend(&wanted),
         Some(Command::Simulate(wanted)) => run_simulate(&wanted),
+        Some(Command::Heartbeat(wanted)) => run_heartbeat(&wanted),
         Some(Command::Appends(wanted)) => runtime.block_on(run_rounds(&wanted.load(), &wanted.rounds)),
         Some(Command::Wake(wanted)) => runtime.block_on(run_rounds(&wanted.load(), &wanted.rounds)),
         Some(Command::Hold(wanted)) => runtime.block_on(run_rounds(&wanted.load(), &wanted.rounds)),
@@ -214,6 +217,21 @@ fn run_simulate(wanted: &SimulateOptions) -> ExitCode {
     } else {
         ExitCode::FAILURE
     }
+}
+
+fn run_heartbeat(wanted: &HeartbeatOptions) -> ExitCode {
+    if let Some(error) = wanted.radio.iter().find_map(|radio| Radios::default().radio(Some(radio)).err()) {
+        return fail(&error, UNUSABLE);
+    }
+    let heartbeats = wanted.heartbeats();
+    let told = |nat, reader| eprintln!("{reader} behind a NAT of {}", Setting(nat));
+    let days = match heartbeats.run(told) {
+        Ok(days) => days,
+        Err(error) => return fail(&error, UNUSABLE),
+    };
+    println!("{}\n", heartbeats.verdict(&days));
+    println!("{}\n{HEARTBEATS_LEGEND}", heartbeats.table(&days));
+    if days.iter().all(HeartbeatDay::is_whole) { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
 fn run_recommend(wanted: &Promised) -> ExitCode {

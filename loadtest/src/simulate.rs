@@ -7,6 +7,7 @@
 mod day;
 mod fuzz;
 mod group;
+mod heartbeats;
 mod link;
 mod outcome;
 mod phone;
@@ -20,6 +21,7 @@ use std::time::Duration;
 
 pub use day::{Day, DayError, Network};
 pub use fuzz::{Fuzz, Verdict};
+pub use heartbeats::{HEARTBEATS_LEGEND, HeartbeatDay, Heartbeats};
 pub use outcome::{Latencies, Outcome};
 pub use phone::Reader;
 pub use table::{LEGEND, table};

@@ -33,7 +33,7 @@ cargo() {
 # line is valid is tested with the parser of the comparison (loadtest/src/cli/documented.rs).
 loadtest() {
   local command=compare options=() short=() strategies= networks= fuzz=
-  case ${1-} in compare | sweep | recommend | appends | wake | hold | fan-out | short-polls | networks | simulate) command=$1; shift ;; esac
+  case ${1-} in compare | sweep | recommend | appends | wake | hold | fan-out | short-polls | networks | simulate | heartbeat) command=$1; shift ;; esac
   if [ "$command" = recommend ]; then "$LOADTEST_UNDER_TEST" recommend "$@"; return; fi
   short=(--gateway "$GATEWAY_UNDER_TEST")
   while [ $# -gt 0 ]; do
@@ -57,6 +57,7 @@ loadtest() {
       # Nothing is lost there, and nothing waited for.
       [ -n "$networks" ] || short+=(--network none) ;;
     simulate) if [ -n "$fuzz" ]; then short=(--seeds 2); else short=(--phones 1 --hours 1); fi ;;
+    heartbeat) short=(--phones 1 --hours 1) ;;
     hold) short+=(--clients 50 --at-once 10 --rounds 1 --seconds 0.2 --warm-up 0.1) ;;
     fan-out) short+=(--clients 50 --rounds 1 --seconds 0.2 --warm-up 0.1) ;;
     appends | short-polls) short+=(--connections 4 --rounds 1 --seconds 1 --warm-up 1) ;;

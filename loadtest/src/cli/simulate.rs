@@ -96,7 +96,7 @@ impl SimulateOptions {
         let readers = if self.strategy.is_empty() { defaults() } else { self.strategy.clone() };
         let length = Duration::from_secs(3600) * self.hours;
         let day = match &self.network {
-            Some(behind) => Day::within(Network::mobile(behind.clone()), length),
+            Some(behind) => Day::within(Network::mobile_behind(behind.clone()), length),
             None => self.day.clone().unwrap_or_default().lasting(length),
         };
         readers.into_iter().map(move |reader| Simulation {

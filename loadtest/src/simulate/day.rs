@@ -7,6 +7,7 @@ use std::time::Duration;
 use jiff::civil::Time;
 use serde::{Deserialize, Deserializer};
 
+use crate::model::radio::{RadioError, Radios};
 use crate::network::Profile;
 
 /// The embedded day, which documents the format.
@@ -79,6 +80,9 @@ pub enum DayError {
     /// No network has that name.
     #[error("no [[network]] is called {0:?}")]
     Unknown(String),
+    /// No radio profile has that name, so the energy would not be known.
+    #[error("network {0:?}: {1}")]
+    Radio(String, RadioError),
     /// A figure is negative, not finite, or no share.
     #[error("network {0:?}: times must not be negative, and loss is at most 0.5")]
     Figure(String),
@@ -142,6 +146,12 @@ impl FromStr for Day {
         if let Some(network) = networks.iter().find(|network| !network.is_sound()) {
             return Err(DayError::Figure(network.name.clone()));
         }
+        let radios = Radios::default();
+        for network in &networks {
+            radios
+                .radio(Some(&network.radio))
+                .map_err(|error| DayError::Radio(network.name.clone(), error))?;
+        }
         let mut parts: Vec<Part> = Vec::new();
         for Written { from, network } in written {
             let time: Time = from.parse().map_err(|_| DayError::Order(from.clone()))?;
@@ -166,15 +176,20 @@ impl FromStr for Day {
 
 impl Network {
     /// Mobile data of the embedded day, behind a hostile network.
-    pub fn mobile(behind: Profile) -> Self {
+    pub fn mobile_behind(behind: Profile) -> Self {
+        Self { name: behind.name.clone(), behind: Some(behind), ..Self::mobile("LTE") }
+    }
+
+    /// Mobile data of the embedded day, with another radio and a NAT that forgets nothing.
+    pub fn mobile(radio: &str) -> Self {
         Self {
-            name: behind.name.clone(),
-            radio: "LTE".to_owned(),
+            name: "mobile".to_owned(),
+            radio: radio.to_owned(),
             round_trip: 0.07,
             jitter: 0.02,
             loss: 0.005,
             nat_idle: None,
-            behind: Some(behind),
+            behind: None,
         }
     }
 
@@ -208,6 +223,8 @@ mod tests {
         let wrong = |text: &str| format!("{network}{text}").parse::<Day>().unwrap_err().to_string();
         assert!(wrong("[[part]]\nfrom = \"01:00\"").contains("begin with 00:00"));
         assert!(wrong("[[part]]\nfrom = \"00:00\"\nnetwork = \"b\"").contains("\"b\""));
+        let no_radio = network.replace("LTE", "carrier pigeon") + "[[part]]\nfrom = \"00:00\"";
+        assert!(no_radio.parse::<Day>().unwrap_err().to_string().contains("carrier pigeon"));
         assert!(wrong("loss = 0.6\n[[part]]\nfrom = \"00:00\"").contains("\"a\""));
         let twice = "[[part]]\nfrom = \"00:00\"\n[[part]]\nfrom = \"00:00\"";
         assert!(wrong(twice).contains("in order"));

@@ -54,6 +54,11 @@ impl Outcome {
         self.published.saturating_sub(self.received)
     }
 
+    /// Whether every message was taken and arrived, once and in order.
+    pub fn is_whole(&self) -> bool {
+        self.lost() + self.refused + self.doubled + self.reordered + self.gaps == 0
+    }
+
     /// Adds another group.
     pub(super) fn add(&mut self, other: Self) {
         self.phones += other.phones;
@@ -107,6 +112,11 @@ impl Outcome {
 impl Latencies {
     pub(super) fn record(&mut self, time: Duration) {
         self.0.push(time);
+    }
+
+    /// The 95th percentile and the longest time; `None` without a time.
+    pub(super) fn late(&self) -> Option<[Duration; 2]> {
+        self.quantiles([0.95, 1.0])
     }
 
     /// The times at these shares of all, in ascending order of time; `None` without a time.

@@ -83,7 +83,7 @@ impl FromStr for Reader {
             return Ok(Self::Fallback);
         }
         match text.parse()? {
-            Strategy::Mqtt(_) | Strategy::XmppWebSocket | Strategy::Wake(_) => {
+            Strategy::Mqtt(_) | Strategy::XmppWebSocket | Strategy::XmppBosh | Strategy::Wake(_) => {
                 Err("want fallback, short-poll:INTERVAL, long-poll:HOLD, sse, ndjson or websocket".to_owned())
             }
             strategy => Ok(Self::Only(strategy)),

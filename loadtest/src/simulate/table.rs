@@ -63,7 +63,7 @@ fn row(strategy: &str, outcome: &Outcome) -> Vec<String> {
 }
 
 /// Formats a time with three digits at most.
-fn time(time: Duration) -> String {
+pub(super) fn time(time: Duration) -> String {
     match time.as_secs_f64() {
         seconds if seconds < 1.0 => format!("{:.0} ms", seconds * 1e3),
         seconds if seconds < 100.0 => format!("{seconds:.1} s"),
