@@ -1,5 +1,6 @@
 //! A group of phones with their gateway, on one thread and one paused clock.
 
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::ops::Range;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -22,6 +23,10 @@ use crate::model::radio::Radios;
 /// The day: 15 January 2026.
 pub(super) const MORNING: Duration = Duration::from_secs(1_768_435_200);
 
+/// Where the gateway listens besides: nobody connects to this address by mistake, as a client of a server that has ended may to a port of
+/// 127.0.0.1 that the simulated gateway was given.
+pub(super) const LISTEN: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::new(127, 0, 83, 1)), 0);
+
 /// How long phones have to catch up after the day's last message: until a form that was given up is surely tried again.
 const CATCHING_UP: Duration = Duration::from_secs(3600);
 
@@ -42,11 +47,10 @@ fn seed(simulation: &Simulation, phone: u32, part: u64) -> u64 {
 }
 
 async fn gateway(simulation: &Simulation) -> Result<Arc<Running>, SimulationError> {
-    let any = ([127, 0, 0, 1], 0).into();
     let mut settings = Settings {
         store: StorePlace::Memory,
-        listen: any,
-        admin: any,
+        listen: LISTEN,
+        admin: LISTEN,
         mqtt: MqttAddress::Off,
         ..Settings::default()
     };

@@ -21,7 +21,7 @@ use super::store::FailingStore;
 use super::truth::Truth;
 use crate::servers::Scratch;
 use crate::simulate::SimulationError;
-use crate::simulate::group::MORNING;
+use crate::simulate::group::{LISTEN, MORNING};
 use crate::simulate::trace::Trace;
 
 /// Smallest files that the store allows, so that a scenario has several.
@@ -135,11 +135,10 @@ impl World {
         let (kill, truth) = (self.kill.clone(), self.truth.clone());
         let store = FailingStore::new(disk, plan, self.random(), kill, truth, note);
         let store = Arc::new(store);
-        let any = ([127, 0, 0, 1], 0).into();
         let mut settings = Settings {
             store: StorePlace::Memory,
-            listen: any,
-            admin: any,
+            listen: LISTEN,
+            admin: LISTEN,
             mqtt: MqttAddress::Off,
             ..Settings::default()
         };
