@@ -17,7 +17,7 @@ use super::server_load::ServerLoad;
 use super::settings::{ClientPath, proposals, short_poll};
 use crate::data::{Deliveries, Report, Run};
 
-/// What is asked of a strategy: the load, a latency and limits on cost, over a path.
+/// A question to `recommend`: the load, the latency to keep, the cost to minimise, and the path.
 #[derive(Debug, Clone)]
 pub struct Promise {
     /// Number of clients.

@@ -43,7 +43,7 @@ const REST: Duration = Duration::from_secs(10);
 /// Messages of the end, each of which has to wake its readers.
 const LAST_MESSAGES: u32 = 3;
 
-/// Files in memory, which cost a third of those on disk.
+/// Folder in memory for the files of the store. A scenario takes three times as long with files on disk.
 const MEMORY_FOLDER: &str = "/dev/shm";
 
 /// A range of seeds.

@@ -5,7 +5,7 @@ use std::time::Duration;
 use comfy_table::{CellAlignment, ContentArrangement, Table, presets};
 
 use super::table::time;
-use super::{Day, Latencies, Network, Outcome, Reader, Simulation, SimulationError};
+use super::{Day, Network, Outcome, Reader, Simulation, SimulationError};
 use crate::model::candidate::Setting;
 use crate::model::energy::battery_share;
 
@@ -125,7 +125,7 @@ impl HeartbeatDay {
 
     /// The 95th percentile and the longest delay with one of the radios.
     fn delays(&self, radio: usize) -> Option<[Duration; 2]> {
-        self.outcomes.get(radio).map(|outcome| &outcome.latencies).and_then(Latencies::late)
+        self.outcomes.get(radio)?.latencies.quantiles([0.95, 1.0])
     }
 
     fn row(&self) -> Vec<String> {

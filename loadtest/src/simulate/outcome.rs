@@ -114,11 +114,6 @@ impl Latencies {
         self.0.push(time);
     }
 
-    /// The 95th percentile and the longest time; `None` without a time.
-    pub(super) fn late(&self) -> Option<[Duration; 2]> {
-        self.quantiles([0.95, 1.0])
-    }
-
     /// The times at these shares of all, in ascending order of time; `None` without a time.
     pub fn quantiles<const N: usize>(&self, shares: [f64; N]) -> Option<[Duration; N]> {
         let mut sorted = self.0.clone();

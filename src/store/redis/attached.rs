@@ -68,7 +68,7 @@ struct AttachedReaders {
     left_at: Option<SystemTime>,
     /// Number of changes of the stream.
     news: u64,
-    /// What is known as of the last change.
+    /// Metadata and newest messages as of the last change. `None`: the next read asks the engine.
     tail: Option<HotTail>,
     /// While that is nothing: the last changes, without messages, each with its number.
     early: VecDeque<(u64, StreamMove)>,

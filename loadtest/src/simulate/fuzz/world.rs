@@ -30,10 +30,10 @@ const SEGMENT_BYTES: u32 = 16 * 1024;
 /// How long a gateway whose store is broken goes on before it is restarted.
 const BROKEN_FOR: Duration = Duration::from_secs(2);
 
-/// Who the trace says something of that is no client.
+/// The number of the gateway in the trace. Clients are numbered from 1.
 pub(super) const GATEWAY: u32 = 0;
 
-/// Is set once. Those who wait are woken in the order in which they began to, unlike those of tokio's `watch`, whose order is random.
+/// A flag that is set once. It wakes its waiters in the order in which they began to wait; tokio's `watch` wakes them in a random order.
 #[derive(Debug, Default)]
 pub(super) struct Flag {
     is_set: AtomicBool,
@@ -59,7 +59,7 @@ impl Flag {
     }
 }
 
-/// The gateway, its clock and store, and what is known of all messages.
+/// A running scenario: the process of the gateway with its clock and store, and the record of all messages.
 pub(super) struct World {
     pub(super) scenario: Scenario,
     pub(super) truth: Arc<Mutex<Truth>>,
