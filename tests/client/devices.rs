@@ -1,6 +1,6 @@
 //! A device that sleeps: it registers itself, is woken, and what it reads says so.
 
-use pollgate_client::{Device, DeviceError, Form, Item, Start};
+use pollgate_client::{Device, Form, Item, RequestError, Start};
 use serde_json::{Value, json};
 
 use crate::reading::{client, only};
@@ -52,7 +52,7 @@ async fn a_refused_registration_is_told() {
     let gateway = start(&provider, folder.path()).await;
     let (client, _) = client(gateway.address, only(Form::LongPoll));
     let refused = client.register_device(Device::new("phone").stream("news").channel("pigeon", "t")).await;
-    let Err(DeviceError::Refused(refusal)) = refused else { panic!("{refused:?}") };
+    let Err(RequestError::Refused(refusal)) = refused else { panic!("{refused:?}") };
     assert_eq!(refusal.status, 400, "{refusal}");
 }
 

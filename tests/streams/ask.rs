@@ -12,7 +12,7 @@ pub(crate) struct Ask {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) resume: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(crate) from: Option<&'static str>,
+    pub(crate) from: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) live: Option<&'static str>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -58,7 +58,7 @@ impl Ask {
     }
 
     pub(crate) fn earliest(self) -> Self {
-        Self { from: Some("earliest"), ..self }
+        Self { from: Some("earliest".to_owned()), ..self }
     }
 
     pub(crate) fn behind(self, resume: &str) -> Self {

@@ -71,7 +71,7 @@ async fn every_sequence_is_complete_while_its_stream_is_in_the_set() {
         // 2. The reader polls, with a short or a long poll.
         let mut ask = Ask::of(set.keys().map(|index| &*sources[*index].name));
         ask.resume = resume;
-        ask.from = from_earliest.then_some("earliest");
+        ask.from = from_earliest.then(|| "earliest".to_owned());
         let ask = if poll % 3 == 0 { ask } else { ask.long_poll() };
         let envelope = ask.poll(&mut connection).await;
         messages += take(&mut set, &sources, &envelope);

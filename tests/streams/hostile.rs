@@ -40,6 +40,7 @@ async fn each_wrong_value_is_named() {
         ("?stream=a&resume=AQ..AQ", 400, "resume"),
         ("?stream=a&resume=Ag", 400, "resume"),
         ("?stream=a&from=latest", 400, "malformed"),
+        ("?stream=a&stream=b&from=31e1cc947a056239_000000000000000c", 400, "malformed"),
         ("?stream=a&from=earliest&from=earliest", 400, "malformed"),
         ("?stream=a&live=mqtt", 400, "malformed"),
         ("?stream=a&live=long-poll&timeout=-1", 400, "malformed"),

@@ -96,6 +96,27 @@ async fn a_gap_is_reported_once_and_reading_continues_after_it() {
 }
 
 #[tokio::test]
+async fn a_single_stream_begins_behind_an_offset_of_any_form() {
+    let gateway = Gateway::start(&[]).await;
+    for form in Form::ALL {
+        let name = format!("{form:?}/begun");
+        let offset = send(&gateway, put(path(&name)).json("[1,2]")).await;
+        send(&gateway, post(path(&name)).json("[3,4]")).await;
+        let ask = Ask { from: Some(offset), ..Ask::of([&*name]) };
+        let mut reader = Reader::open(&gateway, form, ask).await;
+        assert_eq!(told(&mut reader, &name).await.data, [json!(3), json!(4)], "{form:?}");
+    }
+    // The zero offset is the beginning of any stream, and that of another life is a gap.
+    let mut poll = gateway.connect().await;
+    let mut from = async |offset: &str| {
+        let ask = Ask { from: Some(offset.to_owned()), ..Ask::of(["Sse/begun"]) };
+        ask.poll(&mut poll).await.batches
+    };
+    assert_eq!(from("0000000000000000_0000000000000000").await[0].data.len(), 4);
+    assert_eq!(from("0000000000000001_0000000000000002").await[0].gap.as_deref(), Some("reason=epoch"));
+}
+
+#[tokio::test]
 async fn messages_that_are_trimmed_before_they_are_read_are_a_gap_too() {
     let gateway = Gateway::start(&[]).await;
     let mut poll = gateway.connect().await;

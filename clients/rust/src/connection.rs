@@ -108,20 +108,21 @@ async fn drive<T>(driver: &mut Option<Driver>, work: impl Future<Output = T>) ->
     .await
 }
 
-/// Most bytes of a response that are read.
-const ANSWER_BYTES_MAX: usize = 16 << 10;
+/// Most bytes of the gateway's responses, listings aside.
+pub(crate) const ANSWER_BYTES_MAX: usize = 16 << 10;
 
-/// Sends a request on the idle connection or a new one, and reads the response: status, header fields and document. A document that is longer than any of the
-/// gateway's is left unread. Afterwards `idle` is the connection, if it can be used again.
+/// Sends a request on the idle connection or a new one, and reads the response: status, header fields and document. A document of more than `bytes_max`
+/// bytes is not the gateway's, and is left unread. Afterwards `idle` is the connection, if it can be used again.
 pub(crate) async fn exchange(
     request: Request<Full<Bytes>>,
     idle: &mut Option<Connection>,
     endpoint: &Endpoint,
+    bytes_max: usize,
 ) -> Result<(StatusCode, HeaderMap, Bytes), ConnectError> {
     let (mut connection, _) = Connection::reused_or_new(idle.take(), endpoint).await?;
     let (head, body) =
         connection.send(request).await.map(Response::into_parts).map_err(|_| ConnectError::Unreachable)?;
-    let collecting = Limited::<Incoming>::new(body, ANSWER_BYTES_MAX).collect();
+    let collecting = Limited::<Incoming>::new(body, bytes_max).collect();
     let document = match connection.during(collecting).await {
         Ok(document) => {
             *idle = Some(connection);
@@ -168,7 +169,9 @@ mod tests {
         let mut idle = None;
         for _ in 0..2 {
             let request = endpoint.request(hyper::Method::GET, "/".to_owned()).body(Full::default()).unwrap();
-            let answered = timeout(HANGS, exchange(request, &mut idle, &endpoint)).await.expect("hangs");
+            let answered = timeout(HANGS, exchange(request, &mut idle, &endpoint, ANSWER_BYTES_MAX))
+                .await
+                .expect("hangs");
             assert_eq!(answered.unwrap().0, StatusCode::NO_CONTENT);
             // Until the server has closed the connection.
             let connection = idle.as_mut().unwrap();

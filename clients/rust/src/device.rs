@@ -3,19 +3,14 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use fastrand::Rng;
-use http_body_util::Full;
-use hyper::header::{CONTENT_TYPE, RETRY_AFTER};
-use hyper::{HeaderMap, Method, StatusCode};
+use hyper::{Method, StatusCode};
 use serde::Serialize;
 use serde::ser::SerializeMap;
-use tokio::time::{sleep, timeout};
 
-use crate::connection::exchange;
-use crate::error::{CertificateError, ConnectError};
+use crate::call::{Answer, Call, RequestError};
+use crate::connection::ANSWER_BYTES_MAX;
 use crate::offset::Offset;
-use crate::refusal::{Refusal, is_final_for_append, retry_after};
-use crate::settings::{Backoff, Shared};
+use crate::settings::Shared;
 
 /// A device that sleeps, and how the gateway wakes it while something is new and the device is not connected. See
 /// [`Client::register_device`](crate::Client::register_device).
@@ -49,18 +44,6 @@ enum Credential {
 struct Keys {
     p256dh: String,
     auth: String,
-}
-
-/// Why the gateway does not know of a device, or still knows of it.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[non_exhaustive]
-pub enum DeviceError {
-    /// The gateway, or a proxy before it, refuses the request with a status that no retry can change.
-    #[error(transparent)]
-    Refused(#[from] Refusal),
-    /// The certificate of the gateway is not trusted.
-    #[error(transparent)]
-    Untrusted(#[from] CertificateError),
 }
 
 impl Device {
@@ -130,56 +113,25 @@ fn by_name<S: serde::Serializer>(
 }
 
 /// Registers a device.
-pub(crate) async fn register(shared: &Shared, device: &Device) -> Result<(), DeviceError> {
+pub(crate) async fn register(shared: &Shared, device: &Device) -> Result<(), RequestError> {
     // Strings and numbers always serialize.
     let body = serde_json::to_vec(device).unwrap_or_default().into();
     send(shared, Method::PUT, &device.id, body).await
 }
 
 /// Forgets a device. That the gateway does not know it is no error.
-pub(crate) async fn unregister(shared: &Shared, id: &str) -> Result<(), DeviceError> {
+pub(crate) async fn unregister(shared: &Shared, id: &str) -> Result<(), RequestError> {
     match send(shared, Method::DELETE, id, Bytes::new()).await {
-        Err(DeviceError::Refused(refusal)) if refusal.kind == "device-not-found" => Ok(()),
+        Err(RequestError::Refused(refusal)) if refusal.kind == "device-not-found" => Ok(()),
         outcome => outcome,
     }
 }
 
-/// Sends a request until it succeeds or is refused for good. Each has the same effect if it is repeated.
-async fn send(shared: &Shared, method: Method, id: &str, body: Bytes) -> Result<(), DeviceError> {
-    let Shared { endpoint, settings, .. } = shared;
-    let (mut backoff, mut rng, mut renewed) = (Backoff::new(settings), Rng::new(), false);
-    loop {
-        endpoint.credentials.ready().await?;
-        let version = endpoint.credentials.version();
-        let request = endpoint.request(method.clone(), endpoint.origin.device(id));
-        let request = request.header(CONTENT_TYPE, "application/json").body(Full::new(body.clone()));
-        let request = request.map_err(|_| Refusal::of_status(StatusCode::BAD_REQUEST))?;
-        let mut idle = None;
-        let wait = match timeout(settings.answer_timeout, exchange(request, &mut idle, endpoint)).await {
-            Ok(Ok((StatusCode::UNAUTHORIZED, ..))) if !renewed && endpoint.credentials.refused(version) => {
-                renewed = true;
-                Some(Duration::ZERO)
-            }
-            Ok(Ok((status, headers, document))) => match outcome_of(status, &headers, &document) {
-                Some(outcome) => return outcome,
-                None => headers.get(RETRY_AFTER).and_then(retry_after),
-            },
-            Ok(Err(ConnectError::Untrusted(error))) => return Err(error.into()),
-            _ => None,
-        };
-        let wait = wait.map_or_else(|| backoff.wait(&mut rng), |wait| wait.min(settings.reprobe_max));
-        sleep(wait).await;
-    }
-}
-
-/// What a response means. `None`: it has to be repeated. A success that is not JSON is not the gateway's.
-fn outcome_of(status: StatusCode, headers: &HeaderMap, document: &[u8]) -> Option<Result<(), DeviceError>> {
-    let is_json = headers.get(CONTENT_TYPE).is_some_and(|content_type| content_type == "application/json");
-    if status == StatusCode::NO_CONTENT || (status.is_success() && is_json) {
-        return Some(Ok(()));
-    }
-    let refused = || Refusal::parse(document).unwrap_or_else(|| Refusal::of_status(status));
-    is_final_for_append(status).then(|| Err(refused().into()))
+async fn send(shared: &Shared, method: Method, id: &str, body: Bytes) -> Result<(), RequestError> {
+    let target = shared.endpoint.origin.device(id);
+    let call = Call { method, target, body, bytes_max: ANSWER_BYTES_MAX };
+    let is_ours = |answer: &Answer| answer.status == StatusCode::NO_CONTENT || answer.is_json();
+    call.send(shared, is_ours).await.map(|_| ())
 }
 
 #[cfg(test)]

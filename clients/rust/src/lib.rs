@@ -55,10 +55,12 @@
 //! ```text
 //! subscription <- reader -> policy                    the user's side; the task; its decisions, without IO
 //!                 reader -> forms -> connection       one file per form; HTTP/1.1
-//! producer <- publishing, device -> connection -> endpoint    the user's side; requests; address, TLS, header fields
+//! producer <- publishing -> connection -> endpoint    the user's side; requests; address, TLS, header fields
+//! device, management -> call -> connection            requests that are repeated until they are answered
 //! ```
 
 mod attempt;
+mod call;
 mod connection;
 mod connector;
 mod credentials;
@@ -72,6 +74,7 @@ mod forms;
 mod heartbeat;
 mod hold_time;
 mod item;
+mod management;
 mod memory;
 #[cfg(not(feature = "tls"))]
 mod no_tls;
@@ -99,11 +102,13 @@ use tokio::net::TcpStream;
 use tokio::sync::{mpsc, watch};
 
 pub use attempt::Form;
+pub use call::RequestError;
 pub use credentials::{InvalidToken, Token};
-pub use device::{Device, DeviceError};
+pub use device::Device;
 pub use error::{BuildError, CertificateError};
 pub use event::{Event, Reason};
 pub use item::{Data, Item, Message};
+pub use management::{NamedStream, NamesPage, StreamInfo};
 pub use memory::Memory;
 pub use offset::{InvalidOffset, Offset};
 pub use producer::Producer;
@@ -228,7 +233,7 @@ impl Client {
     ///
     /// # Errors
     /// The gateway refuses the registration for good, or its certificate is not trusted.
-    pub async fn register_device(&self, device: Device) -> Result<(), DeviceError> {
+    pub async fn register_device(&self, device: Device) -> Result<(), RequestError> {
         device::register(&self.0, &device).await
     }
 
@@ -236,8 +241,34 @@ impl Client {
     ///
     /// # Errors
     /// See [`register_device`](Self::register_device).
-    pub async fn unregister_device(&self, id: &str) -> Result<(), DeviceError> {
+    pub async fn unregister_device(&self, id: &str) -> Result<(), RequestError> {
         device::unregister(&self.0, id).await
+    }
+
+    /// Describes a stream: its content type, what is kept of it, and for how long. `None`: it does not exist. The request is retried until
+    /// the gateway has answered it.
+    ///
+    /// # Errors
+    /// The gateway refuses the request for good, or its certificate is not trusted.
+    pub async fn stream_info(&self, stream: &str) -> Result<Option<StreamInfo>, RequestError> {
+        management::info(&self.0, stream).await
+    }
+
+    /// Deletes a stream with its messages, and returns whether it existed. The request is retried until the gateway has answered it, so `false` may mean that
+    /// the response to an earlier attempt was lost.
+    ///
+    /// # Errors
+    /// See [`stream_info`](Self::stream_info).
+    pub async fn delete_stream(&self, stream: &str) -> Result<bool, RequestError> {
+        management::delete(&self.0, stream).await
+    }
+
+    /// Lists streams that the client may read and whose names begin with `prefix`, a page at a time. `after` is [`NamesPage::next`] of the page before.
+    ///
+    /// # Errors
+    /// See [`stream_info`](Self::stream_info).
+    pub async fn names(&self, prefix: &str, after: Option<&str>) -> Result<NamesPage, RequestError> {
+        management::names(&self.0, prefix, after).await
     }
 
     /// Tells the client that the device has changed its network. All subscriptions reconnect, in the

@@ -22,6 +22,16 @@ impl Offset {
     pub(crate) fn before(self, positions: u64) -> Self {
         Self { position: self.position.saturating_sub(positions), ..self }
     }
+
+    /// Whether this offset is not behind another one of the same life of the stream.
+    pub fn is_at_or_before(self, other: Self) -> bool {
+        self.epoch == other.epoch && self.position <= other.position
+    }
+
+    /// How many positions lie between an earlier offset and this one.
+    pub(crate) fn since(self, earlier: Self) -> u64 {
+        self.position.saturating_sub(earlier.position)
+    }
 }
 
 impl fmt::Display for Offset {

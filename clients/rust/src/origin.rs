@@ -58,6 +58,11 @@ impl Origin {
         format!("{}/v1/streams", self.prefix)
     }
 
+    /// Target of requests for names of streams.
+    pub(crate) fn names(&self) -> String {
+        format!("{}/v1/names", self.prefix)
+    }
+
     /// Target of requests about a device.
     pub(crate) fn device(&self, id: &str) -> String {
         format!("{}/v1/devices/{}", self.prefix, utf8_percent_encode(id, RESERVED))

@@ -11,7 +11,7 @@ use hyper::{HeaderMap, Method, Request, StatusCode};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{sleep, timeout};
 
-use crate::connection::{Connection, exchange};
+use crate::connection::{ANSWER_BYTES_MAX, Connection, exchange};
 use crate::error::{CertificateError, ConnectError};
 use crate::refusal::{Refusal, is_about_credentials, is_final_for_append, retry_after};
 use crate::room::Permit;
@@ -277,7 +277,7 @@ impl PublishTask {
     /// Sends the request and reads the response.
     async fn exchange(&mut self, body: Bytes) -> Result<(StatusCode, HeaderMap, Bytes), ConnectError> {
         let request = self.request(body).map_err(|_| ConnectError::Unreachable)?;
-        exchange(request, &mut self.idle, &self.shared.endpoint).await
+        exchange(request, &mut self.idle, &self.shared.endpoint, ANSWER_BYTES_MAX).await
     }
 
     fn request(&self, body: Bytes) -> hyper::http::Result<Request<Full<Bytes>>> {

@@ -113,6 +113,7 @@ impl Selection {
                 Begin::Now => None,
                 Begin::Earliest => Some("earliest".to_owned()),
                 Begin::Last(messages) => Some(format!("last:{messages}")),
+                Begin::At(offset) => Some(offset.to_string()),
             },
             times: self.times.then_some(1),
             live: (form != Form::ShortPoll).then(|| form.name()),

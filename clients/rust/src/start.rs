@@ -1,5 +1,6 @@
 //! Where a subscription starts in its streams.
 
+use crate::offset::Offset;
 use crate::resume_token::ResumeToken;
 
 /// Where a subscription starts.
@@ -20,6 +21,8 @@ pub(crate) enum Begin {
     Earliest,
     /// With this many last messages.
     Last(u64),
+    /// With the message after this offset.
+    At(Offset),
 }
 
 impl Start {
@@ -37,6 +40,11 @@ impl Start {
     /// that lie within the last 64 KiB count.
     pub fn history(messages: u64) -> Self {
         Self { token: None, unknown: Begin::Last(messages), device: None }
+    }
+
+    /// Starts with the message after an offset, of one stream. A subscription of several streams is refused with it.
+    pub fn at(offset: Offset) -> Self {
+        Self { token: None, unknown: Begin::At(offset), device: None }
     }
 
     /// Starts behind what was read before. Streams that the resume token does not contain start at their tails.

@@ -15,7 +15,7 @@ use crate::http::api::fields::{LAST_EVENT_ID, Malformed, whole_number};
 use crate::http::api::target::{Parameters, stream_name};
 use crate::hub::RequestedStream;
 use crate::limits::Limits;
-use crate::stream::{InvalidMessages, Progress, StreamName, json_depth};
+use crate::stream::{InvalidMessages, Offset, Progress, StreamName, json_depth};
 
 /// A request for many streams as JSON.
 #[derive(Debug, Deserialize)]
@@ -118,6 +118,9 @@ pub(in crate::http) fn requested_streams<'n>(
     if streams.is_empty() {
         return Err(Error::parameter("stream", "is required, once for each stream"));
     }
+    if matches!(begin, Some(Progress::At(_))) && streams.len() > 1 {
+        return Err(Error::parameter("from", "can be an offset in a request for one stream only"));
+    }
     streams.sort_by_key(|(turn, _)| *turn);
     Ok(streams.into_iter().map(|(_, stream)| stream).collect())
 }
@@ -128,12 +131,19 @@ fn begin(from: Option<&str>) -> Result<(Option<Progress>, u64), Error> {
     match from {
         None => Ok((None, 0)),
         Some("earliest") => Ok((Some(Progress::Earliest), 0)),
-        Some(from) => history(from).map(|history| (None, history)).ok_or_else(|| {
-            Error::parameter(
-                "from",
-                "must be earliest, last:N for the last N messages, or absent to begin now",
-            )
-        }),
+        Some(from) => {
+            if let Some(history) = history(from) {
+                return Ok((None, history));
+            }
+            match from.parse() {
+                Ok(Offset::ZERO) => Ok((Some(Progress::Earliest), 0)),
+                Ok(offset) => Ok((Some(Progress::At(offset)), 0)),
+                Err(_) => Err(Error::parameter(
+                    "from",
+                    "must be earliest, last:N for the last N messages, an offset of the only stream, or absent to begin now",
+                )),
+            }
+        }
     }
 }
 
