@@ -1,6 +1,15 @@
 //! The subcommands of `pollgate`, what they print, and their exit codes: `serve` runs the gateway until a signal, `store`
 //! checks, exports and imports a store on disk, `limits` lists all limits.
 
+mod bench;
+mod gateway;
+mod lines;
+mod position;
+mod publish;
+mod shell;
+mod streams;
+mod subscribe;
+
 use std::error::Error;
 use std::fmt::Display;
 use std::fs::File;
@@ -13,14 +22,16 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use pollgate::config::{
-    AccessLogPlace, EngineCommand, PatternArgs, Settings, StoreCommand, StorePlace, SyncPolicy, TokenCommand,
-    UserCommand,
+    AccessLogPlace, ClientTask, EngineCommand, PatternArgs, Settings, StoreCommand, StorePlace, SyncPolicy,
+    TokenCommand, UserCommand,
 };
 use pollgate::limits::{Limit, Limits};
 use pollgate::maintenance::{Checked, EngineAccess, MaintenanceError, OfflineStore, check, check_export};
 use pollgate::server::Server;
 use pollgate::tokens::{NewUser, Patterns, generate_key, sign, user_settings};
 use tokio::signal::unix::{Signal, SignalKind, signal};
+
+pub(crate) use shell::{completions, man};
 
 /// Columns of the paragraphs that `limits` prints.
 const COLUMNS: usize = 100;
@@ -52,6 +63,18 @@ pub(crate) async fn serve(settings: Settings) -> Result<ExitCode, Box<dyn Error>
         () = next_signal() => tracing::warn!("stopped at once by a second signal"),
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// Acts as a client of a gateway.
+pub(crate) async fn client(task: ClientTask) -> Result<ExitCode, Box<dyn Error>> {
+    match task {
+        ClientTask::Publish(command) => publish::publish(command).await,
+        ClientTask::Subscribe(command) => subscribe::subscribe(command).await,
+        ClientTask::List(command) => streams::list(command).await,
+        ClientTask::Stat(command) => streams::stat(command).await,
+        ClientTask::Remove(command) => streams::remove(command).await,
+        ClientTask::Bench(command) => bench::bench(command).await,
+    }
 }
 
 /// Waits for a signal. Never completes if the process cannot receive it.

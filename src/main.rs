@@ -22,7 +22,13 @@ fn main() -> ExitCode {
     let format = match &task {
         Task::Serve(settings) => Some(settings.log),
         Task::Store(_) | Task::Engine(_) => Some(LogFormat::Text),
-        Task::Limits | Task::Keygen(_) | Task::Token(_) | Task::User(_) => None,
+        Task::Client(_)
+        | Task::Limits
+        | Task::Keygen(_)
+        | Task::Token(_)
+        | Task::User(_)
+        | Task::Completions(_)
+        | Task::Man(_) => None,
     };
     if let Some(format) = format
         && let Err(error) = start_log(format)
@@ -39,12 +45,15 @@ fn main() -> ExitCode {
     let outcome: Result<ExitCode, Box<dyn Error>> = runtime.block_on(async {
         match task {
             Task::Serve(settings) => commands::serve(*settings).await,
+            Task::Client(task) => commands::client(task).await,
             Task::Store(command) => commands::store(command).await,
             Task::Engine(command) => commands::engine(command).await,
             Task::Limits => Ok(commands::limits()),
             Task::Keygen(file) => Ok(commands::keygen(&file)?),
             Task::Token(command) => Ok(commands::token(command)?),
             Task::User(command) => Ok(commands::user(command)?),
+            Task::Completions(shell) => Ok(commands::completions(shell)),
+            Task::Man(directory) => Ok(commands::man(&directory)?),
         }
     });
     runtime.shutdown_timeout(Duration::ZERO);

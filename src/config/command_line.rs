@@ -3,8 +3,12 @@
 use std::path::PathBuf;
 
 use clap::{Args, CommandFactory, Parser, Subcommand};
+use clap_complete::Shell;
 use config::{Config, File};
 
+use super::client_commands::{
+    Beginning, BenchCommand, ListCommand, PublishCommand, RemoveCommand, StatCommand, SubscribeCommand,
+};
 use super::commands::{EngineCommand, StoreCommand, TokenCommand, UserCommand};
 use super::variables::Variables;
 use super::{Settings, SettingsError};
@@ -25,6 +29,20 @@ pub(super) enum Command {
     /// Run the gateway (the default command)
     #[command(after_long_help = limits_help())]
     Serve(Box<ServeArgs>),
+    /// Publish a message to a stream, or each line of standard input
+    Pub(PublishCommand),
+    /// Read streams and print a message a line, over whatever the network lets through
+    Sub(SubscribeCommand),
+    /// Print the last ten messages of streams and those that follow, as `tail -f` does with a file
+    Follow(SubscribeCommand),
+    /// List streams
+    Ls(ListCommand),
+    /// Describe streams: content type, what is kept, and for how long
+    Stat(StatCommand),
+    /// Delete streams with their messages
+    Rm(RemoveCommand),
+    /// Find out in a minute what the network between here and a gateway lets through
+    Bench(BenchCommand),
     /// Check, export or import a store on disk that no gateway has open
     #[command(subcommand)]
     Store(StoreCommand),
@@ -42,6 +60,16 @@ pub(super) enum Command {
     Token(TokenCommand),
     /// Read the password of a user from standard input, and print what to add to the TOML file of `--auth`
     User(UserCommand),
+    /// Print a script that completes commands and options in a shell
+    Completions {
+        /// Shell
+        shell: Shell,
+    },
+    /// Write the manual pages of all commands
+    Man {
+        /// Directory for the pages, created if it does not exist
+        directory: PathBuf,
+    },
 }
 
 /// The part of `--help` about limits.
@@ -61,6 +89,8 @@ fn limits_help() -> String {
 pub enum Task {
     /// Run the gateway.
     Serve(Box<Settings>),
+    /// Act as a client of a gateway.
+    Client(ClientTask),
     /// Check, export or import a store on disk.
     Store(StoreCommand),
     /// Check an engine, or print what it stores.
@@ -73,6 +103,22 @@ pub enum Task {
     Token(TokenCommand),
     /// Print the settings of a user.
     User(UserCommand),
+    /// Print a script for this shell.
+    Completions(Shell),
+    /// Write the manual pages.
+    Man(PathBuf),
+}
+
+/// What to do as a client of a gateway.
+#[derive(Debug)]
+#[expect(missing_docs, reason = "the commands say it")]
+pub enum ClientTask {
+    Publish(PublishCommand),
+    Subscribe(SubscribeCommand),
+    List(ListCommand),
+    Stat(StatCommand),
+    Remove(RemoveCommand),
+    Bench(BenchCommand),
 }
 
 /// The options of `serve`. Each is also a variable, `POLLGATE_HOLD_MAX=55s`, and a key of the file, `hold_max = "55s"`; limits are
@@ -245,6 +291,18 @@ impl Cli {
     /// Returns the subcommand to run. For `serve` this merges and checks the settings.
     pub fn task(self) -> Result<Task, SettingsError> {
         let args = match self.command {
+            Some(Command::Pub(command)) => return Ok(Task::Client(ClientTask::Publish(command))),
+            Some(Command::Sub(command)) => return Ok(Task::Client(ClientTask::Subscribe(command))),
+            Some(Command::Follow(command)) => {
+                let from = command.from.or(Some(Beginning::Last(10)));
+                return Ok(Task::Client(ClientTask::Subscribe(SubscribeCommand { from, ..command })));
+            }
+            Some(Command::Ls(command)) => return Ok(Task::Client(ClientTask::List(command))),
+            Some(Command::Stat(command)) => return Ok(Task::Client(ClientTask::Stat(command))),
+            Some(Command::Rm(command)) => return Ok(Task::Client(ClientTask::Remove(command))),
+            Some(Command::Bench(command)) => return Ok(Task::Client(ClientTask::Bench(command))),
+            Some(Command::Completions { shell }) => return Ok(Task::Completions(shell)),
+            Some(Command::Man { directory }) => return Ok(Task::Man(directory)),
             Some(Command::Store(command)) => return Ok(Task::Store(command)),
             Some(Command::Engine(command)) => return Ok(Task::Engine(command)),
             Some(Command::Limits) => return Ok(Task::Limits),

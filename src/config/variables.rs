@@ -27,6 +27,9 @@ pub enum InvalidVariable {
     NotUtf8(String),
 }
 
+/// Variables of the commands that are clients, which the gateway itself ignores.
+const OF_CLIENTS: [&str; 2] = ["url", "token"];
+
 /// The variables of the gateway.
 #[derive(Debug, Default)]
 pub(super) struct Variables {
@@ -56,7 +59,7 @@ impl Variables {
                 "config" => variables.config = Some(value.to_owned()),
                 "limit" => variables.limits = listed(value),
                 _ if is_setting(&key, options) => drop(known.insert(name.to_owned(), value.to_owned())),
-                _ if is_of_orchestrator(&key, value) => {}
+                _ if OF_CLIENTS.contains(&key.as_str()) || is_of_orchestrator(&key, value) => {}
                 _ => return Err(InvalidVariable::Unknown(name.to_owned())),
             }
         }

@@ -39,6 +39,7 @@ macro_rules! documents {
 documents! {
     readme: "README.md", IsStarted;
     benchmarks: "docs/benchmarks.md", IsStarted;
+    command_line: "docs/command-line.md", Runs;
     comparison: "docs/comparison.md", IsStarted;
     contributing: "CONTRIBUTING.md", IsStarted;
     javascript_client: "clients/js/README.md", Runs;
@@ -187,10 +188,10 @@ fn shows(shown: &[String], printed: &str) -> Result<(), String> {
 /// Number of hexadecimal digits of an epoch: 16 in an offset, and fewer in an entity tag if it begins with zeros.
 const EPOCH_DIGITS: std::ops::RangeInclusive<usize> = 10..=16;
 
-/// Replaces the parts of a line that differ in each run: epochs in offsets and entity tags, resume tokens and cache cursors.
+/// Replaces the parts of a line that differ in each run: epochs in offsets and entity tags, resume tokens, cache cursors and times.
 fn normal(line: &str) -> String {
     let mut text = line.trim_end().to_owned();
-    for (before, stands_for) in [("\"resume\":\"", 'T'), ("\"streamCursor\":\"", 'C')] {
+    for (before, stands_for) in [("\"resume\":\"", 'T'), ("\"streamCursor\":\"", 'C'), ("\"time\":\"", 'D')] {
         if let Some(start) = text.find(before).map(|at| at + before.len())
             && let Some(length) = text[start..].find('"')
         {

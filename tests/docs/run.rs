@@ -75,6 +75,7 @@ impl Run {
             .env("REPOSITORY", env!("CARGO_MANIFEST_DIR"))
             .env("GATEWAY_UNDER_TEST", env!("CARGO_BIN_EXE_pollgate"))
             .env("LOADTEST_UNDER_TEST", Path::new(env!("CARGO_BIN_EXE_pollgate")).with_file_name("loadtest"))
+            .env("POLLGATE_URL", self.with_own_ports("http://127.0.0.1:4437"))
             .env("POLLGATE_LISTEN", self.with_own_ports("127.0.0.1:4437"))
             .env("POLLGATE_ADMIN", self.with_own_ports("127.0.0.1:4438"))
             .env("POLLGATE_MQTT", self.with_own_ports("127.0.0.1:1883"))

@@ -15,6 +15,7 @@ mod access_matrix;
 mod authorization;
 mod caching;
 mod carriers;
+mod client_commands;
 mod command_line;
 mod drained_store;
 mod edges;

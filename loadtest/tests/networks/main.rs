@@ -12,6 +12,7 @@
 mod world;
 
 mod behind;
+mod command;
 mod compared;
 mod connections;
 mod descriptors;
