@@ -6,6 +6,7 @@ mod gateway;
 mod lines;
 mod position;
 mod publish;
+mod service_manager;
 mod shell;
 mod streams;
 mod subscribe;
@@ -27,10 +28,11 @@ use pollgate::config::{
 };
 use pollgate::limits::{Limit, Limits};
 use pollgate::maintenance::{Checked, EngineAccess, MaintenanceError, OfflineStore, check, check_export};
-use pollgate::server::Server;
+use pollgate::server::{Inherited, Server};
 use pollgate::tokens::{NewUser, Patterns, generate_key, sign, user_settings};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
+use service_manager::ServiceManager;
 pub(crate) use shell::{completions, man};
 
 /// Columns of the paragraphs that `limits` prints.
@@ -43,10 +45,11 @@ pub(crate) async fn serve(settings: Settings) -> Result<ExitCode, Box<dyn Error>
     // Without a log, SIGHUP ends the gateway as it ends other programs, for example when its terminal closes.
     let has_log = settings.audit_log.is_some() || matches!(settings.access_log, AccessLogPlace::File(_));
     let mut hangup = if has_log { Some(signal(SignalKind::hangup())?) } else { None };
-    let server = Server::bind(&settings)?;
+    let server = Server::bind_inherited(&settings, Inherited::take()?)?;
     // A closed standard output is not an error.
     let _unread = banner(&server, &settings);
     let stop = server.start().await?;
+    let manager = ServiceManager::ready();
     let mut next_signal = async || {
         loop {
             tokio::select! {
@@ -58,6 +61,7 @@ pub(crate) async fn serve(settings: Settings) -> Result<ExitCode, Box<dyn Error>
     };
     next_signal().await;
     tracing::info!("draining; a second signal stops at once");
+    manager.stopping();
     tokio::select! {
         () = stop.drain() => tracing::info!("drained"),
         () = next_signal() => tracing::warn!("stopped at once by a second signal"),

@@ -5,6 +5,7 @@ mod authorization;
 mod client_certificates;
 mod connection;
 mod error;
+mod inherited;
 mod logs;
 mod outbound;
 mod proxies;
@@ -20,7 +21,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use parking_lot::Mutex;
-use socket2::{Domain, Protocol, Socket, Type};
+use socket2::{Domain, Protocol, SockRef, Socket, Type};
 use tokio::net::TcpStream;
 use tokio::sync::{mpsc, watch};
 use tokio::task::{JoinHandle, spawn_blocking};
@@ -52,6 +53,7 @@ use wakes::WakeApps;
 use xmpp::{BoshDoor, client_front, component_settings, start_component};
 
 pub use error::BindError;
+pub use inherited::Inherited;
 
 /// A future whose code is compiled with this crate. That of an `async fn` is compiled, with all that it awaits and spawns, once more in
 /// each program that awaits it: the whole gateway, which takes minutes.
@@ -129,14 +131,28 @@ const SEGMENT_BYTES: usize = 8 * 1024;
 impl Server {
     /// Binds the addresses and opens the store.
     pub fn bind(settings: &Settings) -> Result<Self, BindError> {
-        Self::bind_with(settings, None)
+        Self::bind_with(settings, Inherited::default(), None)
+    }
+
+    /// Like [`bind`](Self::bind), with listeners that a service manager has opened instead of those of the settings. What the settings must have for
+    /// an address that other machines reach, they must have for the listeners' addresses.
+    pub fn bind_inherited(settings: &Settings, inherited: Inherited) -> Result<Self, BindError> {
+        let [gateway, admin, mqtt] = inherited.addresses().map_err(BindError::Inherited)?;
+        let settings = Settings {
+            listen: gateway.unwrap_or(settings.listen),
+            admin: admin.unwrap_or(settings.admin),
+            mqtt: mqtt.map_or(settings.mqtt, MqttAddress::At),
+            ..settings.clone()
+        };
+        settings.check()?;
+        Self::bind_with(&settings, inherited, None)
     }
 
     /// Like [`bind`](Self::bind), for a simulation with a clock that follows tokio's (`Clock::of_tokio`). If tokio's clock is
     /// paused, a day passes as fast as its events can be computed.
     #[doc(hidden)]
     pub fn bind_simulated(settings: &Settings, clock: Clock) -> Result<Self, BindError> {
-        Self::bind_with(settings, Some(clock))
+        Self::bind_with(settings, Inherited::default(), Some(clock))
     }
 
     /// Replaces the store of the settings, for a simulation in which the store fails.
@@ -145,7 +161,11 @@ impl Server {
         Self { store: OpenStore::Local(store), ..self }
     }
 
-    fn bind_with(settings: &Settings, simulated: Option<Clock>) -> Result<Self, BindError> {
+    fn bind_with(
+        settings: &Settings,
+        inherited: Inherited,
+        simulated: Option<Clock>,
+    ) -> Result<Self, BindError> {
         let access = AccessPolicy::new(settings.listen.ip(), &settings.host, &settings.origin)?;
         let access = access.encrypted(settings.is_encrypted());
         // Pages that may use the gateway must not read what only operators may see.
@@ -185,11 +205,11 @@ impl Server {
             Filter::of_topics(text).map_err(|invalid| BindError::Filter(text.clone(), invalid))
         };
         let refused_filters = settings.mqtt_refuse_filter.iter().map(filter).collect::<Result<_, _>>()?;
-        let (gateway, gateway_address) = listen("listen", settings.listen, &limits)?;
-        let (admin, admin_address) = listen("admin", settings.admin, &limits)?;
+        let (gateway, gateway_address) = listen("listen", settings.listen, inherited.gateway, &limits)?;
+        let (admin, admin_address) = listen("admin", settings.admin, inherited.admin, &limits)?;
         let mqtt = match settings.mqtt {
             MqttAddress::Off => None,
-            MqttAddress::At(address) => Some(listen("mqtt", address, &limits)?),
+            MqttAddress::At(address) => Some(listen("mqtt", address, inherited.mqtt, &limits)?),
         };
         let wake_apps = WakeApps::read(&settings.wake)?;
         let logs = Logs::open(settings, &metrics)?;
@@ -451,18 +471,23 @@ impl Drop for Running {
     }
 }
 
-/// Listens on the address of an option. Also returns the address with the port that was chosen.
+/// Listens on the address of an option, unless the listener was handed over. Also returns the address with the port that was chosen.
 fn listen(
     option: &'static str,
     address: SocketAddr,
+    inherited: Option<TcpListener>,
     limits: &Limits,
 ) -> Result<(TcpListener, SocketAddr), BindError> {
+    // Linux doubles the requested size, and accepted connections inherit it.
+    let send_bytes = limits.socket_send_bytes.saturating_sub(SEGMENT_BYTES) / 2;
     let open = || {
+        if let Some(listener) = inherited {
+            SockRef::from(&listener).set_send_buffer_size(send_bytes)?;
+            return Ok((listener, address));
+        }
         let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
         socket.set_reuse_address(true)?;
-        // Linux doubles the requested size, and accepted connections inherit it.
-        let send_bytes = limits.socket_send_bytes.saturating_sub(SEGMENT_BYTES);
-        socket.set_send_buffer_size(send_bytes / 2)?;
+        socket.set_send_buffer_size(send_bytes)?;
         socket.set_nonblocking(true)?;
         socket.bind(&address.into())?;
         socket.listen(limits.backlog)?;

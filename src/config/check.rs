@@ -20,7 +20,8 @@ impl Settings {
         self.has_tls() || !self.behind_proxy.is_empty()
     }
 
-    pub(super) fn check(&self) -> Result<(), SettingsError> {
+    /// Checks what one setting requires of another.
+    pub(crate) fn check(&self) -> Result<(), SettingsError> {
         self.limits.check().map_err(SettingsError::Value)?;
         self.check_descriptors(getrlimit(Resource::Nofile).current)?;
         let (hold, hold_max) = (self.hold.get(), self.hold_max.get());

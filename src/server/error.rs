@@ -10,6 +10,7 @@ use super::tls_files::TlsError;
 use super::wakes::WakeError;
 use super::xmpp::XmppSettingsError;
 use crate::auth::AuthError;
+use crate::config::SettingsError;
 use crate::http::{InvalidAccess, InvalidNetwork, RevocationLogError};
 use crate::store::{EngineError, OpenError, UpstreamError};
 use crate::stream::{Failure, InvalidFilter};
@@ -44,6 +45,12 @@ pub enum BindError {
     /// A filter that MQTT clients may not subscribe to is malformed.
     #[error("--mqtt-refuse-filter {0:?}: {1}")]
     Filter(String, InvalidFilter),
+    /// The settings do not allow the addresses of listeners that were handed over.
+    #[error(transparent)]
+    Settings(#[from] SettingsError),
+    /// The listeners that a service manager has handed over cannot be used.
+    #[error("the sockets of the service manager cannot be used: {0}")]
+    Inherited(io::Error),
     /// Listening on an address failed.
     #[error("cannot listen on {address} (--{option}): {error}{}", remedy(.error, .option))]
     Listen {

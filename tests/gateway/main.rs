@@ -37,6 +37,7 @@ mod publishing;
 mod rebinding;
 mod refusals;
 mod revocation;
+mod service_manager;
 mod shared_answers;
 mod sleeping;
 mod slow_clients;
