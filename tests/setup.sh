@@ -82,6 +82,24 @@ leave_out() {
   left_out+=(--skip "$1::")
 }
 
+# The same for a whole group: leave_out_group GROUP REASON
+groups_left_out=" "
+leave_out_group() {
+  say "LEFT OUT: $1, as $2"
+  groups_left_out+="$1 "
+}
+
+# Whether a copy of this system can be made by an overlay, in which packages are installed and removed.
+can_overlay() {
+  local folder
+  folder=$(mktemp -d)
+  unshare --mount bash -c 'mount -t tmpfs tmpfs "$0" && mkdir "$0"/{upper,work,root} &&
+    mount -t overlay overlay -o "lowerdir=/,upperdir=$0/upper,workdir=$0/work" "$0/root" && chroot "$0/root" true' "$folder" 2>/dev/null
+  local outcome=$?
+  rmdir "$folder"
+  return $outcome
+}
+
 # Jobs that run beside the groups: each leaves what it says in a file, and how it ended in another.
 jobs_folder=$(mktemp -d)
 jobs=()
@@ -160,6 +178,7 @@ summary() {
   say "times, and processor times"
   printf '%s\n' "${times[@]}" "$(printf '%-22s %5d s' all $SECONDS)"
   [ ${#left_out[@]} = 0 ] || say "LEFT OUT: ${left_out[*]}"
+  [ "$groups_left_out" = " " ] || say "LEFT OUT, whole groups:$groups_left_out"
   [ ${#failed[@]} = 0 ] || { say "FAILED: ${failed[*]}"; exit 1; }
   say "all passed"
   exit 0
