@@ -2,181 +2,60 @@
 //! checks, exports and imports a store on disk, `limits` lists all limits.
 
 mod bench;
+mod command_line;
 mod gateway;
 mod lines;
-mod position;
+mod options;
+mod progress;
 mod publish;
-mod service_manager;
-mod shell;
+mod serve;
 mod streams;
 mod subscribe;
 
 use std::error::Error;
 use std::fmt::Display;
 use std::fs::File;
-use std::future::pending;
 use std::io::{self, BufRead, BufReader, BufWriter, Seek, Write};
-use std::net::SocketAddr;
 use std::os::fd::AsFd;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use pollgate::config::{
-    AccessLogPlace, ClientTask, EngineCommand, PatternArgs, Settings, StoreCommand, StorePlace, SyncPolicy,
-    TokenCommand, UserCommand,
-};
+use pollgate::config::{EngineCommand, PatternArgs, StoreCommand, TokenCommand, UserCommand};
 use pollgate::limits::{Limit, Limits};
 use pollgate::maintenance::{Checked, EngineAccess, MaintenanceError, OfflineStore, check, check_export};
-use pollgate::server::{Inherited, Server};
 use pollgate::tokens::{NewUser, Patterns, generate_key, sign, user_settings};
-use tokio::signal::unix::{Signal, SignalKind, signal};
 
-use service_manager::ServiceManager;
-pub(crate) use shell::{completions, man};
+pub(crate) use command_line::{Cli, Command, Tool};
+use options::Beginning;
+pub(crate) use serve::serve;
 
 /// Columns of the paragraphs that `limits` prints.
 const COLUMNS: usize = 100;
 
-/// Runs the gateway until SIGTERM or SIGINT, then drains it; a second signal ends it at once. SIGHUP opens the logs again.
-pub(crate) async fn serve(settings: Settings) -> Result<ExitCode, Box<dyn Error>> {
-    let mut terminate = signal(SignalKind::terminate())?;
-    let mut interrupt = signal(SignalKind::interrupt())?;
-    // Without a log, SIGHUP ends the gateway as it ends other programs, for example when its terminal closes.
-    let has_log = settings.audit_log.is_some() || matches!(settings.access_log, AccessLogPlace::File(_));
-    let mut hangup = if has_log { Some(signal(SignalKind::hangup())?) } else { None };
-    let server = Server::bind_inherited(&settings, Inherited::take()?)?;
-    // A closed standard output is not an error.
-    let _unread = banner(&server, &settings);
-    let stop = server.start().await?;
-    let manager = ServiceManager::ready();
-    let mut next_signal = async || {
-        loop {
-            tokio::select! {
-                _ = terminate.recv() => return,
-                _ = interrupt.recv() => return,
-                () = next(&mut hangup) => stop.reopen_logs(),
-            }
-        }
-    };
-    next_signal().await;
-    tracing::info!("draining; a second signal stops at once");
-    manager.stopping();
-    tokio::select! {
-        () = stop.drain() => tracing::info!("drained"),
-        () = next_signal() => tracing::warn!("stopped at once by a second signal"),
-    }
-    Ok(ExitCode::SUCCESS)
-}
-
-/// Acts as a client of a gateway.
-pub(crate) async fn client(task: ClientTask) -> Result<ExitCode, Box<dyn Error>> {
-    match task {
-        ClientTask::Publish(command) => publish::publish(command).await,
-        ClientTask::Subscribe(command) => subscribe::subscribe(command).await,
-        ClientTask::List(command) => streams::list(command).await,
-        ClientTask::Stat(command) => streams::stat(command).await,
-        ClientTask::Remove(command) => streams::remove(command).await,
-        ClientTask::Bench(command) => bench::bench(command).await,
-    }
-}
-
-/// Waits for a signal. Never completes if the process cannot receive it.
-async fn next(received: &mut Option<Signal>) {
-    match received {
-        Some(received) => drop(received.recv().await),
-        None => pending().await,
-    }
-}
-
-fn banner(server: &Server, settings: &Settings) -> io::Result<()> {
-    let (gateway, admin) = (server.gateway_address(), server.admin_address());
-    let mut out = io::stdout().lock();
-    let scheme = |has_tls| if has_tls { "https" } else { "http" };
-    let has_tls = settings.has_tls();
-    writeln!(out, "listening {}://{gateway}", scheme(has_tls))?;
-    writeln!(out, "admin {}://{admin}", scheme(has_tls && !admin.ip().is_loopback()))?;
-    if let Some(address) = server.mqtt_address() {
-        writeln!(out, "mqtt {address}")?;
-    }
-    writeln!(out, "\n{}", hosts(gateway, settings))?;
-    writeln!(out, "{}", pages(settings))?;
-    writeln!(out, "uses at most {} MiB of memory (--memory-max)", server.memory_max() >> 20)?;
-    match &settings.store {
-        StorePlace::Memory => {
-            let keeps = "a stream keeps at most a week and 64 MiB (less in a small budget), unless its creator or --limit \
-                         sets another retention";
-            writeln!(out, "messages are stored in memory and lost when this process ends; {keeps}. Try it:")?
-        }
-        StorePlace::Directory(directory) => {
-            let survives = match settings.sync {
-                SyncPolicy::Always => "acknowledged appends survive a power cut",
-                SyncPolicy::Interval(_) | SyncPolicy::Never => {
-                    "acknowledged appends survive a kill of the process"
-                }
-            };
-            writeln!(out, "messages are stored in {}; {survives}. Try it:", directory.display())?;
-        }
-        StorePlace::Engine(url) => {
-            let survives = "what they survive is in the log once the engine has answered";
-            writeln!(
-                out,
-                "messages are stored in {url}, which other gateways may share; {survives}. Try it:"
-            )?;
-        }
-    }
-    let certificate = settings.tls_certificate.iter().map(PathBuf::as_path).next();
-    examples(gateway, certificate, settings.auth.is_some())
-        .iter()
-        .try_for_each(|line| writeln!(out, "  {line}"))
-}
-
-/// The commands of the banner, with the scheme and the credentials that this gateway requires.
-fn examples(gateway: SocketAddr, certificate: Option<&Path>, has_auth: bool) -> Vec<String> {
-    let name = if gateway.ip().is_unspecified() { "localhost".into() } else { gateway.ip().to_string() };
-    let name = if gateway.is_ipv6() && name != "localhost" { format!("[{name}]") } else { name };
-    let (scheme, trust) = match certificate {
-        Some(certificate) => ("https", format!(" --cacert {}", certificate.display())),
-        None => ("http", String::new()),
-    };
-    let stream = format!("{scheme}://{name}:{}/v1/stream/hello", gateway.port());
-    let mut lines = Vec::new();
-    let mut curl = format!("curl{trust}");
-    if has_auth {
-        lines.push("TOKEN=...   # for example of `pollgate token --key-file FILE --create '#' --append '#' --read '#'`".into());
-        curl.push_str(" -H \"Authorization: Bearer $TOKEN\"");
-    }
-    lines.push(format!("{curl} -X PUT -H 'Content-Type: application/json' {stream}"));
-    lines.push(format!("{curl} -H 'Content-Type: application/json' -d '{{\"n\":1}}' {stream}"));
-    lines.push(format!("{curl} -N '{stream}?offset=-1&live=sse'"));
-    lines
-}
-
-/// The line of the banner about the hosts that requests may be for.
-fn hosts(gateway: SocketAddr, settings: &Settings) -> String {
-    let named = settings.host.join(", ");
-    match (gateway.ip().is_loopback(), settings.host.is_empty()) {
-        (true, true) => {
-            "serves requests for localhost and loopback addresses only; --host NAME adds a name".into()
-        }
-        (false, true) => "serves requests for any host name; --host NAME allows only that name".into(),
-        (_, false) => format!("serves requests for {named}, localhost and loopback addresses"),
-    }
-}
-
-/// The line of the banner about the pages that may use the gateway.
-fn pages(settings: &Settings) -> String {
-    if settings.origin.is_empty() {
-        "refuses pages of other origins; --origin https://app.example allows an origin".into()
-    } else if settings.origin.iter().any(|origin| origin == "*") {
-        "allows pages of any origin (--origin '*')".into()
-    } else {
-        format!("allows pages of {} and of no other origin", settings.origin.join(", "))
+/// Runs a command that is no gateway.
+pub(crate) async fn run(tool: Tool) -> Result<ExitCode, Box<dyn Error>> {
+    match tool {
+        Tool::Pub(command) => publish::publish(command).await,
+        Tool::Sub(command) => subscribe::subscribe(command, Beginning::Now).await,
+        Tool::Follow(command) => subscribe::subscribe(command, Beginning::Last(10)).await,
+        Tool::Ls(command) => streams::list(command).await,
+        Tool::Stat(command) => streams::stat(command).await,
+        Tool::Rm(command) => streams::remove(command).await,
+        Tool::Bench(command) => bench::bench(command).await,
+        Tool::Store(command) => store(command).await,
+        Tool::Engine(command) => engine(command).await,
+        Tool::Limits => Ok(limits()),
+        Tool::Keygen { file } => keygen(&file),
+        Tool::Token(command) => token(command),
+        Tool::User(command) => user(command),
+        Tool::Completions { shell } => Ok(command_line::completions(shell)),
+        Tool::Man { directory } => command_line::man(&directory),
     }
 }
 
 /// Makes a key, and says what to do with it.
-pub(crate) fn keygen(file: &Path) -> Result<ExitCode, Box<dyn Error>> {
+fn keygen(file: &Path) -> Result<ExitCode, Box<dyn Error>> {
     generate_key(file)?;
     let file = file.display();
     println!(
@@ -186,7 +65,7 @@ pub(crate) fn keygen(file: &Path) -> Result<ExitCode, Box<dyn Error>> {
 }
 
 /// Prints a token.
-pub(crate) fn token(command: TokenCommand) -> Result<ExitCode, Box<dyn Error>> {
+fn token(command: TokenCommand) -> Result<ExitCode, Box<dyn Error>> {
     let TokenCommand { key_file, streams, expires, subject, tenant } = command;
     println!("{}", sign(&key_file, &subject, tenant.as_deref(), &patterns(streams), expires.get())?);
     Ok(ExitCode::SUCCESS)
@@ -197,7 +76,7 @@ fn patterns(PatternArgs { read, append, create, manage }: PatternArgs) -> Patter
 }
 
 /// Prints the settings of a user, whose password is the first line of standard input.
-pub(crate) fn user(command: UserCommand) -> Result<ExitCode, Box<dyn Error>> {
+fn user(command: UserCommand) -> Result<ExitCode, Box<dyn Error>> {
     let UserCommand { name, streams, tenant, iterations, sha_1 } = command;
     let mut password = String::new();
     io::stdin().lock().read_line(&mut password)?;
@@ -214,7 +93,7 @@ pub(crate) fn user(command: UserCommand) -> Result<ExitCode, Box<dyn Error>> {
 }
 
 /// Runs a subcommand of `store`. The exit code is 1 if `check` finds damage or a record that is cut off.
-pub(crate) async fn store(command: StoreCommand) -> Result<ExitCode, Box<dyn Error>> {
+async fn store(command: StoreCommand) -> Result<ExitCode, Box<dyn Error>> {
     match command {
         StoreCommand::Check { directory } => {
             let checked = check(&directory).map_err(|error| of_store("check", &directory, &error))?;
@@ -228,7 +107,7 @@ pub(crate) async fn store(command: StoreCommand) -> Result<ExitCode, Box<dyn Err
 }
 
 /// Checks an engine, or prints what it stores.
-pub(crate) async fn engine(command: EngineCommand) -> Result<ExitCode, Box<dyn Error>> {
+async fn engine(command: EngineCommand) -> Result<ExitCode, Box<dyn Error>> {
     let (EngineCommand::Check(args) | EngineCommand::Stats(args)) = &command;
     let access = EngineAccess {
         url: args.url.clone(),
@@ -344,7 +223,7 @@ fn seekable_input() -> io::Result<File> {
 }
 
 /// Prints all limits with their default values, units and meanings.
-pub(crate) fn limits() -> ExitCode {
+fn limits() -> ExitCode {
     // A closed standard output is not an error.
     let _unread = print_limits(&mut io::stdout().lock());
     ExitCode::SUCCESS

@@ -6,7 +6,6 @@
 mod tests;
 
 mod check;
-mod client_commands;
 mod command_line;
 mod commands;
 mod places;
@@ -21,12 +20,10 @@ use config::ConfigError;
 use serde::{Deserialize, Serialize};
 
 pub use crate::stream::SyncPolicy;
-pub use client_commands::{
-    Beginning, BenchCommand, FormName, GatewayArgs, ListCommand, NamePattern, PublishCommand, RemoveCommand,
-    StatCommand, SubscribeCommand,
+pub use command_line::ServeArgs;
+pub use commands::{
+    EngineArgs, EngineCommand, NamePattern, PatternArgs, StoreCommand, TokenCommand, UserCommand,
 };
-pub use command_line::{Cli, ClientTask, Task};
-pub use commands::{EngineArgs, EngineCommand, PatternArgs, StoreCommand, TokenCommand, UserCommand};
 pub use places::{AccessLogPlace, EngineUrl, InvalidSync, MqttAddress, StorePlace};
 pub use size::{InvalidSize, MemorySize};
 pub use variables::InvalidVariable;

@@ -10,54 +10,50 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::Parser;
-use pollgate::config::{Cli, LogFormat, Task};
+use commands::{Cli, Command, Tool};
+use pollgate::config::LogFormat;
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::filter::LevelFilter;
 
 fn main() -> ExitCode {
-    let task = match Cli::parse().task() {
-        Ok(task) => task,
-        Err(error) => return fail(&error),
-    };
-    let format = match &task {
-        Task::Serve(settings) => Some(settings.log),
-        Task::Store(_) | Task::Engine(_) => Some(LogFormat::Text),
-        Task::Client(_)
-        | Task::Limits
-        | Task::Keygen(_)
-        | Task::Token(_)
-        | Task::User(_)
-        | Task::Completions(_)
-        | Task::Man(_) => None,
-    };
-    if let Some(format) = format
-        && let Err(error) = start_log(format)
-    {
-        return fail(&*error);
+    let Cli { command, serve } = Cli::parse();
+    let command = command.unwrap_or_else(|| Command::Serve(Box::new(serve)));
+    match run(command) {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("pollgate: {error}");
+            ExitCode::FAILURE
+        }
     }
+}
+
+fn run(command: Command) -> Result<ExitCode, Box<dyn Error>> {
+    match command {
+        // The settings say how to log, and are checked before anything starts.
+        Command::Serve(args) => {
+            let settings = args.settings()?;
+            start_log(settings.log)?;
+            on_runtime(commands::serve(settings))
+        }
+        Command::Tool(tool) => {
+            if matches!(tool, Tool::Store(_) | Tool::Engine(_)) {
+                start_log(LogFormat::Text)?;
+            }
+            on_runtime(commands::run(tool))
+        }
+    }
+}
+
+fn on_runtime(
+    command: impl Future<Output = Result<ExitCode, Box<dyn Error>>>,
+) -> Result<ExitCode, Box<dyn Error>> {
     if let Err(error) = allocator::return_freed_memory() {
         tracing::warn!(%error, "freed memory may stay with the process: the allocator does not take its settings");
     }
-    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
-        Ok(runtime) => runtime,
-        Err(error) => return fail(&error),
-    };
-    let outcome: Result<ExitCode, Box<dyn Error>> = runtime.block_on(async {
-        match task {
-            Task::Serve(settings) => commands::serve(*settings).await,
-            Task::Client(task) => commands::client(task).await,
-            Task::Store(command) => commands::store(command).await,
-            Task::Engine(command) => commands::engine(command).await,
-            Task::Limits => Ok(commands::limits()),
-            Task::Keygen(file) => Ok(commands::keygen(&file)?),
-            Task::Token(command) => Ok(commands::token(command)?),
-            Task::User(command) => Ok(commands::user(command)?),
-            Task::Completions(shell) => Ok(commands::completions(shell)),
-            Task::Man(directory) => Ok(commands::man(&directory)?),
-        }
-    });
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    let outcome = runtime.block_on(command);
     runtime.shutdown_timeout(Duration::ZERO);
-    outcome.unwrap_or_else(|error| fail(&*error))
+    outcome
 }
 
 /// Logs to standard error, with colors only on a terminal and unless `NO_COLOR` is set (no-color.org).
@@ -97,11 +93,6 @@ fn log_filter(variable: Option<&str>) -> Result<EnvFilter, String> {
         }
     }
     EnvFilter::try_new(parts.join(",")).map_err(|error| refuse(text, &format!("is not valid ({error})")))
-}
-
-fn fail(error: &dyn std::error::Error) -> ExitCode {
-    eprintln!("pollgate: {error}");
-    ExitCode::FAILURE
 }
 
 #[cfg(test)]

@@ -5,7 +5,7 @@ mod authorization;
 mod client_certificates;
 mod connection;
 mod error;
-mod inherited;
+mod listeners;
 mod logs;
 mod outbound;
 mod proxies;
@@ -21,7 +21,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use parking_lot::Mutex;
-use socket2::{Domain, Protocol, SockRef, Socket, Type};
 use tokio::net::TcpStream;
 use tokio::sync::{mpsc, watch};
 use tokio::task::{JoinHandle, spawn_blocking};
@@ -45,6 +44,7 @@ use crate::stream::{Filter, Store};
 use crate::xmpp::{BoshFront, ComponentSettings};
 use accept::Acceptor;
 use connection::Front;
+use listeners::listen;
 use logs::Logs;
 use outbound::Outbound;
 use store::{OpenStore, behind_upstream, keep_clock, upstream_options};
@@ -53,7 +53,7 @@ use wakes::WakeApps;
 use xmpp::{BoshDoor, client_front, component_settings, start_component};
 
 pub use error::BindError;
-pub use inherited::Inherited;
+pub use listeners::Inherited;
 
 /// A future whose code is compiled with this crate. That of an `async fn` is compiled, with all that it awaits and spawns, once more in
 /// each program that awaits it: the whole gateway, which takes minutes.
@@ -123,10 +123,6 @@ const HANDED_MAX: usize = 64;
 
 /// How often connections are told whether memory is critical.
 const SHEDDING_INTERVAL: Duration = Duration::from_secs(1);
-
-/// Size of one segment with the kernel's bookkeeping. While any of a socket's send buffer is free, the kernel accepts one more
-/// segment, so the buffer may exceed its size by this.
-const SEGMENT_BYTES: usize = 8 * 1024;
 
 impl Server {
     /// Binds the addresses and opens the store.
@@ -469,33 +465,6 @@ impl Drop for Running {
             task.abort();
         }
     }
-}
-
-/// Listens on the address of an option, unless the listener was handed over. Also returns the address with the port that was chosen.
-fn listen(
-    option: &'static str,
-    address: SocketAddr,
-    inherited: Option<TcpListener>,
-    limits: &Limits,
-) -> Result<(TcpListener, SocketAddr), BindError> {
-    // Linux doubles the requested size, and accepted connections inherit it.
-    let send_bytes = limits.socket_send_bytes.saturating_sub(SEGMENT_BYTES) / 2;
-    let open = || {
-        if let Some(listener) = inherited {
-            SockRef::from(&listener).set_send_buffer_size(send_bytes)?;
-            return Ok((listener, address));
-        }
-        let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
-        socket.set_reuse_address(true)?;
-        socket.set_send_buffer_size(send_bytes)?;
-        socket.set_nonblocking(true)?;
-        socket.bind(&address.into())?;
-        socket.listen(limits.backlog)?;
-        let listener = TcpListener::from(socket);
-        let bound = listener.local_addr()?;
-        Ok((listener, bound))
-    };
-    open().map_err(|error| BindError::Listen { option, address, error })
 }
 
 /// Tells connections while memory is critical. Runs until the task is aborted.

@@ -11,12 +11,12 @@ use std::time::Duration;
 
 use futures_util::future::join_all;
 use indicatif::{ProgressBar, ProgressStyle};
-use pollgate::config::BenchCommand;
 use pollgate_client::{Client, Form};
 use serde::Serialize;
 use tokio::time::{Instant, sleep};
 
 use super::gateway::{answered, builder, client};
+use super::options::BenchCommand;
 use probe::{FIRST_WITHIN, Probe};
 
 /// How long connections are silent, in seconds. Each has a connection of its own, and all are silent at the same time.

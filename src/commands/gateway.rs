@@ -6,25 +6,26 @@ use std::future::Future;
 use std::path::Path;
 use std::time::Duration;
 
-use pollgate::config::GatewayArgs;
 use pollgate_client::{Builder, Client, Token};
 use tokio::time::timeout;
 
+use super::options::GatewayArgs;
+
 /// The gateway has not answered in time.
 #[derive(Debug)]
-pub(crate) struct Unanswered {
+pub(crate) struct NoGateway {
     url: String,
     limit: Duration,
 }
 
-impl fmt::Display for Unanswered {
+impl fmt::Display for NoGateway {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { url, limit } = self;
         write!(f, "no gateway has answered at {url} within {limit:?}; --url names another one")
     }
 }
 
-impl Error for Unanswered {}
+impl Error for NoGateway {}
 
 /// Begins to build the client for a gateway.
 pub(crate) fn builder(args: &GatewayArgs) -> Result<Builder, Box<dyn Error>> {
@@ -62,7 +63,7 @@ where
     let limit = args.timeout.get();
     match timeout(limit, answer).await {
         Ok(answer) => Ok(answer?),
-        Err(_) => Err(Unanswered { url: args.url.clone(), limit }.into()),
+        Err(_) => Err(NoGateway { url: args.url.clone(), limit }.into()),
     }
 }
 

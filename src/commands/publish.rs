@@ -4,12 +4,12 @@ use std::error::Error;
 use std::io::{self, BufRead, Read};
 use std::process::ExitCode;
 
-use pollgate::config::PublishCommand;
 use pollgate_client::{Client, Producer, PublishError};
 use tokio::sync::mpsc;
 use tokio::task::{JoinSet, spawn_blocking};
 
 use super::gateway::{answered, client};
+use super::options::PublishCommand;
 
 /// Content type of a stream that is created without another one.
 const JSON: &str = "application/json";
@@ -22,7 +22,7 @@ const LINE_BYTES_MAX: u64 = 64 << 20;
 
 /// Publishes what the command says, and waits until the gateway has acknowledged all of it.
 pub(crate) async fn publish(command: PublishCommand) -> Result<ExitCode, Box<dyn Error>> {
-    let publisher = Publisher::start(&command).await?;
+    let publisher = LinePublisher::start(&command).await?;
     match command.message.as_deref().unwrap_or("-") {
         "-" if command.whole => {
             let mut message = Vec::new();
@@ -35,13 +35,13 @@ pub(crate) async fn publish(command: PublishCommand) -> Result<ExitCode, Box<dyn
     Ok(ExitCode::SUCCESS)
 }
 
-struct Publisher<'a> {
+struct LinePublisher<'a> {
     command: &'a PublishCommand,
     producer: Producer,
     takes_json: bool,
 }
 
-impl<'a> Publisher<'a> {
+impl<'a> LinePublisher<'a> {
     /// Finds out what the stream takes. A stream that does not exist is created by the first message.
     async fn start(command: &'a PublishCommand) -> Result<Self, Box<dyn Error>> {
         let client: Client = client(&command.gateway)?;

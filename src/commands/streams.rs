@@ -5,10 +5,10 @@ use std::io::{self, Write};
 use std::process::ExitCode;
 
 use futures_util::{StreamExt, TryStreamExt, stream};
-use pollgate::config::{ListCommand, RemoveCommand, StatCommand};
 use pollgate_client::{RequestError, StreamInfo};
 
 use super::gateway::{answered, client};
+use super::options::{ListCommand, RemoveCommand, StatCommand};
 
 /// Most requests of `ls --long` at the same time.
 const REQUESTS_MAX: usize = 8;

@@ -6,7 +6,6 @@ use std::io::{self, BufWriter, ErrorKind, IsTerminal, StdoutLock, Write};
 use std::process::{ExitCode, Stdio};
 
 use futures_util::FutureExt;
-use pollgate::config::{Beginning, FormName, SubscribeCommand};
 use pollgate_client::{Event, Form, Item, Message, Settings, Subscription};
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::Errno;
@@ -17,10 +16,14 @@ use tokio::task::spawn_blocking;
 
 use super::gateway::builder;
 use super::lines::Lines;
-use super::position::Position;
+use super::options::{Beginning, FormName, SubscribeCommand};
+use super::progress::Handled;
 
-/// Reads until all streams are closed, the number of messages is reached, a signal arrives, or nobody reads the output any more.
-pub(crate) async fn subscribe(command: SubscribeCommand) -> Result<ExitCode, Box<dyn Error>> {
+/// Reads from `beginning` on, unless an option says otherwise, until all streams are closed, the number of messages is reached, a signal arrives, or nobody reads the output any more.
+pub(crate) async fn subscribe(
+    command: SubscribeCommand,
+    beginning: Beginning,
+) -> Result<ExitCode, Box<dyn Error>> {
     let quiet = command.quiet;
     let settings = Settings {
         forms: command.form.iter().copied().map(form).collect(),
@@ -32,8 +35,8 @@ pub(crate) async fn subscribe(command: SubscribeCommand) -> Result<ExitCode, Box
             eprintln!("pollgate: {remark}");
         }
     });
-    let position = Position::open(command.state.clone())?;
-    let start = position.start(command.from.unwrap_or(Beginning::Now));
+    let handled = Handled::open(command.state.clone())?;
+    let start = handled.start(command.from.unwrap_or(beginning));
     let subscription = client.build()?.subscribe(command.streams.iter().map(String::as_str), start);
     let lines = Lines {
         json: command.json,
@@ -43,7 +46,7 @@ pub(crate) async fn subscribe(command: SubscribeCommand) -> Result<ExitCode, Box
     let out = BufWriter::new(io::stdout().lock());
     let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
     tokio::select! {
-        ended = Reading { command: &command, subscription, position, lines, out }.run() => match ended {
+        ended = Reading { command: &command, subscription, handled, lines, out }.run() => match ended {
             Err(error) if is_unread(&*error) => Ok(ExitCode::SUCCESS),
             ended => ended,
         },
@@ -56,7 +59,7 @@ pub(crate) async fn subscribe(command: SubscribeCommand) -> Result<ExitCode, Box
 struct Reading<'a> {
     command: &'a SubscribeCommand,
     subscription: Subscription,
-    position: Position,
+    handled: Handled,
     lines: Lines,
     out: BufWriter<StdoutLock<'static>>,
 }
@@ -69,7 +72,7 @@ impl Reading<'_> {
                 Item::Refused(refusal) => return Err(refusal.clone().into()),
                 Item::Untrusted(error) => return Err(error.clone().into()),
                 Item::Closed { .. } => closed += 1,
-                Item::Message(message) if self.position.has_read(message) => continue,
+                Item::Message(message) if self.handled.has_read(message) => continue,
                 Item::Message(_) => messages += 1,
                 _ => {}
             }
@@ -87,7 +90,7 @@ impl Reading<'_> {
     async fn next(&mut self) -> Result<Option<Item>, Box<dyn Error>> {
         let ready = self.subscription.next().now_or_never();
         if let Some(token) = self.subscription.resume_token() {
-            self.position.keep_token(token)?;
+            self.handled.keep_token(token)?;
         }
         match ready {
             Some(item) => Ok(item),
@@ -99,7 +102,7 @@ impl Reading<'_> {
     }
 
     async fn handle(&mut self, item: &Item) -> Result<(), Box<dyn Error>> {
-        let Self { command, lines, out, position, .. } = self;
+        let Self { command, lines, out, handled, .. } = self;
         if !command.quiet
             && !lines.json
             && let Some(remark) = Lines::remark(item)
@@ -112,10 +115,10 @@ impl Reading<'_> {
             (None, item) => lines.write(out, item)?,
         }
         if let Item::Message(message) = item
-            && position.is_kept()
+            && handled.is_kept()
         {
             out.flush()?;
-            position.keep_message(message)?;
+            handled.keep_message(message)?;
         }
         Ok(())
     }

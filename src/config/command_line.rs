@@ -1,130 +1,17 @@
-//! The command line: its commands, and the options of `serve`, which are merged with the other layers of settings.
+//! The options of `serve`, which are merged with the other layers of settings.
 
 use std::path::PathBuf;
 
-use clap::{Args, CommandFactory, Parser, Subcommand};
-use clap_complete::Shell;
+use clap::Args;
 use config::{Config, File};
 
-use super::client_commands::{
-    Beginning, BenchCommand, ListCommand, PublishCommand, RemoveCommand, StatCommand, SubscribeCommand,
-};
-use super::commands::{EngineCommand, StoreCommand, TokenCommand, UserCommand};
 use super::variables::Variables;
 use super::{Settings, SettingsError};
-use crate::limits::{Limit, Limits};
-
-/// Delivers streams of messages to clients that may have nothing but plain HTTP.
-#[derive(Debug, Parser)]
-#[command(version, args_conflicts_with_subcommands = true, after_long_help = limits_help())]
-pub struct Cli {
-    #[command(subcommand)]
-    pub(super) command: Option<Command>,
-    #[command(flatten)]
-    pub(super) serve: ServeArgs,
-}
-
-#[derive(Debug, Subcommand)]
-pub(super) enum Command {
-    /// Run the gateway (the default command)
-    #[command(after_long_help = limits_help())]
-    Serve(Box<ServeArgs>),
-    /// Publish a message to a stream, or each line of standard input
-    Pub(PublishCommand),
-    /// Read streams and print a message a line, over whatever the network lets through
-    Sub(SubscribeCommand),
-    /// Print the last ten messages of streams and those that follow, as `tail -f` does with a file
-    Follow(SubscribeCommand),
-    /// List streams
-    Ls(ListCommand),
-    /// Describe streams: content type, what is kept, and for how long
-    Stat(StatCommand),
-    /// Delete streams with their messages
-    Rm(RemoveCommand),
-    /// Find out in a minute what the network between here and a gateway lets through
-    Bench(BenchCommand),
-    /// Check, export or import a store on disk that no gateway has open
-    #[command(subcommand)]
-    Store(StoreCommand),
-    /// Check an engine (Redis or Valkey) that several gateways share, or print what it stores
-    #[command(subcommand)]
-    Engine(EngineCommand),
-    /// List all limits with their defaults, units and meanings
-    Limits,
-    /// Make a key that signs tokens, and with which `--auth` checks them
-    Keygen {
-        /// File to create; only its owner can read it
-        file: PathBuf,
-    },
-    /// Make a token, which a client sends as `Authorization: Bearer TOKEN`
-    Token(TokenCommand),
-    /// Read the password of a user from standard input, and print what to add to the TOML file of `--auth`
-    User(UserCommand),
-    /// Print a script that completes commands and options in a shell
-    Completions {
-        /// Shell
-        shell: Shell,
-    },
-    /// Write the manual pages of all commands
-    Man {
-        /// Directory for the pages, created if it does not exist
-        directory: PathBuf,
-    },
-}
-
-/// The part of `--help` about limits.
-fn limits_help() -> String {
-    let mut help = "Limits with their defaults (--limit NAME=VALUE, POLLGATE_LIMITS__NAME=VALUE, or a key of the table [limits] of the \
-                    file); `pollgate limits` says what each is for:"
-        .to_owned();
-    for Limit { name, default, unit, .. } in Limits::list() {
-        let default = default.as_deref().unwrap_or("(depends on the store)");
-        help.push_str(&format!("\n  {name}={default} ({unit})"));
-    }
-    help
-}
-
-/// The subcommand to run.
-#[derive(Debug)]
-pub enum Task {
-    /// Run the gateway.
-    Serve(Box<Settings>),
-    /// Act as a client of a gateway.
-    Client(ClientTask),
-    /// Check, export or import a store on disk.
-    Store(StoreCommand),
-    /// Check an engine, or print what it stores.
-    Engine(EngineCommand),
-    /// List all limits.
-    Limits,
-    /// Make a key that signs tokens.
-    Keygen(PathBuf),
-    /// Make a token.
-    Token(TokenCommand),
-    /// Print the settings of a user.
-    User(UserCommand),
-    /// Print a script for this shell.
-    Completions(Shell),
-    /// Write the manual pages.
-    Man(PathBuf),
-}
-
-/// What to do as a client of a gateway.
-#[derive(Debug)]
-#[expect(missing_docs, reason = "the commands say it")]
-pub enum ClientTask {
-    Publish(PublishCommand),
-    Subscribe(SubscribeCommand),
-    List(ListCommand),
-    Stat(StatCommand),
-    Remove(RemoveCommand),
-    Bench(BenchCommand),
-}
 
 /// The options of `serve`. Each is also a variable, `POLLGATE_HOLD_MAX=55s`, and a key of the file, `hold_max = "55s"`; limits are
 /// `POLLGATE_LIMITS__HEADERS_MAX=64`, and keys of the table `[limits]`.
 #[derive(Debug, Clone, Default, Args)]
-pub(super) struct ServeArgs {
+pub struct ServeArgs {
     /// Address for publishers and readers; port 0 picks a free port [default: 127.0.0.1:4437]
     #[arg(long, value_name = "ADDRESS")]
     listen: Option<String>,
@@ -287,43 +174,19 @@ pub(super) struct ServeArgs {
     config: Option<PathBuf>,
 }
 
-impl Cli {
-    /// Returns the subcommand to run. For `serve` this merges and checks the settings.
-    pub fn task(self) -> Result<Task, SettingsError> {
-        let args = match self.command {
-            Some(Command::Pub(command)) => return Ok(Task::Client(ClientTask::Publish(command))),
-            Some(Command::Sub(command)) => return Ok(Task::Client(ClientTask::Subscribe(command))),
-            Some(Command::Follow(command)) => {
-                let from = command.from.or(Some(Beginning::Last(10)));
-                return Ok(Task::Client(ClientTask::Subscribe(SubscribeCommand { from, ..command })));
-            }
-            Some(Command::Ls(command)) => return Ok(Task::Client(ClientTask::List(command))),
-            Some(Command::Stat(command)) => return Ok(Task::Client(ClientTask::Stat(command))),
-            Some(Command::Rm(command)) => return Ok(Task::Client(ClientTask::Remove(command))),
-            Some(Command::Bench(command)) => return Ok(Task::Client(ClientTask::Bench(command))),
-            Some(Command::Completions { shell }) => return Ok(Task::Completions(shell)),
-            Some(Command::Man { directory }) => return Ok(Task::Man(directory)),
-            Some(Command::Store(command)) => return Ok(Task::Store(command)),
-            Some(Command::Engine(command)) => return Ok(Task::Engine(command)),
-            Some(Command::Limits) => return Ok(Task::Limits),
-            Some(Command::Keygen { file }) => return Ok(Task::Keygen(file)),
-            Some(Command::Token(command)) => return Ok(Task::Token(command)),
-            Some(Command::User(command)) => return Ok(Task::User(command)),
-            Some(Command::Serve(args)) => *args,
-            None => self.serve,
-        };
-        Ok(Task::Serve(Box::new(args.over(Variables::of(std::env::vars_os(), &option_names())?)?)))
-    }
-}
-
 /// The names of the options of `serve`, without dashes at the beginning.
 pub(super) fn option_names() -> Vec<String> {
-    let command = Cli::command();
+    let command = ServeArgs::augment_args(clap::Command::new("serve"));
     let names = command.get_arguments().filter_map(|option| option.get_long().map(str::to_owned));
     names.collect()
 }
 
 impl ServeArgs {
+    /// Merges the options with the other layers, the variables of this process among them, and checks the result.
+    pub fn settings(self) -> Result<Settings, SettingsError> {
+        self.over(Variables::of(std::env::vars_os(), &option_names())?)
+    }
+
     /// Merges the defaults, the file, the variables and the command line, and checks the result.
     pub(super) fn over(self, variables: Variables) -> Result<Settings, SettingsError> {
         let mut layers = Config::builder();

@@ -1,11 +1,13 @@
-//! The options of the commands `token`, `user` and `store`.
+//! The options of the commands `token`, `user`, `engine` and `store`, and the pattern of `ls`.
 
 use std::num::NonZeroU32;
 use std::path::PathBuf;
+use std::str::FromStr;
 
 use clap::{Args, Subcommand};
 
 use crate::limits::Span;
+use crate::stream::{Filter, InvalidFilter, StreamName};
 
 /// What a client may do. A pattern is the name of a stream; `+` stands for one level, a last `#` for any number of levels.
 #[derive(Debug, Args)]
@@ -112,4 +114,28 @@ pub enum StoreCommand {
         /// Export to read [default: standard input]
         file: Option<PathBuf>,
     },
+}
+
+/// A pattern of names of streams.
+#[derive(Debug, Clone)]
+pub struct NamePattern(Filter);
+
+impl NamePattern {
+    /// The beginning that all names have.
+    pub fn prefix(&self) -> &str {
+        self.0.prefix()
+    }
+
+    /// Whether a stream has such a name.
+    pub fn matches(&self, name: &str) -> bool {
+        StreamName::parse(name).is_ok_and(|name| self.0.matches(&name))
+    }
+}
+
+impl FromStr for NamePattern {
+    type Err = InvalidFilter;
+
+    fn from_str(text: &str) -> Result<Self, InvalidFilter> {
+        Filter::parse(text).map(Self)
+    }
 }

@@ -2,20 +2,23 @@
 
 use clap::Parser;
 
-use super::command_line::{Command, option_names};
+use super::command_line::option_names;
 use super::variables::Variables;
 use super::*;
 use crate::limits::Limit;
 
+#[derive(Parser)]
+struct Given {
+    #[command(flatten)]
+    args: ServeArgs,
+}
+
 fn settings(variables: &[(&str, &str)], arguments: &[&str]) -> Result<Settings, String> {
     let variables = variables.iter().map(|(name, value)| (name.into(), value.into()));
     let variables = Variables::of(variables, &option_names()).map_err(SettingsError::from);
-    let cli = Cli::try_parse_from(["pollgate"].iter().chain(arguments)).map_err(|error| error.to_string())?;
-    let args = match cli.command {
-        Some(Command::Serve(args)) => *args,
-        _ => cli.serve,
-    };
-    variables.and_then(|variables| args.over(variables)).map_err(|error| error.to_string())
+    let given =
+        Given::try_parse_from(["pollgate"].iter().chain(arguments)).map_err(|error| error.to_string())?;
+    variables.and_then(|variables| given.args.over(variables)).map_err(|error| error.to_string())
 }
 
 /// A value other than the default for each option, as a variable has it.
@@ -98,8 +101,7 @@ fn later_layers_win() {
     let path = file.to_str().unwrap();
     let variables =
         [("POLLGATE_HOLD_MAX", "30s"), ("POLLGATE_LIMITS__HEAD_TIMEOUT", "3s"), ("POLLGATE_DRAIN", "6s")];
-    let settings =
-        settings(&variables, &["serve", "--config", path, "--drain", "7s", "--limit", "headers_max=9"]);
+    let settings = settings(&variables, &["--config", path, "--drain", "7s", "--limit", "headers_max=9"]);
     std::fs::remove_file(&file).unwrap();
     let settings = settings.unwrap();
     let seconds = [settings.hold, settings.hold_max, settings.drain].map(|span| span.get().as_secs());

@@ -4,37 +4,38 @@ use std::collections::BTreeMap;
 use std::error::Error;
 use std::path::PathBuf;
 
-use pollgate::config::Beginning;
 use pollgate_client::{Message, Offset, ResumeToken, Start};
 use serde::{Deserialize, Serialize};
 
+use super::options::Beginning;
+
 /// What was read, in memory and in the file.
 #[derive(Debug)]
-pub(crate) struct Position {
+pub(crate) struct Handled {
     file: Option<PathBuf>,
-    read: Read,
+    noted: StateFile,
 }
 
 /// What was read. A resume token lies between two responses, each with perhaps many messages; behind it, the offset of the last message of each stream
 /// that was read.
 #[derive(Debug, Default, Serialize, Deserialize)]
-struct Read {
+struct StateFile {
     resume: Option<ResumeToken>,
     #[serde(default)]
     behind: BTreeMap<String, String>,
 }
 
-impl Position {
+impl Handled {
     /// Reads the file, if there is one.
     pub(crate) fn open(file: Option<PathBuf>) -> Result<Self, Box<dyn Error>> {
-        let Some(path) = &file else { return Ok(Self { file, read: Read::default() }) };
-        let read = match std::fs::read(path) {
+        let Some(path) = &file else { return Ok(Self { file, noted: StateFile::default() }) };
+        let noted = match std::fs::read(path) {
             Ok(text) => serde_json::from_slice(&text)
                 .map_err(|error| format!("{} is not a file of --state: {error}", path.display()))?,
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Read::default(),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => StateFile::default(),
             Err(error) => return Err(format!("{}: {error}", path.display()).into()),
         };
-        Ok(Self { file, read })
+        Ok(Self { file, noted })
     }
 
     pub(crate) fn is_kept(&self) -> bool {
@@ -43,9 +44,9 @@ impl Position {
 
     /// Where to start: behind what was read, otherwise at `beginning`.
     pub(crate) fn start(&self, beginning: Beginning) -> Start {
-        match (self.read.resume.clone(), beginning) {
+        match (self.noted.resume.clone(), beginning) {
             // The first response was not read to its end.
-            (None, _) if !self.read.behind.is_empty() => Start::earliest(),
+            (None, _) if !self.noted.behind.is_empty() => Start::earliest(),
             (None, Beginning::Earliest) => Start::earliest(),
             (None, Beginning::Now) => Start::now(),
             (None, Beginning::Last(count)) => Start::history(count),
@@ -58,14 +59,14 @@ impl Position {
 
     /// Whether a message was read before: it arrived in one response with the last one that was.
     pub(crate) fn has_read(&self, message: &Message) -> bool {
-        let behind = self.read.behind.get(&*message.stream).and_then(|offset| offset.parse::<Offset>().ok());
+        let behind = self.noted.behind.get(&*message.stream).and_then(|offset| offset.parse::<Offset>().ok());
         message.offset.zip(behind).is_some_and(|(offset, behind)| offset.is_at_or_before(behind))
     }
 
     /// Remembers that a message was read.
     pub(crate) fn keep_message(&mut self, message: &Message) -> Result<(), Box<dyn Error>> {
         if let Some(offset) = message.offset {
-            self.read.behind.insert(message.stream.to_string(), offset.to_string());
+            self.noted.behind.insert(message.stream.to_string(), offset.to_string());
             self.write()?;
         }
         Ok(())
@@ -73,8 +74,8 @@ impl Position {
 
     /// Remembers that everything before the token was read.
     pub(crate) fn keep_token(&mut self, token: &ResumeToken) -> Result<(), Box<dyn Error>> {
-        if self.read.resume.as_ref() != Some(token) {
-            self.read = Read { resume: Some(token.clone()), behind: BTreeMap::new() };
+        if self.noted.resume.as_ref() != Some(token) {
+            self.noted = StateFile { resume: Some(token.clone()), behind: BTreeMap::new() };
             self.write()?;
         }
         Ok(())
@@ -86,7 +87,7 @@ impl Position {
         let mut new = file.clone().into_os_string();
         new.push(".new");
         let written =
-            std::fs::write(&new, serde_json::to_vec(&self.read)?).and_then(|()| std::fs::rename(&new, file));
+            std::fs::write(&new, serde_json::to_vec(&self.noted)?).and_then(|()| std::fs::rename(&new, file));
         written.map_err(|error| format!("{}: {error}", file.display()).into())
     }
 }

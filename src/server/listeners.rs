@@ -1,9 +1,18 @@
-//! Listeners that a service manager has opened and handed over, as systemd does with a socket unit (`sd_listen_fds(3)`).
+//! The listeners of a server: opened here, or by a service manager that hands them over, as systemd does with a socket unit
+//! (`sd_listen_fds(3)`).
 
 use std::io;
 use std::net::{SocketAddr, TcpListener};
 
 use listenfd::ListenFd;
+use socket2::{Domain, Protocol, SockRef, Socket, Type};
+
+use super::error::BindError;
+use crate::limits::Limits;
+
+/// Size of one segment with the kernel's bookkeeping. While any of a socket's send buffer is free, the kernel accepts one more
+/// segment, so the buffer may exceed its size by this.
+const SEGMENT_BYTES: usize = 8 * 1024;
 
 /// What the names of sockets may be.
 const NAMES: &str = "FileDescriptorName= has to be http, admin or mqtt";
@@ -58,6 +67,33 @@ impl Inherited {
             |listener: &Option<TcpListener>| listener.as_ref().map(TcpListener::local_addr).transpose();
         Ok([address(&self.gateway)?, address(&self.admin)?, address(&self.mqtt)?])
     }
+}
+
+/// Listens on the address of an option, unless the listener was handed over. Also returns the address with the port that was chosen.
+pub(super) fn listen(
+    option: &'static str,
+    address: SocketAddr,
+    inherited: Option<TcpListener>,
+    limits: &Limits,
+) -> Result<(TcpListener, SocketAddr), BindError> {
+    // Linux doubles the requested size, and accepted connections inherit it.
+    let send_bytes = limits.socket_send_bytes.saturating_sub(SEGMENT_BYTES) / 2;
+    let open = || {
+        if let Some(listener) = inherited {
+            SockRef::from(&listener).set_send_buffer_size(send_bytes)?;
+            return Ok((listener, address));
+        }
+        let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+        socket.set_reuse_address(true)?;
+        socket.set_send_buffer_size(send_bytes)?;
+        socket.set_nonblocking(true)?;
+        socket.bind(&address.into())?;
+        socket.listen(limits.backlog)?;
+        let listener = TcpListener::from(socket);
+        let bound = listener.local_addr()?;
+        Ok((listener, bound))
+    };
+    open().map_err(|error| BindError::Listen { option, address, error })
 }
 
 #[cfg(test)]

@@ -1,148 +1,146 @@
 //! The options of the commands that are clients of a gateway: `pub`, `sub`, `follow`, `ls`, `stat`, `rm` and `bench`.
 
-use std::fmt;
 use std::path::PathBuf;
 use std::str::FromStr;
 
 use clap::{Args, ValueEnum};
+use pollgate::config::NamePattern;
+use pollgate::limits::Span;
 use pollgate_client::Offset;
-
-use crate::limits::Span;
-use crate::stream::{Filter, InvalidFilter, StreamName};
 
 /// Which gateway, and with which credentials.
 #[derive(Debug, Args)]
-pub struct GatewayArgs {
+pub(crate) struct GatewayArgs {
     /// URL of the gateway, or of the proxy before it
     #[arg(long, value_name = "URL", env = "POLLGATE_URL", default_value = "http://127.0.0.1:4437")]
-    pub url: String,
+    pub(crate) url: String,
     /// File with the token that the gateway requires, read again when the gateway refuses it; `POLLGATE_TOKEN` may have the token
     /// itself [default: none]
     #[arg(long, value_name = "FILE")]
-    pub token_file: Option<PathBuf>,
+    pub(crate) token_file: Option<PathBuf>,
     /// PEM file with authorities that are trusted besides those of the operating system [default: none]
     #[arg(long, value_name = "FILE")]
-    pub ca: Option<PathBuf>,
+    pub(crate) ca: Option<PathBuf>,
     /// How long to wait for a gateway that does not answer
     #[arg(long, value_name = "DURATION", default_value = "30s")]
-    pub timeout: Span,
+    pub(crate) timeout: Span,
 }
 
 /// The options of `pub`.
 #[derive(Debug, Args)]
-pub struct PublishCommand {
+pub(crate) struct PublishCommand {
     /// Stream to publish to. If it does not exist, it is created
-    pub stream: String,
+    pub(crate) stream: String,
     /// Message, or `-` for each line of standard input as a message [default: -]
-    pub message: Option<String>,
+    pub(crate) message: Option<String>,
     /// Content type of the stream if it does not exist yet [default: application/json]
     #[arg(long, value_name = "TYPE")]
-    pub content_type: Option<String>,
+    pub(crate) content_type: Option<String>,
     /// Publish all of standard input as one message
     #[arg(long, conflicts_with = "message")]
-    pub whole: bool,
+    pub(crate) whole: bool,
     /// In a JSON stream, publish the text as a string, also if it is JSON. Without this option only text that does not begin like
     /// JSON is
     #[arg(long)]
-    pub string: bool,
+    pub(crate) string: bool,
     /// Which gateway.
     #[command(flatten)]
-    pub gateway: GatewayArgs,
+    pub(crate) gateway: GatewayArgs,
 }
 
 /// The options of `sub` and of `follow`.
 #[derive(Debug, Args)]
-pub struct SubscribeCommand {
+pub(crate) struct SubscribeCommand {
     /// Streams to read; those that do not exist are waited for
     #[arg(required = true, num_args = 1..=1000)]
-    pub streams: Vec<String>,
+    pub(crate) streams: Vec<String>,
     /// Where to begin: `earliest`, `now`, `last:20` messages of each stream, or an offset of a single stream [default: now; for
     /// `follow`, last:10]
     #[arg(long, value_name = "WHERE")]
-    pub from: Option<Beginning>,
+    pub(crate) from: Option<Beginning>,
     /// File that remembers what was read, so that the next start with it goes on there; it takes precedence over --from. A message counts as
     /// read when it is printed, or when the command of --exec has succeeded [default: none]
     #[arg(long, value_name = "FILE")]
-    pub state: Option<PathBuf>,
+    pub(crate) state: Option<PathBuf>,
     /// Delivery form to use (repeatable, best first) [default: any that the network lets through]
     #[arg(long, value_name = "FORM")]
-    pub form: Vec<FormName>,
+    pub(crate) form: Vec<FormName>,
     /// Print a line of JSON for each message: stream, offset, time and data; for gaps and ends of streams, too
     #[arg(long)]
-    pub json: bool,
+    pub(crate) json: bool,
     /// Shell command to run for each message, one at a time, with the message as its standard input and its stream and offset in
     /// POLLGATE_STREAM and POLLGATE_OFFSET. If it fails, `pollgate` ends, too [default: print messages]
     #[arg(long, value_name = "COMMAND", conflicts_with = "json")]
-    pub exec: Option<String>,
+    pub(crate) exec: Option<String>,
     /// End after this many messages [default: when all streams are closed]
     #[arg(long, value_name = "NUMBER")]
-    pub count: Option<u64>,
+    pub(crate) count: Option<u64>,
     /// Say nothing of changes of the delivery form and of lost connections
     #[arg(long, short)]
-    pub quiet: bool,
+    pub(crate) quiet: bool,
     /// Which gateway.
     #[command(flatten)]
-    pub gateway: GatewayArgs,
+    pub(crate) gateway: GatewayArgs,
 }
 
 /// The options of `ls`.
 #[derive(Debug, Args)]
-pub struct ListCommand {
+pub(crate) struct ListCommand {
     /// Streams to list: `+` stands for one level of the name, a last `#` for any number of levels [default: #]
-    pub pattern: Option<NamePattern>,
+    pub(crate) pattern: Option<NamePattern>,
     /// Print content type, what is kept, and retention, too; this asks for each stream
     #[arg(long, short)]
-    pub long: bool,
+    pub(crate) long: bool,
     /// Which gateway.
     #[command(flatten)]
-    pub gateway: GatewayArgs,
+    pub(crate) gateway: GatewayArgs,
 }
 
 /// The options of `stat`.
 #[derive(Debug, Args)]
-pub struct StatCommand {
+pub(crate) struct StatCommand {
     /// Streams to describe
     #[arg(required = true)]
-    pub streams: Vec<String>,
+    pub(crate) streams: Vec<String>,
     /// Which gateway.
     #[command(flatten)]
-    pub gateway: GatewayArgs,
+    pub(crate) gateway: GatewayArgs,
 }
 
 /// The options of `rm`.
 #[derive(Debug, Args)]
-pub struct RemoveCommand {
+pub(crate) struct RemoveCommand {
     /// Streams to delete with their messages
     #[arg(required = true)]
-    pub streams: Vec<String>,
+    pub(crate) streams: Vec<String>,
     /// A stream that does not exist is no error
     #[arg(long, short)]
-    pub force: bool,
+    pub(crate) force: bool,
     /// Which gateway.
     #[command(flatten)]
-    pub gateway: GatewayArgs,
+    pub(crate) gateway: GatewayArgs,
 }
 
 /// The options of `bench`.
 #[derive(Debug, Args)]
-pub struct BenchCommand {
+pub(crate) struct BenchCommand {
     /// Stream for the messages of the measurement; it is created, and deleted in the end [default: bench/ and a random name]
     #[arg(long, value_name = "STREAM")]
-    pub stream: Option<String>,
+    pub(crate) stream: Option<String>,
     /// How long connections are left idle at most, to find out what the path bears
     #[arg(long, value_name = "DURATION", default_value = "55s")]
-    pub idle: Span,
+    pub(crate) idle: Span,
     /// Print one document of JSON
     #[arg(long)]
-    pub json: bool,
+    pub(crate) json: bool,
     /// Which gateway.
     #[command(flatten)]
-    pub gateway: GatewayArgs,
+    pub(crate) gateway: GatewayArgs,
 }
 
 /// Where a subscription begins in its streams.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Beginning {
+pub(crate) enum Beginning {
     /// With the earliest message that is kept.
     Earliest,
     /// With the next message.
@@ -172,44 +170,13 @@ impl FromStr for Beginning {
 
 /// A delivery form of the client.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-#[expect(missing_docs, reason = "their help would repeat their names")]
-pub enum FormName {
+pub(crate) enum FormName {
     #[value(name = "websocket")]
     WebSocket,
     Sse,
     Ndjson,
     LongPoll,
     ShortPoll,
-}
-
-/// A pattern of names of streams.
-#[derive(Debug, Clone)]
-pub struct NamePattern(Filter);
-
-impl NamePattern {
-    /// The beginning that all names have.
-    pub fn prefix(&self) -> &str {
-        self.0.prefix()
-    }
-
-    /// Whether a stream has such a name.
-    pub fn matches(&self, name: &str) -> bool {
-        StreamName::parse(name).is_ok_and(|name| self.0.matches(&name))
-    }
-}
-
-impl FromStr for NamePattern {
-    type Err = InvalidFilter;
-
-    fn from_str(text: &str) -> Result<Self, InvalidFilter> {
-        Filter::parse(text).map(Self)
-    }
-}
-
-impl fmt::Display for NamePattern {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.0.as_str())
-    }
 }
 
 #[cfg(test)]
