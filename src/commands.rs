@@ -256,23 +256,3 @@ fn write_paragraph(out: &mut impl Write, indent: &str, text: &str) -> io::Result
     }
     writeln!(out, "{indent}{line}")
 }
-
-#[cfg(test)]
-mod tests {
-    use std::path::Path;
-
-    use super::examples;
-
-    #[test]
-    fn the_commands_of_the_banner_have_the_scheme_and_the_credentials_of_the_gateway() {
-        let open = examples("[::1]:4437".parse().unwrap(), None, false);
-        assert_eq!(open.len(), 3);
-        assert_eq!(open[2], "curl -N 'http://[::1]:4437/v1/stream/hello?offset=-1&live=sse'");
-        let protected = examples("0.0.0.0:4437".parse().unwrap(), Some(Path::new("tls.pem")), true);
-        assert_eq!(
-            protected[3],
-            "curl --cacert tls.pem -H \"Authorization: Bearer $TOKEN\" -N \
-             'https://localhost:4437/v1/stream/hello?offset=-1&live=sse'"
-        );
-    }
-}
