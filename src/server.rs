@@ -22,7 +22,7 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 use tokio::net::TcpStream;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{Notify, mpsc, watch};
 use tokio::task::{JoinHandle, spawn_blocking};
 use tokio::time::{Instant, sleep, timeout_at};
 use tokio_rustls::rustls::ServerConfig;
@@ -113,6 +113,8 @@ pub struct Running {
     /// The task of the XMPP component, which ends by itself in a drain.
     component: Mutex<Option<JoinHandle<()>>>,
     logs: Logs,
+    /// Notified when an operator asks for a drain.
+    drain_request: Arc<Notify>,
 }
 
 /// WebSockets that wait for the MQTT front; further ones wait in their HTTP connections.
@@ -320,9 +322,11 @@ impl Server {
         .with_bosh(bosh_door)
         .with_subscriptions(outbound.subscriptions)
         .filling_from(outbound.origins);
+        let drain_request = Arc::<Notify>::default();
         let admin = Admin::new(hub.clone(), store.clone(), metrics.clone(), clock, self.admin_access)
             .revoking(revocations)
             .requiring(self.admin_token)
+            .draining_by(drain_request.clone())
             .auditing(self.logs.audit.clone());
         let (phase, phase_receiver) = watch::channel(Phase::Serving);
         let (certificates, http_tls, mqtt_tls) = match self.certificates {
@@ -414,6 +418,7 @@ impl Server {
             handed: handed_sender,
             component,
             logs: self.logs,
+            drain_request,
         })
     }
 }
@@ -424,6 +429,13 @@ impl Running {
     pub async fn serve(&self, connection: TcpStream, peer: SocketAddr) {
         // After the acceptor has ended, the connection is closed by its drop.
         let _closed = self.handed.send((connection, peer)).await;
+    }
+
+    /// Waits until an operator asks for a drain at the admin listener.
+    ///
+    /// Cancel safe.
+    pub async fn drain_requested(&self) {
+        self.drain_request.notified().await;
     }
 
     /// Drains the server and closes the store; clients lose nothing that they cannot request again. `/ready` answers 503 at

@@ -15,7 +15,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::task::JoinHandle;
 use tokio::time::{MissedTickBehavior, interval};
 
-/// Runs the gateway until SIGTERM or SIGINT, then drains it; a second signal ends it at once. SIGHUP opens the logs again.
+/// Runs the gateway until SIGTERM, SIGINT or a request of an operator, then drains it; a second signal ends it at once. SIGHUP opens the logs again.
 pub(crate) async fn serve(settings: Settings) -> Result<ExitCode, Box<dyn Error>> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
@@ -36,7 +36,10 @@ pub(crate) async fn serve(settings: Settings) -> Result<ExitCode, Box<dyn Error>
             }
         }
     };
-    next_signal().await;
+    tokio::select! {
+        () = next_signal() => {}
+        () = stop.drain_requested() => {}
+    }
     tracing::info!("draining; a second signal stops at once");
     manager.stopping();
     tokio::select! {

@@ -15,7 +15,7 @@ pub struct ServeArgs {
     /// Address for publishers and readers; port 0 picks a free port [default: 127.0.0.1:4437]
     #[arg(long, value_name = "ADDRESS")]
     listen: Option<String>,
-    /// Address of the admin listener: /metrics, /live, /ready, /clients, /streams, /revocations, /export [default: 127.0.0.1:4438]
+    /// Address of the admin listener: the dashboard, /metrics, /live, /ready, /clients, /streams, /revocations, /export, /drain [default: 127.0.0.1:4438]
     #[arg(long, value_name = "ADDRESS")]
     admin: Option<String>,
     /// File with a secret of at least 32 bytes that requests to the admin listener must send as `Authorization: Bearer SECRET`,

@@ -28,7 +28,7 @@ pub use view::{ClientView, HeldView, SubscribedView};
 
 pub(super) use queue_entry::HoldEnd;
 pub use queue_entry::{CLIENT_ID_BYTES_MAX, ClientId, CredentialMark, InvalidClientId, Subject};
-pub(super) use view::joined;
+pub(super) use view::{VISITED_MAX, joined};
 
 use queue_entry::QueueEntry;
 

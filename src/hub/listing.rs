@@ -4,8 +4,25 @@ use serde::Serialize;
 use tokio::task::yield_now;
 
 use super::Hub;
+use super::waiters::ReadersByForm;
 use crate::clock::rfc3339;
 use crate::stream::{ChangeError, Description, Failure, Lifetime, Retention, StreamName, StreamPage};
+
+/// Maximum number of names that one search for streams visits.
+const VISITED_MAX: usize = 10_000;
+
+/// Which streams a list has.
+#[derive(Debug, Clone, Default)]
+pub struct StreamQuery {
+    /// Their names begin with this.
+    pub prefix: String,
+    /// Their names contain this.
+    pub contains: String,
+    /// They follow this name. `None`: the list begins with the first one.
+    pub after: Option<StreamName>,
+    /// Maximum number of streams.
+    pub max: usize,
+}
 
 /// A part of the list of all streams, in the order of their names.
 #[derive(Debug, Clone, Serialize)]
@@ -53,27 +70,33 @@ pub struct StreamView {
     pub expires_at: Option<String>,
     /// Readers that wait for it, and MQTT subscriptions to its name; those with wildcards are not counted.
     pub readers: usize,
+    /// The same readers by delivery form.
+    pub readers_by_form: ReadersByForm,
 }
 
 impl Hub {
-    /// Lists at most `max` streams whose names begin with `prefix`, from the first name after `after` on. This is not a use of the
-    /// streams.
-    pub async fn list_streams(
-        &self,
-        prefix: &str,
-        after: Option<StreamName>,
-        max: usize,
-    ) -> Result<StreamListing, Failure> {
-        let (mut streams, mut after) = (Vec::new(), after);
+    /// Lists streams. This is not a use of the streams. A search by a part of the name that has visited [`VISITED_MAX`] names returns
+    /// what it has found, and the name from which it goes on.
+    pub async fn list_streams(&self, query: &StreamQuery) -> Result<StreamListing, Failure> {
+        let (mut streams, mut after, mut visited) = (Vec::new(), query.after.clone(), 0);
         loop {
-            let page = self.store.page(prefix, after.as_ref(), self.clock.now()).await?;
+            let page = self.store.page(&query.prefix, after.as_ref(), self.clock.now()).await?;
             for (name, _) in page.streams {
-                if streams.len() >= max {
+                if streams.len() >= query.max || visited >= VISITED_MAX && !query.contains.is_empty() {
                     return Ok(StreamListing { streams, next: after.map(|name| name.as_str().to_owned()) });
+                }
+                visited += 1;
+                if !name.as_str().contains(&query.contains) {
+                    after = Some(name);
+                    continue;
                 }
                 match self.describe(&name).await {
                     Ok(description) => {
-                        streams.push(StreamView::of(&name, &description, self.waiters.readers(&name)));
+                        streams.push(StreamView::of(
+                            &name,
+                            &description,
+                            self.waiters.readers_by_form(&name),
+                        ));
                     }
                     // It has ended meanwhile.
                     Err(ChangeError::Missing(_)) => {}
@@ -105,7 +128,7 @@ impl Hub {
 }
 
 impl StreamView {
-    fn of(name: &StreamName, description: &Description, readers: usize) -> Self {
+    fn of(name: &StreamName, description: &Description, readers_by_form: ReadersByForm) -> Self {
         let Description { content_type, earliest, tail, closed, lifetime, retention, .. } = description;
         let kept = tail.position.since(earliest.position);
         let is_json = content_type.is_json();
@@ -128,7 +151,8 @@ impl StreamView {
             max_age: age_max.map(|age| age.as_secs()),
             ttl,
             expires_at,
-            readers,
+            readers: readers_by_form.sum(),
+            readers_by_form,
         }
     }
 }

@@ -51,7 +51,7 @@ pub use devices::{
     DeviceView, Devices, QuietHours, ReceiptState, RemovalReason, Removed, Verdict, WakeOrder,
 };
 pub use held_poll::{HeldPoll, PollError, PollSettings, PollStart, Polled};
-pub use listing::{StreamListing, StreamView};
+pub use listing::{StreamListing, StreamQuery, StreamView};
 pub use moves::Moves;
 pub use multi_reader::{MultiBatch, MultiReader, RequestedStream, StreamUpdate};
 pub use news::ClaimNews;
@@ -66,14 +66,15 @@ pub use subscriber::{Marker, StreamWalk, Subscriber};
 pub use tail::{EndSignal, Tail, TailSettings};
 pub use takeovers::Takeovers;
 pub use update::{Change, SharedBatch, Update, Variant};
+pub use waiters::{LiveForm, ReadersByForm};
 
 use crate::budget::{Account, Budget, OpenCharge};
 use crate::clock::{Backoff, Clock};
 use crate::limits::{Limits, Span};
 use crate::metrics::{Counts, MemoryCounts, Metrics, TenantUsage};
 use crate::stream::{
-    Batch, ChangeError, Description, Failure, Offset, ReadError, ReadLimit, Retention, SessionNames,
-    Shortage, Start, Store, StoredSession, StreamName, Tenant,
+    Batch, ChangeError, Description, Failure, MessageLimit, Messages, Offset, ReadError, ReadLimit,
+    Retention, SessionNames, Shortage, Start, Store, StoredSession, StreamName, Tenant,
 };
 
 /// Interval between two sweeps for expired streams.
@@ -227,6 +228,16 @@ impl Hub {
         self.store.read(name, start, limit, self.clock.now()).await
     }
 
+    /// Reads messages one by one. This does not count as use of the stream.
+    pub async fn peek(
+        &self,
+        name: &StreamName,
+        start: Start,
+        limit: MessageLimit,
+    ) -> Result<Messages, ReadError> {
+        self.store.peek(name, start, limit, self.clock.now()).await
+    }
+
     /// Describes a stream. This does not count as use of the stream: its TTL keeps running.
     pub async fn describe(&self, name: &StreamName) -> Result<Description, ChangeError> {
         self.store.describe(name, self.clock.now()).await
@@ -271,9 +282,11 @@ impl Hub {
         Ok(Some(page.sessions))
     }
 
-    /// Lists the clients that hold polls, subscribe, or are remembered, by name; at most `max` of them.
-    pub fn clients(&self, max: usize) -> Vec<ClientView> {
-        clients::joined(self.clients.views(max), self.subscribers.views(max, self.clock), max)
+    /// Lists the clients that hold polls, subscribe, or are remembered, by name; at most `max` of those whose name has `contains` in
+    /// it.
+    pub fn clients(&self, contains: &str, max: usize) -> Vec<ClientView> {
+        let subscribed = self.subscribers.views(contains, max, self.clock);
+        clients::joined(self.clients.views(contains, max), subscribed, max)
     }
 
     /// Finds one client by its id, which for a subscriber need not be a valid [`ClientId`].

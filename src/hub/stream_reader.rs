@@ -7,7 +7,7 @@ use super::clients::Subject;
 use super::signal::Waiter;
 use super::source::Source;
 use super::update::Change;
-use super::waiters::{StreamWaiters, TailMove};
+use super::waiters::{LiveForm, StreamWaiters, TailMove};
 use super::{Hub, OriginStatus, SharedBatch, Update};
 use crate::stream::{Epoch, Gap, Offset, Position, ReadError, ReadLimit, Start, StreamName};
 
@@ -15,6 +15,8 @@ use crate::stream::{Epoch, Gap, Offset, Position, ReadError, ReadLimit, Start, S
 pub struct StreamReader {
     hub: Arc<Hub>,
     waiters: Arc<StreamWaiters>,
+    /// `None`: a long poll.
+    form: Option<LiveForm>,
     waiter: Waiter,
     /// Start of the next read; an offset after the first read.
     start: Start,
@@ -32,10 +34,25 @@ pub struct StreamReader {
 }
 
 impl Hub {
-    /// Creates a reader of one stream from `start`. The TTL of the stream stops as long as it has a reader.
+    /// Creates a reader of one stream from `start`, for a long poll. The TTL of the stream stops as long as it has a reader.
     pub fn stream_reader(self: &Arc<Self>, stream: &StreamName, start: Start) -> StreamReader {
+        self.reader_in(None, stream, start)
+    }
+
+    /// Creates a reader for a live form, like [`stream_reader`](Self::stream_reader).
+    pub fn live_reader(self: &Arc<Self>, form: LiveForm, stream: &StreamName, start: Start) -> StreamReader {
+        self.reader_in(Some(form), stream, start)
+    }
+
+    fn reader_in(
+        self: &Arc<Self>,
+        form: Option<LiveForm>,
+        stream: &StreamName,
+        start: Start,
+    ) -> StreamReader {
         StreamReader {
-            waiters: self.waiters.join(stream),
+            waiters: self.waiters.join(stream, form),
+            form,
             hub: self.clone(),
             waiter: Waiter::default(),
             start,
@@ -67,7 +84,7 @@ impl StreamReader {
 
     /// Joins the waiters of the stream that has the name now.
     fn rejoin(&mut self) {
-        let successor = self.hub.waiters.join(&self.waiters.name);
+        let successor = self.hub.waiters.join(&self.waiters.name, self.form);
         self.leave();
         self.waiters = successor;
     }
@@ -79,7 +96,7 @@ impl StreamReader {
             let publisher = waiters.signal.note(|state| state.polled(true, false));
             publisher.into_iter().for_each(Waker::wake);
         }
-        self.hub.waiters.leave(waiters);
+        self.hub.waiters.leave(waiters, self.form);
     }
 }
 

@@ -12,10 +12,11 @@
 mod tests;
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 use std::task::Waker;
 
 use dashmap::DashMap;
+use serde::Serialize;
 use tokio::runtime::Handle;
 use tokio::task::yield_now;
 use tokio::time::Instant;
@@ -54,22 +55,59 @@ struct StreamEntry {
     attached: Option<Epoch>,
 }
 
+/// The live delivery forms of HTTP.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LiveForm {
+    /// Server-sent events.
+    Sse,
+    /// NDJSON.
+    Ndjson,
+    /// WebSocket.
+    WebSocket,
+}
+
+/// The readers of one stream by delivery form.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ReadersByForm {
+    /// Long polls.
+    pub long_poll: usize,
+    /// Readers of server-sent events.
+    pub sse: usize,
+    /// Readers of NDJSON.
+    pub ndjson: usize,
+    /// WebSockets.
+    pub websocket: usize,
+    /// Subscriptions to the name of the stream: MQTT, XMPP and reads of many streams.
+    pub subscriptions: usize,
+}
+
+impl ReadersByForm {
+    /// The readers in all forms.
+    pub fn sum(self) -> usize {
+        let Self { long_poll, sse, ndjson, websocket, subscriptions } = self;
+        long_poll + sse + ndjson + websocket + subscriptions
+    }
+}
+
 impl WaiterRegistry {
     pub(super) fn new(store: Arc<dyn Store>, clock: Clock, origins: Arc<PolledOrigins>) -> Self {
         Self { entries: DashMap::new(), wildcards: Wildcards::default(), store, clock, origins }
     }
 
-    /// Adds a reader of a stream. The caller must read the store only afterwards, and [`leave`](Self::leave)
+    /// Adds a reader of a stream: a long poll, or one in a live form. The caller must read the store only afterwards, and [`leave`](Self::leave)
     /// in the end.
-    pub(super) fn join(&self, name: &StreamName) -> Arc<StreamWaiters> {
+    pub(super) fn join(&self, name: &StreamName, form: Option<LiveForm>) -> Arc<StreamWaiters> {
         self.enter(name, |entry| {
+            entry.waiters.count(form, |live| live.fetch_add(1, Ordering::Relaxed));
             entry.waiters.readers.fetch_add(1, Ordering::Relaxed);
             entry.waiters.clone()
         })
     }
 
     /// Removes a reader of a stream. The last one removes the entry.
-    pub(super) fn leave(&self, waiters: &StreamWaiters) {
+    pub(super) fn leave(&self, waiters: &StreamWaiters, form: Option<LiveForm>) {
+        waiters.count(form, |live| live.fetch_sub(1, Ordering::Relaxed));
         if waiters.readers.fetch_sub(1, Ordering::Relaxed) == 1 {
             self.release(&waiters.name, |_| {});
         }
@@ -171,6 +209,17 @@ impl WaiterRegistry {
             .map_or(0, |entry| entry.waiters.readers.load(Ordering::Relaxed) + entry.subscribers.len())
     }
 
+    /// Returns the readers and the subscribers by name of one stream.
+    pub(super) fn readers_by_form(&self, name: &StreamName) -> ReadersByForm {
+        self.entries.get(name).map_or_else(ReadersByForm::default, |entry| {
+            let [sse, ndjson, websocket] =
+                entry.waiters.live.each_ref().map(|live| live.load(Ordering::Relaxed) as usize);
+            let readers = entry.waiters.readers.load(Ordering::Relaxed);
+            let long_poll = readers.saturating_sub(sse + ndjson + websocket);
+            ReadersByForm { long_poll, sse, ndjson, websocket, subscriptions: entry.subscribers.len() }
+        })
+    }
+
     /// Whether a stream has readers, or subscribers by name or wildcard.
     pub(super) fn has_readers(&self, name: &StreamName) -> bool {
         self.readers(name) > 0 || self.wildcards.have(name)
@@ -236,6 +285,8 @@ pub(super) struct StreamWaiters {
     /// Number of readers that may wait here. Incremented only under the lock of the registry, so that no
     /// reader joins while the entry of the last one is removed.
     readers: AtomicUsize,
+    /// How many of them read in each [`LiveForm`], for operators.
+    live: [AtomicU32; 3],
 }
 
 /// The state that a waiter tests. The tail is that of the last append reported here.
@@ -269,7 +320,15 @@ pub(super) enum TailMove {
 
 impl StreamWaiters {
     pub(super) fn new(name: &StreamName) -> Arc<Self> {
-        Arc::new(Self { name: name.clone(), signal: Signal::default(), readers: AtomicUsize::new(0) })
+        let (signal, readers, live) = Default::default();
+        Arc::new(Self { name: name.clone(), signal, readers, live })
+    }
+
+    /// Applies `change` to the number of readers in `form`, if it is a live form.
+    fn count(&self, form: Option<LiveForm>, change: impl FnOnce(&AtomicU32) -> u32) {
+        if let Some(live) = form.and_then(|form| self.live.get(form as usize)) {
+            let _before = change(live);
+        }
     }
 
     /// Moves the tail and wakes the waiters. Returns whether `publisher` will be woken as soon as one of them

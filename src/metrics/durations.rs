@@ -37,6 +37,14 @@ impl<const N: usize> Durations<N> {
     }
 }
 
+impl<const N: usize> Durations<N> {
+    /// The upper bound of the first bucket in seconds, and the count of each bucket.
+    pub(super) fn counts(&self) -> (f64, [u64; N]) {
+        let counts = self.0.buckets.each_ref().map(|count| count.load(Ordering::Relaxed));
+        (self.0.first_nanoseconds as f64 / 1e9, counts)
+    }
+}
+
 impl<const N: usize> EncodeMetric for Durations<N> {
     fn encode(&self, mut encoder: MetricEncoder<'_>) -> std::fmt::Result {
         let first = self.0.first_nanoseconds as f64 / 1e9;

@@ -1,6 +1,7 @@
 //! The metrics of a store in an engine, such as Redis.
 
-use std::sync::atomic::AtomicU64;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use prometheus_client::encoding::EncodeLabelSet;
@@ -21,15 +22,17 @@ struct CallLabel {
 #[derive(Debug, Clone)]
 pub struct EngineMetrics {
     calls: Family<CallLabel, Counter>,
-    call_seconds: Durations<20>,
+    pub(super) call_seconds: Durations<20>,
     failures: Family<CallLabel, Counter>,
+    /// The failures of all kinds.
+    failure_count: Arc<AtomicU64>,
     redirections: Counter,
     call_appends: Histogram,
     news: Counter,
     hot_reads: Counter,
     news_lag_seconds: Durations<20>,
     healed: Family<CallLabel, Counter>,
-    blind: Gauge<u64, AtomicU64>,
+    pub(super) blind: Gauge<u64, AtomicU64>,
 }
 
 impl Default for EngineMetrics {
@@ -38,6 +41,7 @@ impl Default for EngineMetrics {
             calls: Family::default(),
             call_seconds: Durations::from(Duration::from_micros(50)),
             failures: Family::default(),
+            failure_count: Arc::default(),
             redirections: Counter::default(),
             call_appends: Histogram::new(exponential_buckets(1.0, 2.0, 7)),
             news: Counter::default(),
@@ -115,7 +119,13 @@ impl EngineMetrics {
         self.call_seconds.observe(took);
         if let Some(kind) = failure {
             self.failures.get_or_create(&CallLabel { kind }).inc();
+            self.failure_count.fetch_add(1, Ordering::Relaxed);
         }
+    }
+
+    /// Failed calls of all kinds.
+    pub(super) fn failure_count(&self) -> u64 {
+        self.failure_count.load(Ordering::Relaxed)
     }
 
     pub(crate) fn redirected(&self) {

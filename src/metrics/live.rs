@@ -27,7 +27,7 @@ pub(crate) struct LiveMetrics {
 }
 
 /// The names of the live delivery forms.
-const LIVE_FORMS: [&str; 3] = ["sse", "ndjson", "websocket"];
+pub(super) const LIVE_FORMS: [&str; 3] = ["sse", "ndjson", "websocket"];
 
 /// The counters of all live delivery forms.
 #[derive(Debug, Default)]

@@ -30,7 +30,7 @@ pub(crate) struct MqttMetrics {
     pub(crate) too_large: Counter,
     pub(crate) sessions_stored: Counter,
     pub(crate) sessions_discarded: Counter,
-    delivered: [Counter; 3],
+    pub(super) delivered: [Counter; 3],
     ended: Family<ReasonLabel, Counter>,
 }
 

@@ -67,7 +67,7 @@ impl Collector for Process {
             )?;
         }
         // Without a limit there is no number to show.
-        if let Some(max) = getrlimit(Resource::Nofile).current {
+        if let Some(max) = descriptors_max() {
             let help = "File descriptors that the process may have open (ulimit -n)";
             write(&mut encoder, "process_max_fds", help, &ConstGauge::new(max))?;
         }
@@ -84,6 +84,11 @@ fn write(
     // Help texts in the exposition end with a full stop, which registries add.
     let help = format!("{help}.");
     metric.encode(encoder.encode_descriptor(name, &help, None, metric.metric_type())?)
+}
+
+/// File descriptors that the process may have open. `None`: any number.
+pub(super) fn descriptors_max() -> Option<u64> {
+    getrlimit(Resource::Nofile).current
 }
 
 /// The number in a line of `/proc/self/status`.
@@ -104,7 +109,7 @@ fn start_time() -> Option<f64> {
 }
 
 /// The number of open file descriptors. Since Linux 6.2 it is the size of their directory, so they need not be counted.
-fn open_descriptors() -> Option<u64> {
+pub(super) fn open_descriptors() -> Option<u64> {
     match fs::metadata("/proc/self/fd").ok()?.len() {
         0 => Some(fs::read_dir("/proc/self/fd").ok()?.count() as u64),
         size => Some(size),

@@ -105,6 +105,11 @@ pub(super) fn register(registry: &mut Registry) {
     registry.register_with_unit("stall_longest", help, Unit::Seconds, STALLS.longest.clone());
 }
 
+/// How many stalls there were, and the longest one in seconds.
+pub(super) fn totals() -> (u64, f64) {
+    (STALLS.seconds.counts().1.iter().sum(), STALLS.longest.get())
+}
+
 #[cfg(test)]
 mod tests {
     use prometheus_client::encoding::text::encode;

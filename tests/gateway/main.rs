@@ -17,6 +17,7 @@ mod caching;
 mod carriers;
 mod client_commands;
 mod command_line;
+mod dashboard;
 mod drained_store;
 mod edges;
 mod epochs;

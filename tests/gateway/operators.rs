@@ -19,15 +19,34 @@ async fn the_admin_listener_requires_its_token() {
     for path in ["/live", "/ready"] {
         admin.send(get(path)).await.expect(200);
     }
-    for path in ["/metrics", "/clients", "/streams", "/export", "/revocations", "/nothing"] {
+    for path in ["/", "/dashboard", "/dashboard.css", "/dashboard.js"] {
+        let file = admin.send(get(path)).await.expect(200);
+        assert!(!file.text().contains(secret), "{path}");
+    }
+    for path in [
+        "/metrics",
+        "/clients",
+        "/streams",
+        "/overview",
+        "/overview?live=sse",
+        "/export",
+        "/revocations",
+        "/nothing",
+    ] {
         let refused = admin.send(get(path)).await.expect(401);
         assert_eq!(refused.header("www-authenticate"), "Bearer", "{path}");
         admin.send(get(path).header("authorization", format!("Bearer {secret}x"))).await.expect(401);
+        if path.ends_with("live=sse") {
+            continue;
+        }
         let allowed = admin.send(get(path).header("authorization", format!("Bearer {secret}"))).await;
         assert_eq!(allowed.status.as_u16(), if path == "/nothing" { 404 } else { 200 }, "{path}");
     }
-    let mut admin = Connection::open(gateway.admin).await;
-    admin.send(post("/revocations").json(r#"{"sub":"anna"}"#)).await.expect(401);
+    for path in ["/revocations", "/drain", "/messages?stream=s"] {
+        let mut admin = Connection::open(gateway.admin).await;
+        admin.send(post(path).json(r#"{"sub":"anna"}"#)).await.expect(401);
+    }
+    assert_eq!(gateway.ask_admin("/ready").await.text(), "ready\n");
 }
 
 fn lines(log: &Path) -> Vec<Value> {
@@ -170,4 +189,7 @@ async fn the_streams_are_listed_in_parts() {
         gateway.ask_admin(&format!("/streams{query}")).await.expect(400);
     }
     assert_eq!(list("?prefix=a/").await["streams"].as_array().unwrap().len(), 2);
+    assert_eq!(list("?contains=%2F2").await["streams"][0]["stream"], "a/2");
+    assert_eq!(list("?contains=c").await, json!({"streams": [], "next": null}));
+    gateway.ask_admin("/streams?live=sse&limit=101").await.expect(400);
 }

@@ -1,4 +1,10 @@
-//! The admin front: metrics, liveness, readiness, the wait queues and the streams as JSON, an export of all streams, and revocations.
+//! The admin front: metrics, liveness, readiness, the dashboard and what it shows (wait queues, streams and messages as JSON), an export
+//! of all streams, revocations, and the drain.
+
+mod messages;
+mod overview;
+mod parameters;
+mod view;
 
 use std::sync::Arc;
 
@@ -11,11 +17,13 @@ use hyper::header::{
 use hyper::http::request::Parts;
 use hyper::{Method, Request, Response, StatusCode};
 use serde::Serialize;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 use tokio_stream::Stream;
 
 use super::access::AccessPolicy;
-use super::fields::retry_after;
+use super::error::Error;
+use super::fields::{X_ACCEL_BUFFERING, retry_after};
+use super::files::{File, GetFile};
 use super::revocations::RevocationLog;
 use crate::access_log::LoggedAddress;
 use crate::access_log::audit::{AuditEntry, AuditEvent, AuditLog};
@@ -25,21 +33,19 @@ use crate::export::Exporter;
 use crate::http::conn::{Answer, Body, ConnectionState, Framing, bare};
 use crate::hub::Hub;
 use crate::metrics::Metrics;
-use crate::stream::{Store, StreamName};
+use crate::stream::Store;
+use overview::{Overview, Readiness};
+use parameters::ViewError;
+use view::{AdminView, CLIENTS, MESSAGES, OVERVIEW, STREAMS};
 
-/// The most clients that one response lists; `/metrics` counts all.
-const CLIENTS_MAX: usize = 10_000;
+/// Views that may be sent as events at the same time, of all viewers. A dashboard takes three.
+const LIVE_VIEWS_MAX: usize = 48;
 
-/// The resource that lists streams, how many of them by default, and at most.
-const STREAMS: &str = "/streams";
-const STREAMS_DEFAULT: usize = 100;
-const STREAMS_MAX: usize = 1000;
+/// The resource that drains the gateway with POST.
+const DRAIN: &str = "/drain";
 
 /// The resource that lists revocations, and revokes with POST.
 const REVOCATIONS: &str = "/revocations";
-
-/// The methods of each other resource.
-const METHODS: &str = "GET, HEAD, OPTIONS";
 
 /// The front for operators.
 pub struct Admin {
@@ -50,6 +56,11 @@ pub struct Admin {
     store: Arc<dyn Store>,
     /// Exports that may run, one at a time: each takes up to a message of memory, and reads the whole store.
     exports: Arc<Semaphore>,
+    overview: Arc<Overview>,
+    /// Places of the views that are sent as events.
+    live_views: Arc<Semaphore>,
+    /// Asks the process to drain and to end.
+    drain: Arc<Notify>,
     /// `None`: the gateway checks no tokens.
     revocations: Option<Box<RevocationLog>>,
     /// The token that requests must send. `None`: they need none.
@@ -67,9 +78,26 @@ impl Admin {
         clock: Clock,
         access: AccessPolicy,
     ) -> Self {
-        let exports = Arc::new(Semaphore::new(1));
-        let (revocations, token, audit_log) = (None, None, None);
-        Self { hub, metrics, clock, access, store, exports, revocations, token, audit_log }
+        let overview = Arc::new(Overview::new(metrics.clone(), clock));
+        Self {
+            hub,
+            metrics,
+            clock,
+            access,
+            store,
+            exports: Arc::new(Semaphore::new(1)),
+            overview,
+            live_views: Arc::new(Semaphore::new(LIVE_VIEWS_MAX)),
+            drain: Arc::default(),
+            revocations: None,
+            token: None,
+            audit_log: None,
+        }
+    }
+
+    /// Notifies `drain` when an operator asks for a drain.
+    pub fn draining_by(self, drain: Arc<Notify>) -> Self {
+        Self { drain, ..self }
     }
 
     /// Lets operators revoke tokens.
@@ -102,11 +130,19 @@ impl Admin {
         let address = state.peer().map(LoggedAddress::Peer);
         let mut answer = A::from(match self.refusal(&head, address) {
             Some(refusal) => refusal,
-            None if head.method == Method::POST && head.uri.path() == REVOCATIONS => {
-                self.revoke(body, address).await
-            }
-            None if head.method == Method::GET && head.uri.path() == STREAMS => self.list(&head).await,
-            None => self.respond(&head),
+            None if head.method == Method::POST => match head.uri.path() {
+                REVOCATIONS => self.revoke(body, address).await,
+                MESSAGES => {
+                    let (status, why) = messages::publish(&self.hub, &head, body).await;
+                    text(status, "text/plain", why)
+                }
+                DRAIN => self.start_drain(),
+                _ => self.respond(&head),
+            },
+            None => match AdminView::parse(&head, &self.overview).filter(|_| head.method == Method::GET) {
+                Some(parsed) => self.show(parsed).await,
+                None => self.respond(&head),
+            },
         });
         answer.frame(framing, self.clock.wall());
         answer
@@ -118,7 +154,8 @@ impl Admin {
             return Some(error.into_answer());
         }
         let path = head.uri.path();
-        if matches!(path, "/live" | "/ready") {
+        // The page itself holds nothing; it asks for the token.
+        if matches!(path, "/live" | "/ready") || File::of_dashboard(path).is_some() {
             return None;
         }
         let mut values = head.headers.get_all(AUTHORIZATION).iter().map(HeaderValue::as_bytes);
@@ -132,8 +169,8 @@ impl Admin {
             answer.headers_mut().insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
             return Some(answer);
         }
-        // Metrics and health are read every few seconds, so these calls are not logged.
-        if path != "/metrics" {
+        // Metrics, health and the overview are read every few seconds, so these calls are not logged.
+        if !matches!(path, "/metrics" | OVERVIEW) {
             self.audit(AuditEvent::Admin, address, &call());
         }
         None
@@ -151,34 +188,45 @@ impl Admin {
         }
     }
 
-    /// Lists streams: the parameters are `prefix`, `after` and `limit`.
-    async fn list(&self, head: &Parts) -> Response<Body> {
-        let pairs = head.uri.query().unwrap_or_default().split('&').filter_map(|pair| pair.split_once('='));
-        let (mut prefix, mut after, mut max) = (String::new(), None, STREAMS_DEFAULT);
-        for (key, value) in pairs {
-            let value = percent_encoding::percent_decode_str(value).decode_utf8_lossy();
-            let is_valid = match key {
-                "prefix" => {
-                    prefix = value.into_owned();
-                    true
-                }
-                "after" => StreamName::stored(&value).is_ok_and(|name| after.replace(name).is_none()),
-                "limit" => value.parse().is_ok_and(|limit| {
-                    max = limit;
-                    (1..=STREAMS_MAX).contains(&limit)
-                }),
-                _ => false,
-            };
-            if !is_valid {
-                let why =
-                    format!("the parameters are prefix, after (a name) and limit (1 to {STREAMS_MAX})\n");
-                return text(StatusCode::BAD_REQUEST, "text/plain", why);
+    /// Answers with a view, once or as events.
+    async fn show(&self, parsed: Result<(AdminView, bool), ViewError>) -> Response<Body> {
+        let shown = match parsed {
+            Ok((view, true)) => return self.show_live(view),
+            Ok((view, false)) => view.json(&self.hub).await,
+            Err(error) => Err(error),
+        };
+        let json = match shown {
+            Ok(json) => json,
+            Err(error) => {
+                let status = match &error {
+                    ViewError::Parameters(_) => StatusCode::BAD_REQUEST,
+                    ViewError::Missing => StatusCode::NOT_FOUND,
+                    ViewError::Failed(_) => StatusCode::SERVICE_UNAVAILABLE,
+                };
+                return text(status, "text/plain", format!("{error}\n"));
             }
-        }
-        match self.hub.list_streams(&prefix, after, max).await {
-            Ok(listing) => json(&listing),
-            Err(failure) => text(StatusCode::SERVICE_UNAVAILABLE, "text/plain", format!("{failure}\n")),
-        }
+        };
+        let mut answer = text(StatusCode::OK, "application/json", String::new());
+        *answer.body_mut() = Body::full(json);
+        answer
+    }
+
+    fn show_live(&self, view: AdminView) -> Response<Body> {
+        let Ok(place) = self.live_views.clone().try_acquire_owned() else {
+            let why = "too many dashboards are open; try again when one of them is closed\n";
+            return retry_later(why);
+        };
+        let mut answer = text(StatusCode::OK, "text/event-stream", String::new());
+        answer.headers_mut().insert(X_ACCEL_BUFFERING, HeaderValue::from_static("no"));
+        *answer.body_mut() = Body::live(Box::pin(view.events(self.hub.clone(), place)));
+        answer
+    }
+
+    /// Asks the process to drain, as SIGTERM does.
+    fn start_drain(&self) -> Response<Body> {
+        tracing::info!("an operator asks for a drain");
+        self.drain.notify_one();
+        text(StatusCode::ACCEPTED, "text/plain", "the gateway drains and ends\n".into())
     }
 
     async fn revoke(&self, body: Incoming, address: Option<LoggedAddress>) -> Response<Body> {
@@ -198,53 +246,58 @@ impl Admin {
     }
 
     fn respond(&self, head: &Parts) -> Response<Body> {
-        if !matches!(head.method, Method::GET | Method::HEAD) {
+        let path = head.uri.path();
+        if let Some(file) = File::of_dashboard(path).filter(|_| head.method != Method::OPTIONS) {
+            return GetFile::parse(file, head).map_or_else(Error::into_answer, GetFile::answer);
+        }
+        let methods = match path {
+            DRAIN => "POST, OPTIONS",
+            MESSAGES | REVOCATIONS => "GET, HEAD, POST, OPTIONS",
+            _ => "GET, HEAD, OPTIONS",
+        };
+        if !matches!(head.method, Method::GET | Method::HEAD) || path == DRAIN {
             let mut answer = match head.method {
                 // Load balancers check health with it.
                 Method::OPTIONS => text(StatusCode::NO_CONTENT, "text/plain", String::new()),
-                Method::POST | Method::PUT | Method::DELETE | Method::PATCH | Method::TRACE => text(
+                Method::GET
+                | Method::HEAD
+                | Method::POST
+                | Method::PUT
+                | Method::DELETE
+                | Method::PATCH
+                | Method::TRACE => text(
                     StatusCode::METHOD_NOT_ALLOWED,
                     "text/plain",
-                    format!("method not allowed; this resource supports {METHODS}\n"),
+                    format!("method not allowed; this resource supports {methods}\n"),
                 ),
                 _ => text(StatusCode::NOT_IMPLEMENTED, "text/plain", "unknown method\n".into()),
             };
-            answer.headers_mut().insert(ALLOW, HeaderValue::from_static(METHODS));
+            answer.headers_mut().insert(ALLOW, HeaderValue::from_static(methods));
             return answer;
         }
-        match head.uri.path() {
+        match path {
             "/live" => text(StatusCode::OK, "text/plain", "live\n".into()),
-            "/ready" if self.hub.is_draining() => {
-                text(StatusCode::SERVICE_UNAVAILABLE, "text/plain", "draining\n".into())
+            "/ready" => {
+                let state = Readiness::of(&self.hub);
+                let status = if state.is_ready() { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+                text(status, "text/plain", state.text().into())
             }
-            "/ready" if self.hub.store_has_failed() => {
-                text(StatusCode::SERVICE_UNAVAILABLE, "text/plain", "the store has failed\n".into())
-            }
-            "/ready" if self.hub.store_is_damaged() => {
-                text(StatusCode::OK, "text/plain", "ready, but the store is damaged\n".into())
-            }
-            // Ready all the same: the edge still answers reads from the messages in its memory, and keeps polls held.
-            "/ready" if !self.hub.store_is_reachable() => text(
-                StatusCode::OK,
-                "text/plain",
-                "ready, but the upstream gateway cannot be reached\n".into(),
-            ),
-            "/ready" => text(StatusCode::OK, "text/plain", "ready\n".into()),
             "/metrics" => {
                 let metrics = self.metrics.text(self.hub.counts(), &self.hub.memory());
                 text(StatusCode::OK, "application/openmetrics-text; version=1.0.0; charset=utf-8", metrics)
             }
             "/export" => self.export(&head.method),
             REVOCATIONS => json(&self.revocations.as_deref().map(RevocationLog::list).unwrap_or_default()),
-            // HEAD; the list itself takes several steps.
-            STREAMS => text(StatusCode::OK, "application/json", String::new()),
-            "/clients" => json(&self.hub.clients(CLIENTS_MAX)),
+            // HEAD.
+            OVERVIEW | STREAMS | CLIENTS | MESSAGES => text(StatusCode::OK, "application/json", String::new()),
             path => match path.strip_prefix("/clients/").and_then(|id| self.client(id)) {
                 Some(answer) => answer,
                 None => text(
                     StatusCode::NOT_FOUND,
                     "text/plain",
-                    "no resource at this path; there are /metrics, /live, /ready, /export, /streams, /clients, /clients/{id} and /revocations\n".into(),
+                    "no resource at this path; there are / (the dashboard), /metrics, /live, /ready, /overview, /streams, /clients, \
+                     /clients/{id}, /messages, /export, /revocations and /drain\n"
+                        .into(),
                 ),
             },
         }
@@ -253,10 +306,7 @@ impl Admin {
     /// Exports all streams as lines of JSON, which `pollgate store import` reads. The last line tells whether it is complete.
     fn export(&self, method: &Method) -> Response<Body> {
         let Ok(turn) = self.exports.clone().try_acquire_owned() else {
-            let why = "another export is under way; try again when it has ended\n";
-            let mut answer = text(StatusCode::SERVICE_UNAVAILABLE, "text/plain", why.into());
-            answer.headers_mut().insert(RETRY_AFTER, retry_after());
-            return answer;
+            return retry_later("another export is under way; try again when it has ended\n");
         };
         let mut answer = text(StatusCode::OK, "application/x-ndjson", String::new());
         if method == Method::GET {
@@ -292,9 +342,15 @@ fn pieces(exporter: Exporter, turn: OwnedSemaphorePermit, hub: Arc<Hub>) -> impl
 }
 
 fn json(value: &impl Serialize) -> Response<Body> {
-    let mut body = serde_json::to_string(value).unwrap_or_default();
-    body.push('\n');
-    text(StatusCode::OK, "application/json", body)
+    let mut answer = text(StatusCode::OK, "application/json", String::new());
+    *answer.body_mut() = Body::full(parameters::json(value));
+    answer
+}
+
+fn retry_later(why: &str) -> Response<Body> {
+    let mut answer = text(StatusCode::SERVICE_UNAVAILABLE, "text/plain", why.into());
+    answer.headers_mut().insert(RETRY_AFTER, retry_after());
+    answer
 }
 
 fn text(status: StatusCode, content_type: &'static str, body: String) -> Response<Body> {

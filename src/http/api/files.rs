@@ -1,4 +1,4 @@
-//! Files for browsers: the page that shows the delivery forms side by side, and the JavaScript client. They are compiled into
+//! Files for browsers: the page that shows the delivery forms side by side, the JavaScript client, and the dashboard. They are compiled into
 //! the binary. The client is the npm package in `clients/js`, with the modules at the same relative paths.
 
 use std::hash::{DefaultHasher, Hasher};
@@ -78,6 +78,17 @@ static FILES: LazyLock<[File; 24]> = LazyLock::new(|| {
     ]
 });
 
+/// The dashboard, which the admin listener serves.
+static DASHBOARD: LazyLock<[File; 4]> = LazyLock::new(|| {
+    let page = |path| File::new(path, HTML, include_str!("../../web/dashboard.html"));
+    [
+        page("/"),
+        page("/dashboard"),
+        File::new("/dashboard.css", CSS, include_str!("../../web/dashboard.css")),
+        File::new("/dashboard.js", JAVASCRIPT, include_str!("../../web/dashboard.js")),
+    ]
+});
+
 impl File {
     fn new(path: &'static str, content_type: &'static str, text: &'static str) -> Self {
         let mut hasher = DefaultHasher::new();
@@ -89,6 +100,11 @@ impl File {
     /// Returns the file at a path.
     pub(in crate::http) fn at(path: &str) -> Option<&'static Self> {
         FILES.iter().find(|file| file.path == path)
+    }
+
+    /// Returns the file of the dashboard at a path.
+    pub(super) fn of_dashboard(path: &str) -> Option<&'static Self> {
+        DASHBOARD.iter().find(|file| file.path == path)
     }
 }
 

@@ -29,7 +29,7 @@ use crate::http::api::gateway::Gateway;
 use crate::http::conn::Body;
 use crate::http::conn::{ConnectionState, bare};
 use crate::hub::{
-    DeviceConnection, EndSignal, Hub, PollError, SharedBatch, Source, Tail, TailSettings, Update,
+    DeviceConnection, EndSignal, Hub, LiveForm, PollError, SharedBatch, Source, Tail, TailSettings, Update,
 };
 use crate::metrics::LiveMetrics;
 use crate::stream::{CacheCursor, ContentType, Encoding, ReadError, StreamName};
@@ -140,7 +140,12 @@ impl LiveOpener {
         let settings = TailSettings { heartbeat: quiet_max, life: self.life, rights_end };
         match from {
             ReadFrom::One { stream, start, cursor } => {
-                let tail = hub.tail(hub.stream_reader(&stream, start), settings).await?;
+                let reader = match format.form {
+                    Form::Sse => hub.live_reader(LiveForm::Sse, &stream, start),
+                    Form::Ndjson => hub.live_reader(LiveForm::Ndjson, &stream, start),
+                    _ => hub.live_reader(LiveForm::WebSocket, &stream, start),
+                };
+                let tail = hub.tail(reader, settings).await?;
                 let first = tail.first();
                 let content_type =
                     first.map_or_else(ContentType::octet_stream, |first| first.content_type.clone());

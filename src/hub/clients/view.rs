@@ -9,6 +9,9 @@ use super::{ClientId, ClientRecord, Clients, Queue, QueueEntry};
 /// Prefix of the name of an anonymous poll; the poll number follows.
 const ANONYMOUS: &str = "anonymous-";
 
+/// Maximum number of clients of each kind that a list visits.
+pub(in crate::hub) const VISITED_MAX: usize = 50_000;
+
 /// One client as the admin listener shows it.
 #[derive(Debug, Clone, Default, Serialize)]
 #[serde(rename_all = "camelCase")]
@@ -78,15 +81,26 @@ pub(in crate::hub) fn joined(
     views.into_values().take(max).collect()
 }
 
+/// The name of an anonymous poll.
+fn anonymous(number: u64) -> String {
+    format!("{ANONYMOUS}{number}")
+}
+
 impl Clients {
-    /// Lists the clients that hold polls and those that are remembered; at most `max`.
-    pub(in crate::hub) fn views(&self, max: usize) -> Vec<ClientView> {
-        let mut views: Vec<_> =
-            self.queues.iter().take(max).map(|queue| self.named_view(queue.key(), &queue)).collect();
+    /// Lists the clients that hold polls and those that are remembered; at most `max` of those whose name has `contains` in it,
+    /// among the first [`VISITED_MAX`] of each kind.
+    pub(in crate::hub) fn views(&self, contains: &str, max: usize) -> Vec<ClientView> {
+        let is_found = |client: &ClientId| client.as_str().contains(contains);
+        let queues = self.queues.iter().take(VISITED_MAX).filter(|queue| is_found(queue.key())).take(max);
+        let mut views: Vec<_> = queues.map(|queue| self.named_view(queue.key(), &queue)).collect();
         let more = max.saturating_sub(views.len());
-        views.extend(self.anonymous.iter().take(more).map(|poll| self.anonymous_view(&poll)));
+        let is_found_by_number = |number: u64| contains.is_empty() || anonymous(number).contains(contains);
+        let polls =
+            self.anonymous.iter().take(VISITED_MAX).filter(|poll| is_found_by_number(poll.number)).take(more);
+        views.extend(polls.map(|poll| self.anonymous_view(&poll)));
         let more = max.saturating_sub(views.len());
-        views.extend(self.idle.iter().take(more).map(|(id, record)| self.idle_view(&id, &record)));
+        let records = self.idle.iter().take(VISITED_MAX).filter(|(id, _)| is_found(id)).take(more);
+        views.extend(records.map(|(id, record)| self.idle_view(&id, &record)));
         views
     }
 
@@ -110,8 +124,11 @@ impl Clients {
     }
 
     fn anonymous_view(&self, poll: &QueueEntry) -> ClientView {
-        let client = format!("{ANONYMOUS}{}", poll.number);
-        ClientView { client, held: vec![self.held_view(poll)], ..ClientView::default() }
+        ClientView {
+            client: anonymous(poll.number),
+            held: vec![self.held_view(poll)],
+            ..ClientView::default()
+        }
     }
 
     fn held_view(&self, poll: &QueueEntry) -> HeldView {

@@ -187,7 +187,7 @@ async fn a_response_that_is_delayed_comes_with_the_next_message_or_at_its_deadli
     // The first two are answered at once, the last one is not superseded, and the others are delayed.
     let answered: Vec<_> = polls.iter_mut().map(is_answered).collect();
     assert_eq!(answered, [true, true, false, false, false, false, false, false]);
-    assert_eq!(hub.clients(10)[0].held.len(), 1);
+    assert_eq!(hub.clients("", 10)[0].held.len(), 1);
     tokio::time::advance(Duration::from_millis(1001)).await;
     let delayed = poll_fn(|context| polls[2].poll_answer(&mut ReusableSleep::default(), context)).await;
     assert!(delayed.unwrap().superseded);

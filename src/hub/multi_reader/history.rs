@@ -46,7 +46,8 @@ impl Hub {
         // Positions of such a stream count bytes.
         let bytes_max = usize::try_from(end.since(from.position)).unwrap_or(usize::MAX);
         let limit = MessageLimit { bytes_max, count_max: SEARCH_MESSAGES_MAX };
-        let read = self.store.messages(name, Start::At(from), limit, self.clock.now()).await?;
+        // The read that follows is the use of the stream.
+        let read = self.store.peek(name, Start::At(from), limit, self.clock.now()).await?;
         if read.messages.len() >= SEARCH_MESSAGES_MAX {
             return Ok(Start::At(stream.tail));
         }

@@ -9,6 +9,7 @@ use parking_lot::Mutex;
 use super::members::{Marks, Member};
 use crate::clock::Clock;
 use crate::hub::SubscribedView;
+use crate::hub::clients::VISITED_MAX;
 
 /// Maximum number of marks of a subscribed client, about 80 bytes each.
 pub(super) const MARKS_MAX: usize = 4096;
@@ -56,9 +57,24 @@ impl Subscribers {
         self.table.lock().by_client.len()
     }
 
-    /// Lists clients with their subscriptions, by name; at most `max`.
-    pub(in crate::hub) fn views(&self, max: usize, clock: Clock) -> Vec<(String, SubscribedView)> {
-        let members: Vec<_> = self.table.lock().by_client.values().take(max).cloned().collect();
+    /// Lists clients with their subscriptions, by name; at most `max` of those whose name has `contains` in it.
+    pub(in crate::hub) fn views(
+        &self,
+        contains: &str,
+        max: usize,
+        clock: Clock,
+    ) -> Vec<(String, SubscribedView)> {
+        let is_found = |member: &&Arc<Member>| member.client.contains(contains);
+        let members: Vec<_> = self
+            .table
+            .lock()
+            .by_client
+            .values()
+            .take(VISITED_MAX)
+            .filter(is_found)
+            .take(max)
+            .cloned()
+            .collect();
         members.iter().map(|member| (member.client.to_string(), member.view(clock))).collect()
     }
 

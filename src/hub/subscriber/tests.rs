@@ -265,7 +265,7 @@ async fn operators_see_subscribers_and_polls_of_a_client_together() {
     let polling = hub.poll(reader, PollSettings { hold: TTL, client, credentials: None, open: None });
     let mut polling = pin!(polling);
     assert!(!is_ready(polling.as_mut()));
-    let views = hub.clients(10);
+    let views = hub.clients("", 10);
     let ids: Vec<_> = views.iter().map(|view| view.client.as_str()).collect();
     assert_eq!(ids, ["both", "ein Gerät / 1"]);
     let view = serde_json::to_value(hub.client("both")).unwrap();
@@ -275,7 +275,7 @@ async fn operators_see_subscribers_and_polls_of_a_client_together() {
     assert!(view["subscribed"]["since"].as_str().unwrap().ends_with('Z'));
     let view = serde_json::to_value(hub.client("ein Gerät / 1")).unwrap();
     assert_eq!((&view["subscribed"]["filters"][0], &view["answered"]), (&"+".into(), &0.into()));
-    assert_eq!(hub.clients(1).len(), 1);
+    assert_eq!(hub.clients("", 1).len(), 1);
     let again = hub.subscriber("both");
     assert!(hub.client("both").unwrap().subscribed.unwrap().filters.is_empty(), "the newer one is shown");
     drop((both, other, again));

@@ -93,20 +93,20 @@ fn crowd(readers: usize) -> (Arc<StreamWaiters>, Vec<Waiter>, Arc<Task>) {
 #[test]
 fn an_entry_is_there_as_long_as_a_reader_or_a_subscriber_is() {
     let (registry, [one, other]) = (registry(), members());
-    let readers = [registry.join(&name("s")), registry.join(&name("s"))];
+    let readers = [registry.join(&name("s"), None), registry.join(&name("s"), None)];
     registry.subscribe(&filter("s"), &one);
     registry.subscribe_to(&name("t"), &other);
     assert_eq!(registry.count(), (2, 0));
     registry.unsubscribe(&filter("s"), &one);
     for waiters in &readers {
         assert_eq!(registry.count().0, 2);
-        registry.leave(waiters);
+        registry.leave(waiters, None);
     }
     assert_eq!(registry.count().0, 1, "the entry of the last reader is gone");
-    let reader = registry.join(&name("t"));
+    let reader = registry.join(&name("t"), None);
     registry.unsubscribe_from(&name("t"), &other);
     assert_eq!(registry.count().0, 1, "a reader is left");
-    registry.leave(&reader);
+    registry.leave(&reader, None);
     assert_eq!(registry.count(), (0, 0));
 }
 
@@ -114,7 +114,7 @@ fn an_entry_is_there_as_long_as_a_reader_or_a_subscriber_is() {
 fn readers_subscribers_filters_and_waiting_tasks_are_counted() {
     let (registry, [one, other]) = (registry(), members());
     assert!(!registry.has_readers(&name("s")));
-    let reader = registry.join(&name("s"));
+    let reader = registry.join(&name("s"), None);
     assert_eq!((registry.readers(&name("s")), registry.readers(&name("t"))), (1, 0));
     registry.subscribe(&filter("s"), &one);
     registry.subscribe(&filter("s"), &other);
