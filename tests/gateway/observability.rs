@@ -181,3 +181,34 @@ async fn each_request_leaves_a_line_in_a_log_that_asks_for_it() {
     assert_eq!((&poll["fields"]["status"], &poll["fields"]["message"]), (&204.into(), &"answered".into()));
     assert!(poll["fields"]["held_ms"].is_u64());
 }
+
+/// Metrics by labels that appear with their first event.
+const WITH_FIRST_EVENT: [&str; 2] = ["pollgate_engine_failures_total", "pollgate_wakes_total"];
+
+/// The Grafana dashboard and the alert rules use no metric that the gateway does not have.
+#[tokio::test]
+async fn the_metrics_of_the_alerts_and_of_the_dashboard_of_grafana_exist() {
+    let gateway = Gateway::start(&[]).await;
+    let text = gateway.ask_admin("/metrics").await.expect(200).text();
+    let known: Vec<_> =
+        text.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.split_once(' ')).collect();
+    let is_word = |one: char| one.is_ascii_alphanumeric() || one == '_';
+    let mut found = 0;
+    for file in [include_str!("../../packaging/alerts.yml"), include_str!("../../packaging/grafana.json")] {
+        for name in file.split(|one| !is_word(one)).filter(|word| word.starts_with("pollgate_")) {
+            let has = |metric: &str, kind: &str| {
+                let suffixes: &[&str] = match kind {
+                    "counter" => &["_total"],
+                    "histogram" => &["_bucket", "_sum", "_count"],
+                    "info" => &["_info"],
+                    _ => &[""],
+                };
+                name.strip_prefix(metric).is_some_and(|suffix| suffixes.contains(&suffix))
+            };
+            let is_known = known.iter().any(|(metric, kind)| has(metric, kind));
+            assert!(is_known || WITH_FIRST_EVENT.contains(&name), "{name}");
+            found += 1;
+        }
+    }
+    assert!(found > 30, "{found}");
+}
