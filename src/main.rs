@@ -36,10 +36,10 @@ fn run(command: Command) -> Result<ExitCode, Box<dyn Error>> {
             on_runtime(commands::serve(settings))
         }
         Command::Tool(tool) => {
-            if matches!(tool, Tool::Store(_) | Tool::Engine(_)) {
+            if matches!(*tool, Tool::Store(_) | Tool::Engine(_)) {
                 start_log(LogFormat::Text)?;
             }
-            on_runtime(commands::run(tool))
+            on_runtime(commands::run(*tool))
         }
     }
 }

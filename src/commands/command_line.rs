@@ -30,7 +30,7 @@ pub(crate) enum Command {
     #[command(after_long_help = limits_help())]
     Serve(Box<ServeArgs>),
     #[command(flatten)]
-    Tool(Tool),
+    Tool(Box<Tool>),
 }
 
 /// A command that is no gateway.
