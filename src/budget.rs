@@ -13,6 +13,7 @@
 mod charge;
 mod machine;
 mod quotas;
+mod watch;
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
@@ -20,7 +21,7 @@ use std::time::Duration;
 
 use dashmap::DashMap;
 use tokio::sync::Notify;
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::Instant;
 
 use crate::stream::{Principal, Shortage, StreamName, Tenant};
 
@@ -36,14 +37,8 @@ pub const REFUSE_PERCENT: u64 = 85;
 /// Percentage of the budget from which clients that do not read are cut, and held polls are answered early.
 pub const CUT_PERCENT: u64 = 95;
 
-/// Percentage of the budget from which the resident set is read every [`WATCH_CLOSELY`] instead of every
-/// [`WATCH`].
+/// Percentage of the budget from which memory is short, and the resident set is read more often ([`Budget::watch`]).
 const WATCH_PERCENT: u64 = 70;
-
-/// Interval between two reads of the resident set.
-const WATCH: Duration = Duration::from_secs(1);
-/// Interval between two reads of the resident set while memory is short.
-const WATCH_CLOSELY: Duration = Duration::from_millis(100);
 
 /// The kinds of memory that are counted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -133,9 +128,13 @@ pub struct Budget {
     resident: AtomicU64,
     owners: DashMap<(Principal, Tenant), Weak<Owner>>,
     refused: [AtomicU64; Shortage::ALL.len()],
-    /// [`Budget::watch`] already reads every [`WATCH_CLOSELY`].
+    /// Memory is short, as far as is known.
     is_close: AtomicBool,
     closer: Notify,
+    /// Notified when the first connection is opened.
+    connected: Notify,
+    /// Notified while memory is short.
+    short: Notify,
 }
 
 /// Counters that every append reads, on cache lines that other threads do not write for other reasons.
@@ -209,6 +208,8 @@ impl Budget {
             refused: Default::default(),
             is_close: AtomicBool::new(false),
             closer: Notify::new(),
+            connected: Notify::new(),
+            short: Notify::new(),
         })
     }
 
@@ -353,33 +354,6 @@ impl Budget {
         owners.into_iter().map(of_tenant).collect()
     }
 
-    /// Reads the resident set and returns the used bytes.
-    pub fn refresh(&self) -> u64 {
-        if let Some(resident) = machine::resident_bytes() {
-            self.resident.store(resident, Ordering::Relaxed);
-            let unexplained = resident.saturating_sub(self.hot.charged.load(Ordering::Relaxed));
-            self.hot.unexplained.store(unexplained, Ordering::Relaxed);
-        }
-        self.used()
-    }
-
-    /// Reads the resident set once a second, or every 100 ms while memory is short. Never returns; runs as long
-    /// as it is polled.
-    pub async fn watch(&self) {
-        loop {
-            let now = Instant::now();
-            self.paid.sweep(now);
-            self.paid_by_tenants.sweep(now);
-            let close = self.refresh() >= self.watch_at;
-            self.is_close.store(close, Ordering::Relaxed);
-            if close {
-                sleep(WATCH_CLOSELY).await;
-            } else {
-                let _closer_or_not = timeout(WATCH, self.closer.notified()).await;
-            }
-        }
-    }
-
     fn refuse(&self, why: Shortage) -> Shortage {
         if let Some(count) = self.refused.get(why as usize) {
             count.fetch_add(1, Ordering::Relaxed);
@@ -394,7 +368,10 @@ impl Budget {
     fn charge(&self, account: Account, bytes: u64) {
         self.hot.charged.fetch_add(bytes, Ordering::Relaxed);
         if let Some(held) = self.accounts.get(account as usize) {
-            held.fetch_add(bytes, Ordering::Relaxed);
+            let before = held.fetch_add(bytes, Ordering::Relaxed);
+            if before == 0 && account == Account::Connections {
+                self.connected.notify_one();
+            }
         }
     }
 

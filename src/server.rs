@@ -123,7 +123,7 @@ const SUBPROTOCOL_SOCKETS_MAX: usize = 64;
 /// Connections that were handed over and wait for the acceptor; further ones wait in [`Running::serve`].
 const HANDED_MAX: usize = 64;
 
-/// How often connections are told whether memory is critical.
+/// How often connections are told whether memory is critical, while it is short.
 const SHEDDING_INTERVAL: Duration = Duration::from_secs(1);
 
 impl Server {
@@ -405,7 +405,7 @@ impl Server {
         }
         if !self.is_simulated {
             tasks.push(tokio::spawn(async move { budget.watch().await }));
-            tasks.push(tokio::spawn(shed_idle_connections(phase.clone(), self.budget)));
+            tasks.push(tokio::spawn(shed_clients(phase.clone(), hub.clone(), self.budget)));
         }
         drop(phase_receiver);
         let component = Mutex::new(component);
@@ -479,10 +479,14 @@ impl Drop for Running {
     }
 }
 
-/// Tells connections while memory is critical. Runs until the task is aborted.
-async fn shed_idle_connections(phase: watch::Sender<Phase>, budget: Arc<Budget>) {
+/// While memory is critical, tells connections, and answers held polls early. Runs until the task is aborted.
+async fn shed_clients(phase: watch::Sender<Phase>, hub: Arc<Hub>, budget: Arc<Budget>) {
     loop {
+        if *phase.borrow() != Phase::Shedding {
+            budget.until_short().await;
+        }
         sleep(SHEDDING_INTERVAL).await;
+        hub.answer_idle_polls_if_memory_is_critical();
         let next = if budget.is_critical() { Phase::Shedding } else { Phase::Serving };
         phase.send_if_modified(|phase| *phase < Phase::Closing && std::mem::replace(phase, next) != next);
     }

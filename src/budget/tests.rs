@@ -164,6 +164,24 @@ fn what_a_tenant_may_have_open_is_limited_until_it_ends() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn the_resident_set_is_read_more_rarely_while_nobody_is_connected() {
+    let budget = Budget::unlimited();
+    let watching = budget.clone();
+    tokio::spawn(async move { watching.watch().await });
+    let is_read = async |seconds| {
+        budget.resident.store(u64::MAX, Ordering::Relaxed);
+        tokio::time::sleep(Duration::from_secs(seconds)).await;
+        budget.resident.load(Ordering::Relaxed) != u64::MAX
+    };
+    assert!(is_read(2).await, "at the start");
+    assert_eq!((is_read(7).await, is_read(2).await), (false, true));
+    assert!(!is_read(2).await);
+    let connection = ConnectionCharge::new(&budget.owner(Principal(1)));
+    assert_eq!((is_read(1).await, is_read(2).await), (true, true));
+    drop(connection);
+}
+
+#[tokio::test(start_paused = true)]
 async fn the_rate_of_a_tenant_is_that_of_all_its_principals() {
     let quota = Quota { rate: AppendRate::new(10, 0), ..Quota::default() };
     let budget = with_quotas(&[], quota);

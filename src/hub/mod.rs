@@ -38,7 +38,7 @@ use std::time::Duration;
 
 use tokio::sync::watch;
 use tokio::task::yield_now;
-use tokio::time::sleep;
+use tokio::time::{sleep, timeout};
 
 pub use changes::{Creation, CreationError};
 pub use claims::UNCLAIMED_MAX;
@@ -77,8 +77,15 @@ use crate::stream::{
     Retention, SessionNames, Shortage, Start, Store, StoredSession, StreamName, Tenant,
 };
 
-/// Interval between two sweeps for expired streams.
+/// Least interval between two sweeps for expired streams.
 const SWEEP_INTERVAL: Duration = Duration::from_secs(1);
+
+/// Longest time from a sweep to the next one if nothing is due before.
+const SWEEP_INTERVAL_MAX: Duration = Duration::from_secs(60);
+
+/// Timers do not notice a suspend of the machine, so what is due in a time is looked for after this part of it: a stream that ended
+/// while the machine was suspended ends late by no more.
+const SWEEP_PART: u32 = 4096;
 
 /// Default retention in bytes of a stream in a memory store.
 const VOLATILE_BYTES_MAX: u64 = 64 * 1024 * 1024;
@@ -353,15 +360,11 @@ impl Hub {
         }
     }
 
-    /// Ends expired streams once per second, and answers held polls early while memory is critical. Never
-    /// returns; runs as long as it is polled.
+    /// Ends expired streams, within a second after they are due, and sleeps while none is. Never returns; runs as long as it is
+    /// polled.
     pub async fn sweep(&self) {
-        let mut interval = tokio::time::interval(SWEEP_INTERVAL);
         loop {
-            interval.tick().await;
-            self.answer_idle_polls_if_memory_is_critical();
             loop {
-                // A tick also follows soon after the machine resumes from suspend, which timers do not notice.
                 let now = self.clock.now();
                 self.store.follow_wall(now, self.clock.wall());
                 let ended = match self.store.sweep(now).await {
@@ -378,12 +381,22 @@ impl Hub {
                 }
                 yield_now().await;
             }
+            sleep(SWEEP_INTERVAL).await;
+            let Some(at) = self.store.next_sweep() else {
+                self.store.sweep_sooner().await;
+                continue;
+            };
+            let pause = at.duration_since(self.clock.now()).unwrap_or_default() / SWEEP_PART;
+            if pause > SWEEP_INTERVAL {
+                let pause = pause.min(SWEEP_INTERVAL_MAX) - SWEEP_INTERVAL;
+                let _sooner_or_not = timeout(pause, self.store.sweep_sooner()).await;
+            }
         }
     }
 
     /// Answers one in [`ANSWERED_EARLY_PART`] held polls with its offset while memory is critical. Their
     /// connections close (see [`is_shedding`](Self::is_shedding)).
-    fn answer_idle_polls_if_memory_is_critical(&self) {
+    pub fn answer_idle_polls_if_memory_is_critical(&self) {
         if self.budget.is_critical() {
             self.clients.drain(self.clients.held().div_ceil(ANSWERED_EARLY_PART));
         }

@@ -72,6 +72,25 @@ async fn a_suspend_counts_towards_lifetimes_once_it_is_over() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_sweep_that_sleeps_is_woken_for_a_stream_that_ends_sooner() {
+    let (_, clock, hub) = hub();
+    let seconds_later = 5 * SWEEP_INTERVAL;
+    for lifetime in
+        [Lifetime::Idle(seconds_later), Lifetime::Until(clock.wall() + 3 * HOUR + 13 * SWEEP_INTERVAL)]
+    {
+        create(&hub, "later", Lifetime::Idle(100 * HOUR)).await;
+        advance(HOUR).await;
+        a_second_later().await;
+        create(&hub, "sooner", lifetime).await;
+        for _ in 0..7 {
+            a_second_later().await;
+        }
+        assert_eq!(hub.counts().streams, 1, "{lifetime:?}");
+        advance(HOUR).await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn setting_the_wall_clock_moves_only_ends_given_as_a_time_of_day() {
     let (time, clock, hub) = hub();
     a_second_later().await;

@@ -14,6 +14,7 @@ use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::{Arc, Weak};
 
 use parking_lot::Mutex;
+use tokio::sync::Notify;
 
 use crate::hub::Marker;
 use crate::stream::{Filter, Offset, Start, StreamName, Tenant};
@@ -27,6 +28,8 @@ pub(super) struct Groups {
     table: Mutex<HashMap<Filter, Weak<Group>>>,
     /// Stored groups that have ended, and are still in the store; if it is shared, groups without a member here that are claimed.
     ended: Mutex<HashSet<Filter>>,
+    /// Notified when there is a group more, or one that has ended.
+    changed: Notify,
     /// Whether other gateways use the store, too, so that groups have to be claimed.
     are_shared: bool,
     /// Locked while a group is stored or removed from the store, so that a group that follows another one of the same filter is
@@ -115,7 +118,15 @@ impl Groups {
         let state = Mutex::new(GroupState { is_elsewhere: self.are_shared, ..GroupState::default() });
         let group = Arc::new(Group { groups: Arc::downgrade(self), key: key.clone(), state });
         table.insert(key.clone(), Arc::downgrade(&group));
+        self.changed.notify_one();
         group
+    }
+
+    /// Waits until there is a group, or one that has ended and is still stored. Cancel safe.
+    pub(super) async fn until_any(&self) {
+        while self.table.lock().is_empty() && self.ended.lock().is_empty() {
+            self.changed.notified().await;
+        }
     }
 }
 
@@ -131,6 +142,7 @@ impl Drop for Group {
         let is_claimed = groups.are_shared && !state.is_elsewhere;
         if is_claimed || (state.was_stored && !groups.are_shared) {
             groups.ended.lock().insert(self.key.clone());
+            groups.changed.notify_one();
         }
     }
 }

@@ -31,6 +31,7 @@ use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::Semaphore;
+use tokio::time::sleep;
 
 pub use websocket::WebSocketBytes;
 
@@ -148,15 +149,18 @@ impl Broker {
         self.metrics.open.dec();
     }
 
-    /// Publishes wills, ends sessions that are due, and stores groups, once per second, and follows the claims of other gateways. Never returns; runs as long as it is
-    /// polled.
+    /// Publishes wills, ends sessions that are due, and stores groups, once per second while there are any, and follows the claims of
+    /// other gateways. Never returns; runs as long as it is polled.
     pub async fn sweep(&self) {
         let sweeps = async {
-            let mut interval = tokio::time::interval(SWEEP_INTERVAL);
             loop {
-                interval.tick().await;
+                tokio::select! {
+                    () = self.sessions.until_scheduled() => {}
+                    () = self.groups.until_any(), if self.hub.keeps_sessions() => {}
+                }
                 self.handle_due().await;
                 self.store_groups().await;
+                sleep(SWEEP_INTERVAL).await;
             }
         };
         tokio::join!(sweeps, self.follow_claims());

@@ -13,7 +13,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use dashmap::DashMap;
 use futures_util::FutureExt;
 use parking_lot::Mutex;
-use tokio::sync::OwnedMutexGuard;
+use tokio::sync::{Notify, OwnedMutexGuard};
 use tokio::time::Instant;
 
 use super::codec::Will;
@@ -34,6 +34,8 @@ const SEPARATOR: char = '\u{1f}';
 pub(super) struct Sessions {
     slots: DashMap<Arc<str>, Arc<SessionSlot>>,
     agenda: Mutex<Agenda>,
+    /// Notified when something is added to the agenda.
+    scheduled: Notify,
     accounts: Arc<Accounts>,
     metrics: MqttMetrics,
 }
@@ -148,7 +150,8 @@ pub(super) fn tenant_of(session_key: &str) -> Tenant {
 impl Sessions {
     pub(super) fn new(share: Share, budget: Arc<Budget>, metrics: MqttMetrics) -> Self {
         let accounts = Accounts::new(share, budget);
-        Self { slots: DashMap::new(), agenda: Mutex::default(), accounts, metrics }
+        let (slots, agenda, scheduled) = Default::default();
+        Self { slots, agenda, scheduled, accounts, metrics }
     }
 
     /// Takes the session of `client` from its owner, and charges it to `principal` from now on. `None`: an
@@ -198,6 +201,13 @@ impl Sessions {
     fn remove(&self, client: &Arc<str>, slot: &Arc<SessionSlot>) {
         if self.slots.remove_if(client, |_, other| Arc::ptr_eq(other, slot)).is_some() {
             self.metrics.sessions.dec();
+        }
+    }
+
+    /// Waits until there is a session that expires some time, or whose will is due. Cancel safe.
+    pub(super) async fn until_scheduled(&self) {
+        while self.agenda.lock().due.is_empty() {
+            self.scheduled.notified().await;
         }
     }
 
@@ -384,6 +394,7 @@ impl Attached {
     pub(super) fn detach(mut self, away: Away) {
         let Some(mut charge) = self.charge.take() else { return };
         let due = self.claim.sessions.agenda.lock().add(away.due(), self.claim.client.clone());
+        self.claim.sessions.scheduled.notify_one();
         let will_bytes = away.will.as_ref().map_or(0, |delayed| delayed.will.bytes());
         charge.set_bytes(away.session.bytes() + will_bytes);
         charge.leave(&self.claim.client);

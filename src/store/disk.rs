@@ -304,6 +304,15 @@ impl Store for Disk {
         Box::pin(ready(Ok(ended)))
     }
 
+    fn next_sweep(&self) -> Option<SystemTime> {
+        self.shared.streams.next_sweep()
+    }
+
+    fn sweep_sooner(&self) -> Work<'_, ()> {
+        let sooner = self.shared.streams.sweep_sooner();
+        Box::pin(async move { sooner.notified().await })
+    }
+
     fn page<'a>(
         &'a self,
         prefix: &'a str,

@@ -256,6 +256,15 @@ impl Store for Memory {
         Box::pin(ready(Ok(self.streams.sweep(now))))
     }
 
+    fn next_sweep(&self) -> Option<SystemTime> {
+        self.streams.next_sweep()
+    }
+
+    fn sweep_sooner(&self) -> Work<'_, ()> {
+        let sooner = self.streams.sweep_sooner();
+        Box::pin(async move { sooner.notified().await })
+    }
+
     fn page<'a>(
         &'a self,
         prefix: &'a str,

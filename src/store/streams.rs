@@ -15,6 +15,7 @@ use std::time::SystemTime;
 
 use dashmap::DashMap;
 use parking_lot::{Mutex, MutexGuard, RwLock};
+use tokio::sync::Notify;
 
 use super::entry::{ClockDifference, Entry, Moment, State};
 use super::log::Content;
@@ -57,6 +58,10 @@ pub(super) struct Structure {
     ended: Vec<StreamName>,
     /// The creation epochs of streams that ended by themselves, for a store that has to write that down.
     ended_ids: Vec<Epoch>,
+    /// When the next sweep was last said to be due; `None`: nobody is to be told of a sooner time.
+    next_sweep: Option<SystemTime>,
+    /// Notified when a sweep is due before `next_sweep`.
+    sooner: Arc<Notify>,
     /// Number of streams removed since the table was last shrunk.
     removed: usize,
 }
@@ -70,6 +75,7 @@ impl Structure {
         if let Some(due) = due {
             entry.scheduled = Some(due);
             self.agenda.insert((due, entry.name.clone()));
+            self.is_due(due);
         }
     }
 }
@@ -201,6 +207,7 @@ impl<C: Content> Streams<C> {
         structure.schedule(&mut entry, due);
         if let Some(end) = entry.ends_on() {
             structure.dated.insert((end, name.clone()));
+            structure.is_due(SystemTime::UNIX_EPOCH);
         }
         let entry = Arc::new(Mutex::new(entry));
         self.table.insert(name.clone(), entry.clone());

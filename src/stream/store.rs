@@ -154,6 +154,19 @@ pub trait Store: Send + Sync + 'static {
     /// may be left.
     fn sweep(&self, now: SystemTime) -> Work<'_, Result<Vec<StreamName>, Failure>>;
 
+    /// When [`sweep`](Self::sweep) has something to do next; a time that has passed: at its usual interval; `None`: not before the store
+    /// is changed. From this call on, [`sweep_sooner`](Self::sweep_sooner) tells what is due before.
+    fn next_sweep(&self) -> Option<SystemTime> {
+        Some(SystemTime::UNIX_EPOCH)
+    }
+
+    /// Waits until the sweep has something to do before the time that the last [`next_sweep`](Self::next_sweep) returned.
+    ///
+    /// Cancel safe.
+    fn sweep_sooner(&self) -> Work<'_, ()> {
+        Box::pin(std::future::pending())
+    }
+
     /// Leaves to other gateways that use the store what only one of them does. This process ends soon, and may make further calls.
     fn retire(&self) {}
 

@@ -153,9 +153,24 @@ impl Hub {
         }
     }
 
+    /// Waits until there is a device, or something to store of one that has gone. Returns at once if other gateways use the store, whose
+    /// devices may come here.
+    ///
+    /// Cancel safe.
+    pub async fn until_devices(&self) {
+        loop {
+            let changes = self.devices.earlier.note(|changes| *changes);
+            if self.shares_sessions() || self.devices.has_work() {
+                return;
+            }
+            self.devices.earlier.wait_until(|now| (*now != changes).then_some(())).await;
+        }
+    }
+
     /// Waits until a wake may be due.
     pub async fn wake_due(&self) {
         loop {
+            self.until_devices().await;
             for some in self.devices.time_was_set(self.clock.wall_offset()).chunks(VISITED_AT_ONCE) {
                 self.devices.look_now(some, self.clock.now());
                 yield_now().await;

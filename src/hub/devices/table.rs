@@ -95,6 +95,12 @@ impl Devices {
         self.count.load(Ordering::Relaxed) == 0
     }
 
+    /// Whether there is any device here, or something to store of one that has gone.
+    pub(super) fn has_work(&self) -> bool {
+        let table = self.table.lock();
+        table.devices.len() + table.unsaved.len() + table.removed.len() > 0
+    }
+
     pub(super) fn recount(&self, table: &DeviceTable) {
         self.count.store(table.devices.len() + table.elsewhere.len(), Ordering::Relaxed);
     }

@@ -12,7 +12,7 @@ use futures_util::future::join_all;
 use hyper::{Request, Response, Uri};
 use serde_json::json;
 use tokio::sync::Mutex;
-use tokio::time::{MissedTickBehavior, interval, sleep};
+use tokio::time::sleep;
 
 use super::answers::{RETRY, token_of};
 use super::sms::Smsc;
@@ -157,16 +157,15 @@ impl WakeSender {
 
     /// Stores what has changed, and tells which channels were removed.
     async fn save(&self) {
-        let mut ticks = interval(SAVE_INTERVAL);
-        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
-            ticks.tick().await;
+            self.hub.until_devices().await;
             self.hub.save_devices().await;
             for removed in self.hub.devices().take_removed() {
                 if let Err(error) = self.tell(&removed).await {
                     tracing::warn!(error, app = &*removed.app, "cannot append to devices/removed");
                 }
             }
+            sleep(SAVE_INTERVAL).await;
         }
     }
 

@@ -25,6 +25,9 @@ use crate::stream::{Epoch, Failure, SyncPolicy};
 const GROUP_CHANGES_MAX: usize = 256;
 const GROUP_BYTES_MAX: usize = 4 * 1024 * 1024;
 
+/// How long the thread waits for a job if it has had none since it looked for garbage.
+const IDLE_TIMEOUT: Duration = Duration::from_secs(60);
+
 /// Entries of streams that are gone are removed from [`Committer::ids`] only when it has this many entries more than twice the
 /// number of streams.
 const IDS_MIN: usize = 1024;
@@ -83,6 +86,8 @@ pub(super) struct Committer {
     /// When garbage was last looked for, and whether to look again at once.
     pub(super) searched_at: Instant,
     pub(super) search_again: bool,
+    /// Whether garbage was looked for since the last job.
+    is_idle: bool,
 }
 
 /// A stream; the reference does not keep it alive.
@@ -111,6 +116,7 @@ impl Committer {
             unmovable: HashSet::new(),
             searched_at: Instant::now(),
             search_again: false,
+            is_idle: false,
         }
     }
 
@@ -129,6 +135,7 @@ impl Committer {
                 Err(RecvTimeoutError::Timeout) => None,
                 Err(RecvTimeoutError::Disconnected) => return Ok(()),
             };
+            self.is_idle = first.is_none();
             match self.write_ends() {
                 Ok(()) | Err(NoRoom::Full | NoRoom::Short) => {}
                 Err(NoRoom::Broken(error)) => return Err(error),
@@ -161,6 +168,7 @@ impl Committer {
             (None, SyncPolicy::Interval(interval)) if !self.unsynced.is_empty() => {
                 interval.saturating_sub(self.synced_at.elapsed())
             }
+            _ if self.is_idle && self.ended.is_empty() => IDLE_TIMEOUT,
             _ => Duration::from_secs(1),
         }
     }

@@ -1,6 +1,9 @@
 //! Removes streams and messages that have expired.
 
-use std::time::SystemTime;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use tokio::sync::Notify;
 
 use super::{Moment, Streams, Structure};
 use crate::store::entry::{SWEEP_AGAIN, State};
@@ -14,7 +17,41 @@ pub(super) const TABLE_MIN: usize = 1024;
 pub(super) const SWEEP_ENDED_MAX: usize = 1000;
 const SWEEP_VISITS_MAX: usize = 16_000;
 
+/// A time that never comes, of a sweep without anything to do.
+const NEVER: Duration = Duration::from_secs(1 << 40);
+
+impl Structure {
+    /// When the sweep has something to do. Streams that end at a time of day make it due always, since that may be set at any moment.
+    fn due(&self) -> Option<SystemTime> {
+        if self.ended.is_empty() && self.dated.is_empty() {
+            self.agenda.first().map(|(due, _)| *due)
+        } else {
+            Some(SystemTime::UNIX_EPOCH)
+        }
+    }
+
+    /// Tells who waits for the next sweep if it is due sooner than it was said to be.
+    pub(super) fn is_due(&mut self, at: SystemTime) {
+        if self.next_sweep.take_if(|told| at < *told).is_some() {
+            self.sooner.notify_one();
+        }
+    }
+}
+
 impl<C: Content> Streams<C> {
+    /// When the sweep has something to do next. From now on, [`sweep_sooner`](Self::sweep_sooner) tells of a sooner time.
+    pub(in crate::store) fn next_sweep(&self) -> Option<SystemTime> {
+        let mut structure = self.structure.lock();
+        let due = structure.due();
+        structure.next_sweep = Some(due.unwrap_or(SystemTime::UNIX_EPOCH + NEVER));
+        due
+    }
+
+    /// The notification of a sweep that is due before the time that was last returned.
+    pub(in crate::store) fn sweep_sooner(&self) -> Arc<Notify> {
+        self.structure.lock().sooner.clone()
+    }
+
     /// Removes the stream if its lifetime is over at `now`.
     pub(in crate::store) fn end(&self, name: &StreamName, now: SystemTime) {
         let mut structure = self.structure.lock();
@@ -24,6 +61,7 @@ impl<C: Content> Streams<C> {
             let ended_ids = self.remove(&mut structure, name);
             structure.ended_ids.extend(ended_ids);
             structure.ended.push(name.clone());
+            structure.is_due(SystemTime::UNIX_EPOCH);
         }
     }
 

@@ -1,0 +1,58 @@
+//! Watches the resident set of the process, and tells when memory is short.
+
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use tokio::time::{Instant, sleep, timeout};
+
+use super::{Account, Budget, machine};
+
+/// Interval between two reads of the resident set.
+const WATCH: Duration = Duration::from_secs(1);
+/// Interval between two reads of the resident set while nobody is connected.
+const WATCH_IDLE: Duration = Duration::from_secs(10);
+/// Interval between two reads of the resident set while memory is short.
+const WATCH_CLOSELY: Duration = Duration::from_millis(100);
+
+impl Budget {
+    /// Reads the resident set and returns the used bytes.
+    pub fn refresh(&self) -> u64 {
+        if let Some(resident) = machine::resident_bytes() {
+            self.resident.store(resident, Ordering::Relaxed);
+            let unexplained = resident.saturating_sub(self.hot.charged.load(Ordering::Relaxed));
+            self.hot.unexplained.store(unexplained, Ordering::Relaxed);
+        }
+        self.used()
+    }
+
+    /// Waits until memory is short: less than 30 % of the budget is left.
+    pub async fn until_short(&self) {
+        while !self.is_close.load(Ordering::Relaxed) {
+            self.short.notified().await;
+        }
+    }
+
+    /// Reads the resident set once a second, every 10 s while nobody is connected, or every 100 ms while memory is short. Never
+    /// returns; runs as long as it is polled.
+    pub async fn watch(&self) {
+        loop {
+            let now = Instant::now();
+            self.paid.sweep(now);
+            self.paid_by_tenants.sweep(now);
+            let close = self.refresh() >= self.watch_at;
+            self.is_close.store(close, Ordering::Relaxed);
+            if close {
+                self.short.notify_one();
+                sleep(WATCH_CLOSELY).await;
+            } else if timeout(WATCH, self.closer.notified()).await.is_err()
+                && self.held(Account::Connections) == 0
+            {
+                tokio::select! {
+                    () = self.closer.notified() => {}
+                    () = self.connected.notified() => {}
+                    () = sleep(WATCH_IDLE - WATCH) => {}
+                }
+            }
+        }
+    }
+}
