@@ -5,10 +5,12 @@
 //! the same seed gives the same trace.
 
 mod day;
+mod deaths;
 mod fuzz;
 mod group;
 mod heartbeats;
 mod link;
+mod mars;
 mod outcome;
 mod phone;
 mod publisher;
@@ -20,6 +22,7 @@ mod trace;
 use std::time::Duration;
 
 pub use day::{Day, DayError, Network};
+pub use deaths::Deaths;
 pub use fuzz::{Fuzz, Verdict};
 pub use heartbeats::{HEARTBEATS_LEGEND, HeartbeatDay, Heartbeats};
 pub use outcome::{Latencies, Outcome};

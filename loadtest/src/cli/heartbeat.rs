@@ -13,8 +13,8 @@ pub struct HeartbeatOptions {
     /// Times without a packet after which the mobile network forgets a connection
     #[arg(long, value_name = "LIST", value_delimiter = ',', default_value = "1m,2m,3m,5m,10m,15m,30m", value_parser = whole_setting)]
     pub nat: Vec<Duration>,
-    /// sse, ndjson or websocket, which search for a heartbeat, or with a fixed one as websocket:30s; repeatable
-    /// [default: websocket:30s, websocket:270s and websocket]
+    /// sse, ndjson or websocket, which search for a heartbeat, or with a fixed one as websocket:30s; or websocket:mars, with heartbeats by
+    /// the rule of Mars, WeChat's client; repeatable [default: websocket:30s, websocket:270s, websocket:mars and websocket]
     #[arg(long, value_name = "STRATEGY")]
     pub strategy: Vec<Reader>,
     /// Names of radio profiles (src/model/radios.toml)
@@ -35,7 +35,7 @@ pub struct HeartbeatOptions {
 }
 
 /// The heartbeats that apps are known to use, and the client's search.
-const DEFAULTS: [&str; 3] = ["websocket:30s", "websocket:270s", "websocket"];
+const DEFAULTS: [&str; 4] = ["websocket:30s", "websocket:270s", "websocket:mars", "websocket"];
 
 impl HeartbeatOptions {
     /// Returns what is to be simulated.

@@ -16,7 +16,7 @@ pub struct SimulateOptions {
     #[arg(long, value_name = "N", default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=PHONES_MAX))]
     pub phones: u32,
     /// How the phones read: fallback (the client's choice), short-poll:INTERVAL, long-poll:HOLD, sse, ndjson or websocket, the last
-    /// three also with :HEARTBEAT; repeatable [default: fallback, short-poll:5m, long-poll:25s, long-poll:4m, sse and websocket]
+    /// three also with :HEARTBEAT; websocket:mars; repeatable [default: fallback, short-poll:5m, long-poll:25s, long-poll:4m, sse and websocket]
     #[arg(long, value_name = "STRATEGY")]
     pub strategy: Vec<Reader>,
     /// Networks of the day: a file in the format of src/simulate/day.toml [default: that one, with a home, a train and an office]

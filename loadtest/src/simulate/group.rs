@@ -8,13 +8,14 @@ use std::time::{Duration, SystemTime};
 use fastrand::Rng;
 use pollgate::clock::Clock;
 use pollgate::config::{MqttAddress, Settings, StorePlace};
+use pollgate::limits::Span;
 use pollgate::server::{Running, Server};
 use tokio::sync::watch;
 use tokio::time::Instant;
 
 use super::link::Link;
 use super::outcome::Outcome;
-use super::phone::Phone;
+use super::phone::{Phone, Reader};
 use super::publisher::{Published, beside, publish};
 use super::trace::Trace;
 use super::{Simulation, SimulationError};
@@ -26,6 +27,9 @@ pub(super) const MORNING: Duration = Duration::from_secs(1_768_435_200);
 /// Where the gateway listens besides: nobody connects to this address by mistake, as a client of a server that has ended may to a port of
 /// 127.0.0.1 that the simulated gateway was given.
 pub(super) const LISTEN: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::new(127, 0, 83, 1)), 0);
+
+/// Interval of the gateway's own pings to phones that send them by Mars's rule: longer than theirs.
+const MARS_PING: Span = Span::seconds(3600);
 
 /// How long phones have to catch up after the day's last message: until a form that was given up is surely tried again.
 const CATCHING_UP: Duration = Duration::from_secs(3600);
@@ -46,7 +50,7 @@ fn seed(simulation: &Simulation, phone: u32, part: u64) -> u64 {
     Rng::with_seed(simulation.seed ^ (u64::from(phone) << 8) ^ (part << 60)).u64(..)
 }
 
-async fn gateway(simulation: &Simulation) -> Result<Arc<Running>, SimulationError> {
+pub(super) async fn gateway(simulation: &Simulation) -> Result<Arc<Running>, SimulationError> {
     let mut settings = Settings {
         store: StorePlace::Memory,
         listen: LISTEN,
@@ -54,6 +58,10 @@ async fn gateway(simulation: &Simulation) -> Result<Arc<Running>, SimulationErro
         mqtt: MqttAddress::Off,
         ..Settings::default()
     };
+    if simulation.reader == Reader::Mars {
+        // These phones send the pings.
+        settings.limits.websocket_ping = MARS_PING;
+    }
     let hold = simulation.reader.hold();
     if hold > settings.hold_max.get() {
         settings.hold_max = format!("{}s", hold.as_secs()).parse().map_err(SimulationError::Hold)?;

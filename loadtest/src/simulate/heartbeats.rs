@@ -5,16 +5,19 @@ use std::time::Duration;
 use comfy_table::{CellAlignment, ContentArrangement, Table, presets};
 
 use super::table::time;
-use super::{Day, Network, Outcome, Reader, Simulation, SimulationError};
+use super::{Day, Deaths, Network, Outcome, Reader, Simulation, SimulationError};
 use crate::model::candidate::Setting;
 use crate::model::energy::battery_share;
 
 /// What the columns mean.
 pub const HEARTBEATS_LEGEND: &str = "\
-heartbeat: a fixed one, or the search of the client, which doubles the heartbeat and then bisects, up to 5 min
+heartbeat: a fixed one; the search of the client, which doubles the heartbeat and then bisects, up to 5 min; or mars, the rule of WeChat's client,
+  whose phones send the heartbeats: 3.5 min on each new connection, then up to 10 min, a minute more after 5 that were answered, less after 2 that were not
 NAT: time without a packet after which the mobile network forgets a connection, without a word to either end
 battery: of one phone in the day, for its radio alone, if nothing else wakes it: share of a battery with 4000 mAh and 3.85 V
 delay: from the call of publish to the message in the app; connections: of one phone in the day; forgotten: those that the NAT dropped
+false deaths: connections of one phone that it gave up although the network would have carried them
+unnoticed: how long a connection that the NAT had forgotten was believed to be alive, on average, and of one phone in the day
 Everything is simulated: the code of gateway and client is real, network and radios are models (src/model/radios.toml)";
 
 /// Days that differ by the NAT, the heartbeat and the radio.
@@ -98,7 +101,9 @@ impl Heartbeats {
         table.load_style(presets::UTF8_HORIZONTAL_ONLY).set_content_arrangement(ContentArrangement::Disabled);
         let batteries = self.radios.iter().map(|radio| format!("battery, {radio}"));
         let headers = ["NAT", "heartbeat"].map(str::to_owned).into_iter().chain(batteries);
-        let further = ["delay p95", "max", "lost", "connections", "forgotten"].map(str::to_owned);
+        let further =
+            ["delay p95", "max", "lost", "connections", "forgotten", "false deaths", "unnoticed", "a day"]
+                .map(str::to_owned);
         table.set_header(headers.chain(further));
         for day in days {
             table.add_row(day.row());
@@ -128,6 +133,14 @@ impl HeartbeatDay {
         self.outcomes.get(radio)?.latencies.quantiles([0.95, 1.0])
     }
 
+    /// How long a dead connection was believed to be alive on average, and how long each phone had such connections.
+    fn unnoticed(&self) -> Option<[Duration; 2]> {
+        let outcome = self.outcomes.first()?;
+        let Deaths { noticed, unnoticed, .. } = outcome.deaths;
+        let of = |count: u64| unnoticed.div_f64(count.max(1) as f64);
+        (noticed > 0).then(|| [of(noticed), of(outcome.phones)])
+    }
+
     fn row(&self) -> Vec<String> {
         let mut row = vec![Setting(self.nat).to_string(), self.reader.to_string()];
         let batteries = (0..self.outcomes.len()).filter_map(|radio| self.battery(radio));
@@ -141,6 +154,9 @@ impl HeartbeatDay {
         let (connections, forgotten) =
             (each(|outcome| outcome.connections), each(|outcome| outcome.forgotten));
         row.extend([lost.to_string(), format!("{connections:.0}"), format!("{forgotten:.1}")]);
+        let false_deaths = each(|outcome| outcome.deaths.falsely_given_up);
+        row.push(format!("{false_deaths:.1}"));
+        row.extend(self.unnoticed().map_or(["-".to_owned(), "-".to_owned()], |times| times.map(time)));
         row
     }
 }
@@ -179,5 +195,32 @@ mod tests {
         let battery = |day: &HeartbeatDay| day.battery(0).unwrap();
         assert!(battery(patient_search) < 0.3 * battery(patient_short));
         assert!(wanted.verdict(&days).starts_with("With LTE, on average"));
+    }
+
+    #[test]
+    fn mars_keeps_a_connection_behind_a_patient_nat_and_does_not_notice_for_minutes_that_an_impatient_one_has_dropped_it()
+     {
+        let minutes = |minutes: u64| Duration::from_secs(60 * minutes);
+        let wanted = Heartbeats {
+            nats: vec![minutes(2), minutes(6), minutes(15)],
+            readers: vec!["websocket:mars".parse().unwrap()],
+            radios: vec!["LTE".to_owned()],
+            phones: 2,
+            length: minutes(720),
+            every: minutes(30),
+            seed: 3,
+        };
+        let days = wanted.run(|_, _| ()).unwrap();
+        assert!(days.iter().all(HeartbeatDay::is_whole));
+        let [impatient, middle, patient] = &days[..] else { panic!("{} days", days.len()) };
+        let deaths = |day: &HeartbeatDay| day.outcomes[0].deaths;
+        assert_eq!(days.iter().map(|day| deaths(day).falsely_given_up).sum::<u64>(), 0);
+        // The heartbeat after 3.5 min meets a NAT that forgot after 2 min, and its answer is awaited for 8 s.
+        let [each, _] = impatient.unnoticed().unwrap();
+        assert!((each.as_secs_f64() - 98.0).abs() < 10.0, "{each:?}");
+        assert!(deaths(impatient).noticed > 50 && (2..30).contains(&deaths(middle).noticed), "{days:?}");
+        assert_eq!((deaths(patient), patient.outcomes[0].connections), (Deaths::default(), 2));
+        let battery = |day: &HeartbeatDay| day.battery(0).unwrap();
+        assert!(battery(patient) < battery(impatient));
     }
 }

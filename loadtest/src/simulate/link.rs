@@ -15,6 +15,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 use super::day::Network;
+use super::deaths::{Deaths, Life};
 use super::trace::Trace;
 use crate::model::energy::PacketEvent;
 use crate::network::{Middlebox, Opener};
@@ -59,6 +60,10 @@ pub(super) struct Packets {
     pub(super) connections: u64,
     /// Connections that the network forgot.
     pub(super) forgotten: u64,
+    /// Times at which bytes arrived after a second or more of silence on their connection.
+    pub(super) arrivals: u64,
+    /// What the phone believed of its connections.
+    pub(super) deaths: Deaths,
 }
 
 /// A connection's network, and whether it still passes anything.
@@ -71,6 +76,7 @@ struct Carried {
     /// When the last packet was sent or arrived; `None` once the network has forgotten the connection.
     last_packet: Mutex<Option<Instant>>,
     unacknowledged: Mutex<Unacknowledged>,
+    life: Life,
 }
 
 impl Link {
@@ -121,7 +127,8 @@ impl Link {
         }
         let last_packet = Mutex::new(Some(Instant::now()));
         let unacknowledged = Mutex::default();
-        let carried = Carried { link: self, network, radio, changes, last_packet, unacknowledged };
+        let life = Life::new();
+        let carried = Carried { link: self, network, radio, changes, last_packet, unacknowledged, life };
         tokio::spawn(carried.carry(near, far));
         Ok(phone_end)
     }
@@ -173,6 +180,9 @@ impl Carried {
             tokio::try_join!(up, down)
         };
         // Another error is the end of a connection that one side has closed.
+        if ended.as_ref().is_err_and(|error| error.kind() != io::ErrorKind::TimedOut) {
+            self.closed_by_phone();
+        }
         if ended.is_err_and(|error| error.kind() == io::ErrorKind::TimedOut) {
             drop(far);
             self.drop_all(near).await;
@@ -185,6 +195,17 @@ impl Carried {
         while let Ok(count @ 1..) = near.read(&mut buffer).await {
             self.count(true, count);
         }
+        self.closed_by_phone();
+    }
+
+    /// Counts whether the phone was right to give the connection up.
+    fn closed_by_phone(&self) {
+        if self.has_moved() {
+            return;
+        }
+        let idle = self.network.nat_idle.map(Duration::from_secs_f64);
+        let forgotten_at = self.last_packet.lock().zip(idle).map(|(last, idle)| last + idle);
+        self.link.packets.lock().deaths.add(self.life.closed_by_phone(forgotten_at));
     }
 
     async fn way(
@@ -220,6 +241,11 @@ impl Carried {
                 _ => from.read(&mut buffer).await?,
             };
             let bytes = buffer.get(..count).unwrap_or_default();
+            match (bytes.is_empty(), up) {
+                (true, true) => self.closed_by_phone(),
+                (true, false) => self.life.closed_by_gateway(),
+                (false, _) => {}
+            }
             if up && !bytes.is_empty() {
                 self.count(up, bytes.len());
                 let is_request =
@@ -275,6 +301,9 @@ impl Carried {
         let bytes = content as u64;
         let mut all = self.unacknowledged.lock().burst(up, bytes, Instant::now());
         *(if up { &mut all.up } else { &mut all.down }) += bytes;
+        if !up && self.life.arrived() {
+            self.link.packets.lock().arrivals += 1;
+        }
         self.link.count(all, &self.radio);
         self.link.packets.lock().bytes += bytes;
         self.link.note(if up { "sends" } else { "receives" }, bytes);
@@ -291,9 +320,11 @@ impl Carried {
             return false;
         }
         let mut last = self.last_packet.lock();
-        let Some(idle) = last.map(|last| last.elapsed().as_secs_f64()) else { return false };
-        if self.network.nat_idle.is_some_and(|most| idle > most) {
+        let Some(since) = *last else { return false };
+        let idle = since.elapsed().as_secs_f64();
+        if let Some(most) = self.network.nat_idle.filter(|most| idle > *most) {
             *last = None;
+            self.life.died(since + Duration::from_secs_f64(most));
             drop(last);
             self.link.packets.lock().forgotten += 1;
             self.link.note("forgotten", 0);

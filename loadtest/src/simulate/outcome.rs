@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::deaths::Deaths;
 use super::link::Packets;
 use super::phone::Seen;
 use crate::model::energy::PacketEvent;
@@ -38,8 +39,14 @@ pub struct Outcome {
     pub connections: u64,
     /// Connections that a network forgot.
     pub forgotten: u64,
+    /// What phones believed of their connections.
+    pub deaths: Deaths,
     /// Content bytes between phones and gateway.
     pub bytes: u64,
+    /// The same with the headers of packets.
+    pub packet_bytes: u64,
+    /// Times at which bytes arrived at a phone after a second or more of silence on their connection.
+    pub arrivals: u64,
     /// Joules of the phones' radios above sleep, by the radio.
     pub joules: BTreeMap<Arc<str>, f64>,
     /// Digest of the trace: the same seed gives the same one.
@@ -72,7 +79,10 @@ impl Outcome {
         self.requests += other.requests;
         self.connections += other.connections;
         self.forgotten += other.forgotten;
+        self.deaths.add(other.deaths);
         self.bytes += other.bytes;
+        self.packet_bytes += other.packet_bytes;
+        self.arrivals += other.arrivals;
         for (radio, joules) in other.joules {
             *self.joules.entry(radio).or_default() += joules;
         }
@@ -102,7 +112,10 @@ impl Outcome {
             requests: packets.requests,
             connections: packets.connections,
             forgotten: packets.forgotten,
+            deaths: packets.deaths,
             bytes: packets.bytes,
+            packet_bytes: packets.events.iter().map(|(packet, _)| u64::from(packet.bytes)).sum(),
+            arrivals: packets.arrivals,
             joules,
             ..Self::default()
         });

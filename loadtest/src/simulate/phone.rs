@@ -5,14 +5,17 @@ use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use pollgate::server::Running;
 use pollgate_client::{BuildError, Client, Form, Item, Settings, Start, Subscription};
 use serde::{Deserialize, Serialize};
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until};
 
 use super::day::Day;
 use super::link::Link;
+use super::mars;
 use super::outcome::Latencies;
 use crate::strategies::Strategy;
 
@@ -23,6 +26,17 @@ pub enum Reader {
     Fallback,
     /// One form with its settings, without fallback.
     Only(Strategy),
+    /// A WebSocket with heartbeats by Mars's rule, not by the client.
+    Mars,
+}
+
+/// Name of the reader that uses Mars's rule.
+const MARS: &str = "websocket:mars";
+
+/// Where the messages of a phone come from.
+enum Source {
+    Client(Subscription),
+    Mars(mpsc::UnboundedReceiver<Bytes>),
 }
 
 /// What a phone saw of the messages to it.
@@ -50,7 +64,7 @@ impl Reader {
             Some(every) => Settings { heartbeat_min: every, heartbeat_max: every, ..only(form) },
         };
         match self {
-            Self::Fallback => settings,
+            Self::Fallback | Self::Mars => settings,
             Self::Only(Strategy::ShortPoll(interval)) => Settings { interval, ..only(Form::ShortPoll) },
             Self::Only(Strategy::LongPoll(hold)) => Settings { hold, ..only(Form::LongPoll) },
             Self::Only(Strategy::Sse(heartbeat)) => with_heartbeat(Form::Sse, heartbeat),
@@ -71,6 +85,7 @@ impl fmt::Display for Reader {
         match self {
             Self::Fallback => formatter.write_str("fallback"),
             Self::Only(strategy) => strategy.fmt(formatter),
+            Self::Mars => formatter.write_str(MARS),
         }
     }
 }
@@ -82,9 +97,12 @@ impl FromStr for Reader {
         if text == "fallback" {
             return Ok(Self::Fallback);
         }
+        if text == MARS {
+            return Ok(Self::Mars);
+        }
         match text.parse()? {
             Strategy::Mqtt(_) | Strategy::XmppWebSocket | Strategy::XmppBosh | Strategy::Wake(_) => {
-                Err("want fallback, short-poll:INTERVAL, long-poll:HOLD, sse, ndjson or websocket".to_owned())
+                Err("want fallback, short-poll:INTERVAL, long-poll:HOLD, sse, ndjson, websocket or websocket:mars".to_owned())
             }
             strategy => Ok(Self::Only(strategy)),
         }
@@ -125,8 +143,9 @@ pub(super) struct Phone {
     pub(super) link: Arc<Link>,
     pub(super) seen: Seen,
     began: Instant,
-    subscription: Subscription,
-    travel: tokio::task::JoinHandle<()>,
+    source: Source,
+    /// Moves the phone, and reads if the client does not; dropped with the phone.
+    _tasks: JoinSet<()>,
 }
 
 impl Phone {
@@ -138,15 +157,22 @@ impl Phone {
         gateway: Arc<Running>,
         began: Instant,
     ) -> Result<Self, BuildError> {
-        let (events, connecting) = (link.clone(), link.clone());
+        let (events, connecting, reading) = (link.clone(), link.clone(), gateway.clone());
         let client = Client::builder("http://localhost")
             .settings(reader.settings())
             .connector(move |_, _| connecting.clone().connect(gateway.clone()))
             .on_event(move |event| events.note(&format!("{event:?}"), 0))
             .build()?;
-        let travel = tokio::spawn(travel(day.clone(), link.clone(), client.clone(), began));
-        let subscription = client.subscribe([stream(number)], Start::earliest());
-        Ok(Self { link, seen: Seen::default(), began, subscription, travel })
+        let mut tasks = JoinSet::new();
+        tasks.spawn(travel(day.clone(), link.clone(), client.clone(), began));
+        let source = if reader == Reader::Mars {
+            let (sender, messages) = mpsc::unbounded_channel();
+            tasks.spawn(mars::read(link.clone(), reading, stream(number), sender));
+            Source::Mars(messages)
+        } else {
+            Source::Client(client.subscribe([stream(number)], Start::earliest()))
+        };
+        Ok(Self { link, seen: Seen::default(), began, source, _tasks: tasks })
     }
 
     /// Reads until all messages have arrived, or until the deadline. `expected` is their number, once it is known.
@@ -154,9 +180,8 @@ impl Phone {
         while expected.borrow_and_update().is_none_or(|expected| self.seen.received < expected) {
             tokio::select! {
                 biased;
-                item = self.subscription.next() => match item {
-                    Some(item) => self.take(item),
-                    None => return self.link.note("refused", 0),
+                is_open = self.next() => if !is_open {
+                    return self.link.note("refused", 0);
                 },
                 Ok(()) = expected.changed() => {}
                 () = sleep_until(deadline) => return,
@@ -164,31 +189,36 @@ impl Phone {
         }
     }
 
-    fn take(&mut self, item: Item) {
-        match item {
-            Item::Message(message) => {
-                let Ok(Text { number, at }) = serde_json::from_slice(message.data.bytes()) else {
-                    return self.link.note("no text", 0);
-                };
-                let delay = self.began.elapsed().saturating_sub(Duration::from_micros(at));
-                self.link.note("message", number);
-                match number.cmp(&self.seen.received) {
-                    std::cmp::Ordering::Equal => {
-                        self.seen.received += 1;
-                        self.seen.latencies.record(delay);
-                    }
-                    std::cmp::Ordering::Less => self.seen.doubled += 1,
-                    std::cmp::Ordering::Greater => self.seen.reordered += 1,
-                }
-            }
-            Item::Gap { .. } => self.seen.gaps += 1,
-            other => self.link.note(&format!("{other:?}"), 0),
+    /// Takes the next item; `false`: there is none any more. Cancel safe.
+    async fn next(&mut self) -> bool {
+        match &mut self.source {
+            Source::Client(subscription) => match subscription.next().await {
+                Some(Item::Message(message)) => self.take(message.data.bytes()),
+                Some(Item::Gap { .. }) => self.seen.gaps += 1,
+                Some(other) => self.link.note(&format!("{other:?}"), 0),
+                None => return false,
+            },
+            Source::Mars(messages) => match messages.recv().await {
+                Some(message) => self.take(&message),
+                None => return false,
+            },
         }
+        true
     }
-}
 
-impl Drop for Phone {
-    fn drop(&mut self) {
-        self.travel.abort();
+    fn take(&mut self, message: &[u8]) {
+        let Ok(Text { number, at }) = serde_json::from_slice(message) else {
+            return self.link.note("no text", 0);
+        };
+        let delay = self.began.elapsed().saturating_sub(Duration::from_micros(at));
+        self.link.note("message", number);
+        match number.cmp(&self.seen.received) {
+            std::cmp::Ordering::Equal => {
+                self.seen.received += 1;
+                self.seen.latencies.record(delay);
+            }
+            std::cmp::Ordering::Less => self.seen.doubled += 1,
+            std::cmp::Ordering::Greater => self.seen.reordered += 1,
+        }
     }
 }

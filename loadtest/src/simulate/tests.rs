@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{Day, Network, Outcome, Simulation};
+use super::{Day, Network, Outcome, Simulation, group};
 use crate::model::prediction;
 
 const HOUR: Duration = Duration::from_secs(3600);
@@ -75,6 +75,28 @@ fn the_same_seed_gives_the_same_trace_and_another_seed_another_one() {
     assert_eq!(differing, None);
     assert_eq!(first.digest, again.digest);
     assert_ne!(first.digest, other.digest);
+}
+
+/// The days on which summer time ends and on which it does not.
+#[test]
+fn whole_days_of_24_and_25_hours_give_the_same_trace_twice() {
+    let of = |hours: u32| {
+        let simulation = simulation("fallback", network(), hours * HOUR);
+        let every = Duration::from_secs(600);
+        Simulation { day: Day::default().lasting(hours * HOUR), every, ..simulation }.run().unwrap()
+    };
+    let [short, long] = [24, 25].map(|hours| {
+        let (first, again) = (of(hours), of(hours));
+        assert_whole(&first);
+        let differing = first.trace.lines().zip(again.trace.lines()).find(|(first, again)| first != again);
+        assert_eq!((differing, first.digest), (None, again.digest), "{hours} h");
+        first
+    });
+    // The same until the 24th hour, and an hour more of the same night.
+    let of_24_hours = |line: &&str| line.split(' ').next().unwrap().parse::<f64>().unwrap() < 86_400.0;
+    let [until_24, until_25] = [&short, &long].map(|day| day.trace.lines().take_while(of_24_hours).count());
+    assert_eq!(until_24, until_25);
+    assert!(long.trace.lines().count() > until_25 && long.published > short.published);
 }
 
 #[test]
@@ -156,4 +178,19 @@ fn a_proxy_that_cuts_idle_responses_makes_the_client_ask_for_shorter_holds() {
     assert_whole(&outcome);
     let [median, worst] = outcome.latencies.quantiles([0.5, 1.0]).unwrap();
     assert!(median < Duration::from_secs(1) && worst < Duration::from_secs(60), "{median:?} {worst:?}");
+}
+
+/// A day without clients or streams. The task that waits for the day's end sleeps once.
+#[test]
+fn a_gateway_with_nothing_to_do_sleeps() {
+    let runtime =
+        tokio::runtime::Builder::new_current_thread().enable_all().start_paused(true).build().unwrap();
+    let parks = || runtime.metrics().worker_park_count(0);
+    let gateway = runtime.block_on(group::gateway(&simulation("websocket", network(), HOUR))).unwrap();
+    let before = parks();
+    runtime.block_on(async { tokio::time::sleep(24 * HOUR).await });
+    let slept = parks() - before;
+    assert!(slept < 100, "{slept}");
+    drop(gateway);
+    runtime.shutdown_background();
 }
