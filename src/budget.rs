@@ -68,6 +68,9 @@ impl Account {
         Self::Buffers,
     ];
 
+    /// The accounts of what clients have besides streams.
+    const OF_CLIENTS: [Self; 3] = [Self::Sessions, Self::Subscriptions, Self::Connections];
+
     /// Returns the name of the account in metrics.
     pub fn as_str(self) -> &'static str {
         match self {
@@ -131,7 +134,7 @@ pub struct Budget {
     /// Memory is short, as far as is known.
     is_close: AtomicBool,
     closer: Notify,
-    /// Notified when the first connection is opened.
+    /// Notified when there is the first connection, session or subscription.
     connected: Notify,
     /// Notified while memory is short.
     short: Notify,
@@ -369,7 +372,7 @@ impl Budget {
         self.hot.charged.fetch_add(bytes, Ordering::Relaxed);
         if let Some(held) = self.accounts.get(account as usize) {
             let before = held.fetch_add(bytes, Ordering::Relaxed);
-            if before == 0 && account == Account::Connections {
+            if before == 0 && Account::OF_CLIENTS.contains(&account) {
                 self.connected.notify_one();
             }
         }

@@ -9,7 +9,7 @@ use super::{Account, Budget, machine};
 
 /// Interval between two reads of the resident set.
 const WATCH: Duration = Duration::from_secs(1);
-/// Interval between two reads of the resident set while nobody is connected.
+/// Interval between two reads of the resident set while no client has anything but streams.
 const WATCH_IDLE: Duration = Duration::from_secs(10);
 /// Interval between two reads of the resident set while memory is short.
 const WATCH_CLOSELY: Duration = Duration::from_millis(100);
@@ -32,7 +32,7 @@ impl Budget {
         }
     }
 
-    /// Reads the resident set once a second, every 10 s while nobody is connected, or every 100 ms while memory is short. Never
+    /// Reads the resident set once a second, every 10 s while no client has anything but streams, or every 100 ms while memory is short. Never
     /// returns; runs as long as it is polled.
     pub async fn watch(&self) {
         loop {
@@ -45,7 +45,7 @@ impl Budget {
                 self.short.notify_one();
                 sleep(WATCH_CLOSELY).await;
             } else if timeout(WATCH, self.closer.notified()).await.is_err()
-                && self.held(Account::Connections) == 0
+                && Account::OF_CLIENTS.iter().all(|account| self.held(*account) == 0)
             {
                 tokio::select! {
                     () = self.closer.notified() => {}

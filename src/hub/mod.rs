@@ -38,7 +38,7 @@ use std::time::Duration;
 
 use tokio::sync::watch;
 use tokio::task::yield_now;
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 pub use changes::{Creation, CreationError};
 pub use claims::UNCLAIMED_MAX;
@@ -364,6 +364,7 @@ impl Hub {
     /// polled.
     pub async fn sweep(&self) {
         loop {
+            let begun = Instant::now();
             loop {
                 let now = self.clock.now();
                 self.store.follow_wall(now, self.clock.wall());
@@ -381,7 +382,7 @@ impl Hub {
                 }
                 yield_now().await;
             }
-            sleep(SWEEP_INTERVAL).await;
+            sleep_until(begun + SWEEP_INTERVAL).await;
             let Some(at) = self.store.next_sweep() else {
                 self.store.sweep_sooner().await;
                 continue;
