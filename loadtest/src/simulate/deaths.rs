@@ -57,7 +57,7 @@ impl Life {
         self.died.lock().get_or_insert(at);
     }
 
-    /// The gateway closes the connection, so the phone does not give it up.
+    /// The gateway closes the connection, and the phone is told, so it does not give it up.
     pub(super) fn closed_by_gateway(&self) {
         self.is_over.store(true, Ordering::Relaxed);
     }

@@ -185,6 +185,7 @@ mod tests {
             panic!("{} days", days.len())
         };
         let forgotten = |day: &HeartbeatDay| day.outcomes[0].forgotten;
+        assert!(forgotten(long) - long.outcomes[0].deaths.noticed <= 1, "{long:?}");
         assert_eq!([short, patient_short, patient_long].map(forgotten), [0; 3]);
         let longest = |day: &HeartbeatDay| day.delays(0).unwrap()[1];
         assert!(forgotten(long) > forgotten(search) && longest(long) > longest(search));
@@ -218,6 +219,9 @@ mod tests {
         // The heartbeat after 3.5 min meets a NAT that forgot after 2 min, and its answer is awaited for 8 s.
         let [each, _] = impatient.unnoticed().unwrap();
         assert!((each.as_secs_f64() - 98.0).abs() < 10.0, "{each:?}");
+        // Each connection that was forgotten was noticed, but for the last one of each phone.
+        let unnoticed = impatient.outcomes[0].forgotten - deaths(impatient).noticed;
+        assert!(unnoticed <= 2, "{days:?}");
         assert!(deaths(impatient).noticed > 50 && (2..30).contains(&deaths(middle).noticed), "{days:?}");
         assert_eq!((deaths(patient), patient.outcomes[0].connections), (Deaths::default(), 2));
         let battery = |day: &HeartbeatDay| day.battery(0).unwrap();

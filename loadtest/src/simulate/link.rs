@@ -241,10 +241,8 @@ impl Carried {
                 _ => from.read(&mut buffer).await?,
             };
             let bytes = buffer.get(..count).unwrap_or_default();
-            match (bytes.is_empty(), up) {
-                (true, true) => self.closed_by_phone(),
-                (true, false) => self.life.closed_by_gateway(),
-                (false, _) => {}
+            if up && bytes.is_empty() {
+                self.closed_by_phone();
             }
             if up && !bytes.is_empty() {
                 self.count(up, bytes.len());
@@ -267,6 +265,8 @@ impl Carried {
             if bytes.is_empty() {
                 if up {
                     self.link.count(Headers::CLOSING, &self.radio);
+                } else {
+                    self.life.closed_by_gateway();
                 }
                 return Ok(());
             }
