@@ -8,6 +8,7 @@ mod heartbeat;
 mod networks;
 mod promise;
 mod rounds;
+mod scale;
 mod simulate;
 mod values;
 
@@ -27,6 +28,7 @@ pub use heartbeat::HeartbeatOptions;
 pub use networks::NetworksOptions;
 pub use promise::Promised;
 pub use rounds::{AppendsOptions, FanOutOptions, HoldOptions, Rounds, ShortPollsOptions, WakeOptions};
+pub use scale::ScaleOptions;
 pub use simulate::SimulateOptions;
 
 /// Runs the same workload over every delivery strategy and reports the cost of each one.
@@ -54,6 +56,8 @@ pub enum Command {
     Simulate(Box<SimulateOptions>),
     /// Simulate days behind NATs that forget idle connections, to compare heartbeats
     Heartbeat(Box<HeartbeatOptions>),
+    /// Compute the machines that many clients need and what breaks first, from simulated clients and measured costs
+    Scale(Box<ScaleOptions>),
     /// Append in a closed loop to the gateway and rivals in turn, and compare them
     Appends(Box<AppendsOptions>),
     /// Publish to held polls of the gateway and rivals in turn, and compare them

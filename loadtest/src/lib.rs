@@ -29,6 +29,7 @@ pub mod recorder;
 pub mod report;
 pub mod rounds;
 pub mod run;
+pub mod scale;
 pub mod servers;
 pub mod simulate;
 pub mod sockets;

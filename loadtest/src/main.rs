@@ -11,7 +11,7 @@ use clap::Parser;
 use loadtest::advice::advise;
 use loadtest::cli::{
     Cli, Command, Comparison, HeartbeatOptions, MiddleboxOptions, NetworksOptions, Promised, Rounds,
-    SimulateOptions, SweepOptions,
+    ScaleOptions, SimulateOptions, SweepOptions,
 };
 use loadtest::compare::{Outcome, compare};
 use loadtest::data::SimulatedDay;
@@ -28,6 +28,7 @@ use loadtest::report::day::day;
 use loadtest::report::verdict::{verdict, verdict_of_day, verdict_of_networks};
 use loadtest::rounds::rounds;
 use loadtest::run::RunError;
+use loadtest::scale::scale;
 use loadtest::servers::ServerError;
 use loadtest::simulate::{self, Fuzz, HEARTBEATS_LEGEND, HeartbeatDay, SimulationError};
 use loadtest::sweep::sweep;
@@ -58,6 +59,7 @@ fn main() -> ExitCode {
         Some(Command::Recommend(wanted)) => run_recommend(&wanted),
         Some(Command::Simulate(wanted)) => run_simulate(&wanted),
         Some(Command::Heartbeat(wanted)) => run_heartbeat(&wanted),
+        Some(Command::Scale(wanted)) => runtime.block_on(run_scale(&wanted)),
         Some(Command::Appends(wanted)) => runtime.block_on(run_rounds(&wanted.load(), &wanted.rounds)),
         Some(Command::Wake(wanted)) => runtime.block_on(run_rounds(&wanted.load(), &wanted.rounds)),
         Some(Command::Hold(wanted)) => runtime.block_on(run_rounds(&wanted.load(), &wanted.rounds)),
@@ -232,6 +234,18 @@ fn run_heartbeat(wanted: &HeartbeatOptions) -> ExitCode {
     println!("{}\n", heartbeats.verdict(&days));
     println!("{}\n{HEARTBEATS_LEGEND}", heartbeats.table(&days));
     if days.iter().all(HeartbeatDay::is_whole) { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+async fn run_scale(wanted: &ScaleOptions) -> ExitCode {
+    match until_told(async |stop| scale(wanted, stop).await).await {
+        Ok(Some(Ok(text))) => {
+            println!("{text}");
+            ExitCode::SUCCESS
+        }
+        Ok(Some(Err(error))) => fail(&error, UNUSABLE),
+        Ok(None) => ExitCode::FAILURE,
+        Err(error) => fail(&error, UNUSABLE),
+    }
 }
 
 fn run_recommend(wanted: &Promised) -> ExitCode {

@@ -32,13 +32,15 @@ cargo() {
 # Runs the comparison to its end, in a short time: options that make it long, and rivals, are left out. That the whole command
 # line is valid is tested with the parser of the comparison (loadtest/src/cli/documented.rs).
 loadtest() {
-  local command=compare options=() short=() strategies= networks= fuzz=
-  case ${1-} in compare | sweep | recommend | appends | wake | hold | fan-out | short-polls | networks | simulate | heartbeat) command=$1; shift ;; esac
+  local command=compare options=() short=() strategies= networks= fuzz= check=
+  case ${1-} in compare | sweep | recommend | appends | wake | hold | fan-out | short-polls | networks | simulate | heartbeat | scale) command=$1; shift ;; esac
   if [ "$command" = recommend ]; then "$LOADTEST_UNDER_TEST" recommend "$@"; return; fi
   short=(--gateway "$GATEWAY_UNDER_TEST")
   while [ $# -gt 0 ]; do
     case $1 in
       --seconds | --warm-up | --rounds | --phones | --clients | --connections | --held | --rate | --at-once | --rival | --bursts | --repeat | --seeds) shift ;;
+      --check) check=yes; shift ;;
+      --measure) ;;
       --fuzz) fuzz=yes; options+=("$1") ;;
       --interval | --hold | --heartbeat) options+=("$1" "${2%%,*}"); shift ;;
       --gateway) short=(); options+=("$1") ;;
@@ -58,6 +60,7 @@ loadtest() {
       [ -n "$networks" ] || short+=(--network none) ;;
     simulate) if [ -n "$fuzz" ]; then short=(--seeds 2); else short=(--phones 1 --hours 1); fi ;;
     heartbeat) short=(--phones 1 --hours 1) ;;
+    scale) if [ -n "$check" ]; then short+=(--strategy long-poll:25s --check 20 --messages 10 --seconds 0.5); else short=(--strategy short-poll:5m); fi ;;
     hold) short+=(--clients 50 --at-once 10 --rounds 1 --seconds 0.2 --warm-up 0.1) ;;
     fan-out) short+=(--clients 50 --rounds 1 --seconds 0.2 --warm-up 0.1) ;;
     appends | short-polls) short+=(--connections 4 --rounds 1 --seconds 1 --warm-up 1) ;;

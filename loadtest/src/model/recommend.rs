@@ -452,7 +452,7 @@ impl Promise {
 /// Name of the strategy without a gateway.
 const DIRECT_POLL: &str = "direct-poll";
 
-pub(crate) use text::time;
+pub(crate) use text::{thousands, time};
 
 #[cfg(test)]
 mod tests;

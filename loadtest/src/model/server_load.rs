@@ -19,13 +19,55 @@ pub struct ServerLoad {
     pub memory_bytes: Option<f64>,
 }
 
-#[derive(Debug, Deserialize)]
+/// What clients cost the gateway, as it was measured.
+#[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Table {
-    /// Of the kernel, for each connection.
-    kernel_bytes: f64,
-    /// Of the gateway's process, for each client that is connected, by its form.
+pub struct ServerCosts {
+    /// Bytes of the kernel, for each connection.
+    pub kernel_bytes: f64,
+    /// Bytes of the gateway's process with its first clients, besides those for each client.
+    pub process_bytes: f64,
+    /// Bytes of the gateway's process, for each client that is connected, by its form.
     bytes: BTreeMap<String, f64>,
+    /// Microseconds of processor time for a connection that is opened and closed.
+    pub connection: f64,
+    /// Processor time for what happens on a connection, by the form.
+    events: BTreeMap<String, EventCosts>,
+}
+
+/// Microseconds of processor time of the gateway for the events of one form.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct EventCosts {
+    /// A message: its append, its delivery, and the long poll that follows.
+    pub message: f64,
+    /// A short poll; a long poll that ends without a message; another response of a live form.
+    pub request: f64,
+    /// A heartbeat of a live form.
+    #[serde(default)]
+    pub heartbeat: f64,
+}
+
+impl ServerCosts {
+    /// The costs of the embedded table; `None` if it cannot be read, which a test excludes.
+    pub fn measured() -> Option<Self> {
+        toml::from_str(include_str!("server_load.toml")).ok()
+    }
+
+    /// Bytes of the gateway's process for each client of a form.
+    pub fn bytes(&self, form: &str) -> Option<f64> {
+        self.bytes.get(form).copied()
+    }
+
+    /// Processor time for the events of a form.
+    pub fn events(&self, form: &str) -> Option<EventCosts> {
+        self.events.get(form).copied()
+    }
+
+    /// Replaces the processor time for the events of a form, which was measured anew.
+    pub fn set_events(&mut self, form: &str, costs: EventCosts) {
+        self.events.insert(form.to_owned(), costs);
+    }
 }
 
 impl ServerLoad {
@@ -46,9 +88,8 @@ impl ServerLoad {
 }
 
 fn bytes_of_a_connection(form: &str) -> Option<f64> {
-    // A test asserts that the embedded table parses.
-    let table: Table = toml::from_str(include_str!("server_load.toml")).ok()?;
-    Some(table.bytes.get(form)? + table.kernel_bytes)
+    let costs = ServerCosts::measured()?;
+    Some(costs.bytes(form)? + costs.kernel_bytes)
 }
 
 #[cfg(test)]
@@ -70,6 +111,10 @@ mod tests {
         assert!((4000.0..10_000.0).contains(&each), "{each}");
         for form in ["short-poll", "long-poll", "sse", "ndjson", "websocket", "mqtt"] {
             assert!(bytes_of_a_connection(form).is_some(), "{form}");
+        }
+        let costs = ServerCosts::measured().unwrap();
+        for form in ["short-poll", "long-poll", "sse", "ndjson", "websocket"] {
+            assert!(costs.events(form).is_some_and(|costs| costs.message > 0.0), "{form}");
         }
         assert_eq!(ServerLoad::of("push:fcm", 50_000, &figures, Some(0.1)).memory_bytes, None);
     }

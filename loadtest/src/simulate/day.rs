@@ -193,6 +193,20 @@ impl Network {
         }
     }
 
+    /// A network without delays, as between processes of one machine.
+    pub(crate) fn direct() -> Self {
+        let name = "direct".to_owned();
+        Self {
+            name,
+            radio: "Wi-Fi".to_owned(),
+            round_trip: 0.0002,
+            jitter: 0.0,
+            loss: 0.0,
+            nat_idle: None,
+            behind: None,
+        }
+    }
+
     fn is_sound(&self) -> bool {
         let times = [Some(self.round_trip), Some(self.jitter), self.nat_idle];
         let sound =

@@ -74,6 +74,34 @@ impl Reader {
         }
     }
 
+    /// The strategy, unless the client chooses.
+    pub(crate) fn strategy(self) -> Option<Strategy> {
+        match self {
+            Self::Only(strategy) => Some(strategy),
+            Self::Fallback | Self::Mars => None,
+        }
+    }
+
+    /// Name of the delivery form: that of a client which chooses is a WebSocket nearly always.
+    pub(crate) fn form(self) -> &'static str {
+        match self {
+            Self::Only(Strategy::ShortPoll(_)) => "short-poll",
+            Self::Only(Strategy::LongPoll(_)) => "long-poll",
+            Self::Only(Strategy::Sse(_)) => "sse",
+            Self::Only(Strategy::Ndjson(_)) => "ndjson",
+            Self::Only(_) | Self::Fallback | Self::Mars => "websocket",
+        }
+    }
+
+    /// The heartbeat of a live form, unless it is searched for.
+    pub(crate) fn heartbeat(self) -> Option<Duration> {
+        match self {
+            Self::Only(Strategy::Sse(None) | Strategy::Ndjson(None)) => Some(self.settings().heartbeat_min),
+            Self::Only(strategy) => strategy.heartbeat(),
+            Self::Fallback | Self::Mars => None,
+        }
+    }
+
     /// The longest hold that is asked for.
     pub(super) fn hold(self) -> Duration {
         self.settings().hold

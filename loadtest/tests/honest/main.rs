@@ -17,3 +17,4 @@ mod formulas;
 mod loads;
 mod overload;
 mod recommendations;
+mod scale;

@@ -219,7 +219,7 @@ fn short(figure: f64) -> String {
 }
 
 /// Formats a count with a space between thousands.
-fn thousands(figure: f64) -> String {
+pub(crate) fn thousands(figure: f64) -> String {
     if figure < 9.995 {
         return short(figure);
     }
