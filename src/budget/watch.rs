@@ -1,4 +1,7 @@
 //! Watches the resident set of the process, and tells when memory is short.
+//!
+//! The accounts are known at any moment, and the resident set only when it is read. What no account explains grows with clients, so it is
+//! read often while there are any, and rarely in a gateway that nobody uses: each read wakes the process.
 
 use std::sync::atomic::Ordering;
 use std::time::Duration;
