@@ -87,6 +87,8 @@ pub(crate) struct Attempt {
     pub(crate) heartbeat: Duration,
     /// Parameter `timeout` of the request; zero unless it is a long poll.
     pub(crate) hold: Duration,
+    /// Time limit for the connection.
+    pub(crate) connect_patience: Duration,
     /// Time limit for the first envelope of a live form, or for a poll without its hold.
     pub(crate) patience: Duration,
     /// Time limit for silence of a live form.
@@ -111,6 +113,7 @@ impl Attempt {
             form,
             heartbeat: Duration::ZERO,
             hold: Duration::ZERO,
+            connect_patience: patience,
             patience,
             mute_after: Duration::ZERO,
             leave_at: None,
@@ -151,10 +154,10 @@ impl Attempt {
     }
 
     fn silence_until(&self) -> Instant {
+        let Some(connected) = self.connected else { return self.began + self.connect_patience };
         match self.form {
-            _ if self.connected.is_none() => self.began + self.patience,
             form if form.is_live() && self.envelopes > 0 => self.last_byte + self.mute_after,
-            form if form.is_live() => self.began + self.patience,
+            form if form.is_live() => connected + self.patience,
             _ if self.first_byte.is_some() => self.last_byte + self.patience,
             _ => self.began + self.hold + self.patience,
         }

@@ -127,8 +127,14 @@ impl Policy {
 
     /// The attempt has a connection, old or new.
     pub(crate) fn connected(&mut self, now: Instant) {
-        self.attempt.connected = Some(now);
-        self.attempt.last_byte = now;
+        let attempt = &mut self.attempt;
+        attempt.connected = Some(now);
+        attempt.last_byte = now;
+        if attempt.form.is_live() {
+            // Opening a connection takes a round trip.
+            let slow = 4 * (now - attempt.began);
+            attempt.patience = attempt.patience.max(slow.min(self.settings.envelope_timeout_max));
+        }
     }
 
     /// The head of the response has arrived.
@@ -203,6 +209,7 @@ impl Policy {
         (self.form, self.reason) = (Some(form), Reason::Better);
         let patience = if form.is_live() { self.envelope_patience(form) } else { self.answer_patience() };
         let mut attempt = Attempt::new(form, patience, now);
+        attempt.connect_patience = self.answer_patience();
         let heartbeat = if form == Form::WebSocket { self.heartbeat.next() } else { self.heartbeat.min() };
         attempt.heartbeat = heartbeat;
         attempt.mute_after = heartbeat.mul_f64(1.5) + self.round_trip;

@@ -27,7 +27,19 @@ fn patience_counts_from_the_begin_of_an_attempt_and_not_from_its_decision() {
     assert_eq!(policy.next(now), Step::Read);
     let later = now + seconds(10);
     policy.begin(later);
+    assert_eq!(policy.attempt().deadline(), later + seconds(5));
+    policy.connected(later);
     assert_eq!(policy.attempt().deadline(), later + seconds(2));
+}
+
+#[test]
+fn a_connection_that_opens_slowly_is_given_more_time_for_its_first_envelope() {
+    for (opened, within) in [(millis(400), seconds(2)), (seconds(2), seconds(8)), (seconds(4), seconds(10))] {
+        let (mut policy, start) = policy(Settings::default(), Known::default());
+        let now = begin(&mut policy, start) + opened;
+        policy.connected(now);
+        assert_eq!(policy.attempt().deadline(), now + within);
+    }
 }
 
 #[test]
