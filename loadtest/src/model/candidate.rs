@@ -15,9 +15,9 @@ use crate::data::Energy;
 /// A strategy that may be recommended. Its text form is the option value of the command line.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Candidate {
-    /// A request every `interval`.
+    /// A request `interval` after each response.
     ShortPoll {
-        /// Time from one request to the next.
+        /// Time from a response to the next request.
         interval: Duration,
     },
     /// Requests that the server holds for up to `hold`.
@@ -153,7 +153,8 @@ impl Candidate {
     pub fn connections(self, load: &Load) -> f64 {
         match self {
             Self::ShortPoll { interval } => {
-                KEEP_ALIVE.min(interval).div_duration_f64(interval.max(load.round_trip))
+                let period = interval + load.round_trip;
+                KEEP_ALIVE.min(period).div_duration_f64(period)
             }
             Self::Asleep { .. } => {
                 let rate = self.wakes_per_second(load).unwrap_or_default();
@@ -200,13 +201,15 @@ impl Candidate {
         }
     }
 
-    fn predicted(self, load: &Load) -> Predicted {
+    /// Returns requests and delays by formula.
+    pub(crate) fn predicted(self, load: &Load) -> Predicted {
         let &Load { rate, round_trip, .. } = load;
         match self {
-            Self::ShortPoll { interval } => short_poll(interval, rate, round_trip),
+            Self::ShortPoll { interval } => short_poll(interval + round_trip, rate, round_trip),
             Self::LongPoll { hold } => long_poll(hold, rate, round_trip, round_trip),
-            Self::Sse(open) | Self::Ndjson(open) => reopened(open, REOPEN_REQUEST, load),
-            Self::WebSocket(open) | Self::Mqtt(open) => reopened(open, REOPEN_CONNECTION, load),
+            Self::Sse(open) | Self::Ndjson(open) | Self::WebSocket(open) | Self::Mqtt(open) => {
+                reopened(open, load)
+            }
             Self::Asleep { by, delay } => by.predicted(delay, rate, round_trip),
         }
     }
@@ -217,7 +220,7 @@ impl Candidate {
     fn wakes(self, load: &Load) -> Wakes {
         let &Load { rate, round_trip, .. } = load;
         match self {
-            Self::ShortPoll { interval } => Wakes::period(interval.max(round_trip)),
+            Self::ShortPoll { interval } => Wakes::period(interval + round_trip),
             Self::LongPoll { hold } => Wakes::Restarting { rate, longest: hold + round_trip },
             Self::WebSocket(Open { heartbeat: Some(longest), life: None }) => {
                 Wakes::Restarting { rate, longest }
@@ -263,14 +266,15 @@ const WAKE_DOWN: u32 = 4;
 /// Bytes of the push itself.
 const WAKE_BYTES: f64 = 200.0;
 
-/// Round trips until an ended response is reopened on the same connection.
-const REOPEN_REQUEST: u32 = 1;
-/// Round trips until a connection is reopened: TCP, then the WebSocket or MQTT handshake.
-const REOPEN_CONNECTION: u32 = 2;
+/// Round trips until a form that has ended is open again, on a new connection: TCP, then the request or the handshake.
+const REOPEN_ROUND_TRIPS: u32 = 2;
+/// How long a client waits on average before it reconnects, so that many do not in the same moment.
+const REOPEN_PAUSE: Duration = Duration::from_millis(50);
 
-fn reopened(open: Open, round_trips: u32, load: &Load) -> Predicted {
+fn reopened(open: Open, load: &Load) -> Predicted {
+    let gap = load.round_trip * REOPEN_ROUND_TRIPS + REOPEN_PAUSE;
     match open.life {
-        Some(life) => reconnecting_push(life, load.round_trip * round_trips, load.rate, load.round_trip),
+        Some(life) => reconnecting_push(life, gap, load.rate, load.round_trip),
         None => push(load.round_trip),
     }
 }
@@ -323,13 +327,13 @@ mod tests {
 
     #[test]
     fn every_poll_costs_a_request_head_and_a_response_head() {
-        let figures = figures(Candidate::ShortPoll { interval: Duration::from_secs(10) });
+        let figures = figures(Candidate::ShortPoll { interval: Duration::from_millis(9900) });
         assert_eq!(figures.requests_per_client_hour, 360.0);
         assert!(
             (figures.bytes_per_client_hour - (360.0 * 1350.0 + 60.0 * 256.0)).abs() < 1e-6,
             "{figures:?}"
         );
-        // An interval of ten seconds never lets LTE sleep.
+        // A poll every ten seconds never lets LTE sleep.
         let transfer = 8e-9 * (360.0 * 850.0 * 438.39 + (360.0 * 500.0 + 60.0 * 256.0) * 51.97);
         assert!((figures.energy[0].joules_per_client_hour - 3600.0 * 1.0755 - transfer).abs() < 1e-6);
     }
