@@ -1,5 +1,6 @@
 //! The command line.
 
+mod agree;
 mod conditions;
 #[cfg(test)]
 pub(crate) mod documented;
@@ -22,6 +23,7 @@ use crate::servers::Server;
 use crate::strategies::{DEFAULTS, Strategy};
 use values::{rate, setting, whole_setting};
 
+pub use agree::AgreeOptions;
 pub use conditions::Conditions;
 pub use generator::GeneratorOptions;
 pub use heartbeat::HeartbeatOptions;
@@ -58,6 +60,8 @@ pub enum Command {
     Heartbeat(Box<HeartbeatOptions>),
     /// Compute the machines that many clients need and what breaks first, from simulated clients and measured costs
     Scale(Box<ScaleOptions>),
+    /// Check that simulations agree with measurements through real networks, and with the formulas
+    Agree(Box<AgreeOptions>),
     /// Append in a closed loop to the gateway and rivals in turn, and compare them
     Appends(Box<AppendsOptions>),
     /// Publish to held polls of the gateway and rivals in turn, and compare them

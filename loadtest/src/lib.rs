@@ -4,6 +4,7 @@
 //! gateway's own code in this process, on a simulated clock.
 
 pub mod advice;
+pub mod agree;
 pub mod cli;
 pub mod client;
 pub mod compare;

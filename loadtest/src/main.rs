@@ -9,9 +9,10 @@ use std::time::Duration;
 
 use clap::Parser;
 use loadtest::advice::advise;
+use loadtest::agree::{self, Checked, Row, formulas_table};
 use loadtest::cli::{
-    Cli, Command, Comparison, HeartbeatOptions, MiddleboxOptions, NetworksOptions, Promised, Rounds,
-    ScaleOptions, SimulateOptions, SweepOptions,
+    AgreeOptions, Cli, Command, Comparison, HeartbeatOptions, MiddleboxOptions, NetworksOptions, Promised,
+    Rounds, ScaleOptions, SimulateOptions, SweepOptions,
 };
 use loadtest::compare::{Outcome, compare};
 use loadtest::data::SimulatedDay;
@@ -60,6 +61,10 @@ fn main() -> ExitCode {
         Some(Command::Simulate(wanted)) => run_simulate(&wanted),
         Some(Command::Heartbeat(wanted)) => run_heartbeat(&wanted),
         Some(Command::Scale(wanted)) => runtime.block_on(run_scale(&wanted)),
+}
+
+        Some(Command::Agree(wanted)) if wanted.formulas => run_formulas(&wanted),
+        Some(Command::Agree(wanted)) => runtime.block_on(run_agree(&wanted)),
         Some(Command::Appends(wanted)) => runtime.block_on(run_rounds(&wanted.load(), &wanted.rounds)),
         Some(Command::Wake(wanted)) => runtime.block_on(run_rounds(&wanted.load(), &wanted.rounds)),
         Some(Command::Hold(wanted)) => runtime.block_on(run_rounds(&wanted.load(), &wanted.rounds)),
@@ -246,6 +251,48 @@ async fn run_scale(wanted: &ScaleOptions) -> ExitCode {
         Ok(None) => ExitCode::FAILURE,
         Err(error) => fail(&error, UNUSABLE),
     }
+}
+
+fn run_formulas(wanted: &AgreeOptions) -> ExitCode {
+    let checked = match wanted.grid().run() {
+        Ok(checked) => checked,
+        Err(error) => return fail(&error, UNUSABLE),
+    };
+    if let Err(code) = print_figures(&checked, wanted.json, || formulas_table(&checked)) {
+        return code;
+    }
+    if checked.iter().all(Checked::agrees) { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+async fn run_agree(wanted: &AgreeOptions) -> ExitCode {
+    let agreement = wanted.agreement();
+    let agreed = match until_told(async |stop| agreement.run(stop).await).await {
+        Ok(Some(Ok(agreed))) => agreed,
+        Ok(Some(Err(error))) => return fail(&error, UNUSABLE),
+        Ok(None) => return ExitCode::FAILURE,
+        Err(error) => return fail(&error, UNUSABLE),
+    };
+    agreed.left_out.iter().for_each(|why| eprintln!("{why}"));
+    let table = || format!("{}\n{}", agree::table(&agreed.rows), agree::LEGEND);
+    if let Err(code) = print_figures(&agreed.rows, wanted.json, table) {
+        return code;
+    }
+    if agreed.rows.iter().all(Row::agrees) { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+/// Prints figures as JSON, or the table of them.
+fn print_figures(
+    figures: &impl serde::Serialize,
+    as_json: bool,
+    table: impl FnOnce() -> String,
+) -> Result<(), ExitCode> {
+    if !as_json {
+        println!("{}", table());
+        return Ok(());
+    }
+    let json = serde_json::to_string_pretty(figures).map_err(|error| fail(&error, UNUSABLE))?;
+    println!("{json}");
+    Ok(())
 }
 
 fn run_recommend(wanted: &Promised) -> ExitCode {

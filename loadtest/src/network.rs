@@ -33,6 +33,7 @@ mod tasks;
 mod websocket_cut;
 
 pub use hop::{Clock, Hop};
+pub(crate) use middlebox::begins_request;
 pub use middlebox::{Middlebox, Passed};
 pub use profile::{Profile, ProfileError, Profiles};
 pub use route::Route;

@@ -27,6 +27,8 @@ pub use fuzz::{Fuzz, Verdict};
 pub use heartbeats::{HEARTBEATS_LEGEND, HeartbeatDay, Heartbeats};
 pub use outcome::{Latencies, Outcome};
 pub use phone::Reader;
+pub(crate) use phone::{Text, stream};
+pub(crate) use publisher::{Published, publish};
 pub use table::{LEGEND, table};
 
 /// Phones of one group. It does not depend on the machine, or else the trace would.

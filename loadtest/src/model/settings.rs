@@ -11,7 +11,7 @@ use super::radio::{Radio, Radios};
 const P95_OF_PERIOD: f64 = 0.95;
 
 /// The gateway's default of `--hold-max`.
-const HOLD_MAX: Duration = Duration::from_secs(55);
+pub(crate) const HOLD_MAX: Duration = Duration::from_secs(55);
 
 /// How long the gateway keeps an SSE or NDJSON response open, jittered by 10 %.
 pub(crate) const ANSWER_LIFE: Duration = Duration::from_secs(60);

@@ -26,7 +26,7 @@ impl AddressChange {
         fault: impl Fn(),
     ) {
         tokio::select! {
-            relayed = relay(&mut near, &mut far, |_| ()) => {
+            relayed = relay(&mut near, &mut far, |_, _| ()) => {
                 if relayed.is_err() {
                     reset([near, far]);
                 }

@@ -19,7 +19,7 @@ impl Lifetime {
     /// Relays a connection until it is too old; then calls `fault`.
     pub(super) async fn carry(&self, mut near: TcpStream, mut far: TcpStream, fault: impl Fn()) {
         tokio::select! {
-            relayed = relay(&mut near, &mut far, |_| ()) => {
+            relayed = relay(&mut near, &mut far, |_, _| ()) => {
                 if relayed.is_err() {
                     reset([near, far]);
                 }

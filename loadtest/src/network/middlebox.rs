@@ -11,6 +11,7 @@ use tokio::time::{Duration, Instant, sleep};
 
 use super::hop::Hop;
 use super::profile::Profile;
+use super::relay::Direction;
 use super::server::{Opener, Server};
 use super::stage::Stage;
 use crate::wire::pair;
@@ -34,6 +35,7 @@ pub(super) struct Counts {
     connections: AtomicU64,
     requests: AtomicU64,
     faults: AtomicU64,
+    bytes: AtomicU64,
 }
 
 /// Counts of all hops since the start.
@@ -41,7 +43,7 @@ pub(super) struct Counts {
 pub struct Passed {
     /// Connections of clients.
     pub connections: u64,
-    /// Requests of clients, if a hop is an HTTP proxy.
+    /// Requests of clients, if a hop is an HTTP proxy, or none changes anything.
     pub requests: u64,
     /// Faults: connections that were forgotten, cut or killed, responses that a hop produced itself, lost responses, repeated
     /// requests, refused upgrades.
@@ -57,6 +59,14 @@ impl Counts {
     /// Counts a request and returns its number, from 1.
     pub(super) fn request(&self) -> u64 {
         self.requests.fetch_add(1, Ordering::Relaxed) + 1
+    }
+
+    /// Counts content that passes unchanged, and the requests in it.
+    pub(super) fn content(&self, direction: Direction, bytes: &[u8]) {
+        self.bytes.fetch_add(bytes.len() as u64, Ordering::Relaxed);
+        if direction == Direction::Up && begins_request(bytes) {
+            self.requests.fetch_add(1, Ordering::Relaxed);
+        }
     }
 
     /// Counts a fault.
@@ -118,6 +128,11 @@ impl Middlebox {
         self.address
     }
 
+    /// Returns the bytes of content in both directions that have passed a network which changes nothing.
+    pub(crate) fn bytes(&self) -> u64 {
+        self.stages.iter().map(|stage| stage.counts.bytes.load(Ordering::Relaxed)).sum()
+    }
+
     /// Returns the counts until now.
     pub fn passed(&self) -> Passed {
         let of = |count: &AtomicU64| count.load(Ordering::Relaxed);
@@ -127,6 +142,11 @@ impl Middlebox {
             faults: all.faults + of(&stage.counts.faults),
         })
     }
+}
+
+/// Whether what a client has sent begins with a request.
+pub(crate) fn begins_request(bytes: &[u8]) -> bool {
+    [&b"GET "[..], b"POST ", b"PUT "].iter().any(|method| bytes.starts_with(method))
 }
 
 impl Drop for Middlebox {

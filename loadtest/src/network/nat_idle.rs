@@ -33,7 +33,7 @@ impl NatIdle {
     pub(super) async fn carry(&self, mut near: TcpStream, mut far: TcpStream, fault: impl Fn()) {
         let packet = LastActivity::now();
         tokio::select! {
-            relayed = relay(&mut near, &mut far, |_| packet.again()) => {
+            relayed = relay(&mut near, &mut far, |_, _| packet.again()) => {
                 if relayed.is_err() {
                     reset([near, far]);
                 }

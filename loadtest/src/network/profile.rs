@@ -12,6 +12,7 @@ use super::nat_idle::{Ending as Forgetting, NatIdle};
 use super::no_websocket::{NoWebsocket, Upgrade};
 use super::proxy_buffer::ProxyBuffer;
 use super::proxy_cut::{Ending, ProxyCut};
+use super::slow::Slow;
 use crate::model::network::{Network, Networks};
 use crate::strategies::positive;
 
@@ -132,6 +133,12 @@ impl Profile {
     pub fn none() -> Self {
         let source = "Nothing in between.".to_owned();
         Self { name: "none".to_owned(), source, hops: Vec::new(), until: None }
+    }
+
+    /// A path on which each byte takes this long one way.
+    pub(crate) fn delaying(delay: Duration) -> Self {
+        let hops = vec![Hop::Slow(Slow { bytes_per_second: f64::INFINITY, delay: Clock(delay) })];
+        Self { name: "delay".to_owned(), hops, ..Self::none() }
     }
 
     /// Multiplies all times by `factor`; rates, sizes and shares stay.

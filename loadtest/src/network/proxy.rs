@@ -82,6 +82,6 @@ async fn carry(
         Some(Hop::ProxyCut(hop)) => hop.carry(near, far, fault).await,
         Some(Hop::WebsocketCut(hop)) => hop.carry(near, far, fault).await,
         // If one end is gone, the other is closed too.
-        _ => drop(relay(&mut near, &mut far, |_| ()).await),
+        _ => drop(relay(&mut near, &mut far, |_, _| ()).await),
     }
 }

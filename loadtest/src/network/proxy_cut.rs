@@ -90,7 +90,7 @@ impl ProxyCut {
         fault: impl Fn(),
     ) {
         let byte = LastActivity::now();
-        let seen = |direction| {
+        let seen = |direction, _: &[u8]| {
             if direction == Direction::Down {
                 byte.again();
             }

@@ -20,37 +20,38 @@ pub(super) enum Direction {
     Down,
 }
 
-/// Relays bytes and half-closes in both directions, until both ends have closed. Calls `seen` after each read.
+/// Relays bytes and half-closes in both directions, until both ends have closed. Calls `seen` with what each read has brought.
 pub(super) async fn relay(
     near: &mut (impl AsyncRead + AsyncWrite + Unpin),
     far: &mut (impl AsyncRead + AsyncWrite + Unpin),
-    seen: impl Fn(Direction),
+    seen: impl Fn(Direction, &[u8]),
 ) -> io::Result<()> {
     let ((from_near, to_near), (from_far, to_far)) = (split(near), split(far));
-    let up = pump(from_near, to_far, || seen(Direction::Up));
-    let down = pump(from_far, to_near, || seen(Direction::Down));
+    let up = pump(from_near, to_far, |bytes| seen(Direction::Up, bytes));
+    let down = pump(from_far, to_near, |bytes| seen(Direction::Down, bytes));
     tokio::try_join!(up, down).map(drop)
 }
 
 async fn pump(
     mut from: impl AsyncRead + Unpin,
     mut to: impl AsyncWrite + Unpin,
-    seen: impl Fn(),
+    seen: impl Fn(&[u8]),
 ) -> io::Result<()> {
     let mut buffer = vec![0; READ_BYTES];
     loop {
         let count = from.read(&mut buffer).await?;
-        seen();
-        match buffer.get(..count) {
-            Some([]) | None => return to.shutdown().await,
-            Some(bytes) => to.write_all(bytes).await?,
+        let bytes = buffer.get(..count).unwrap_or_default();
+        seen(bytes);
+        if bytes.is_empty() {
+            return to.shutdown().await;
         }
+        to.write_all(bytes).await?;
     }
 }
 
 /// Relays two connections without further conditions; a reset of one resets the other.
-pub(super) async fn pass(mut near: TcpStream, mut far: TcpStream) {
-    if relay(&mut near, &mut far, |_| ()).await.is_err() {
+pub(super) async fn pass(mut near: TcpStream, mut far: TcpStream, seen: impl Fn(Direction, &[u8])) {
+    if relay(&mut near, &mut far, seen).await.is_err() {
         reset([near, far]);
     }
 }

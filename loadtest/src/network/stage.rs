@@ -65,7 +65,7 @@ impl Stage {
             Some(Hop::AddressChange(hop)) => hop.carry(near, far, self.started, fault).await,
             Some(Hop::Lifetime(hop)) => hop.carry(near, far, fault).await,
             Some(Hop::Slow(hop)) => hop.carry(near, far).await,
-            _ => pass(near, far).await,
+            _ => pass(near, far, |direction, bytes| self.counts.content(direction, bytes)).await,
         }
     }
 }

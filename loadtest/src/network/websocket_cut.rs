@@ -25,7 +25,7 @@ impl WebsocketCut {
     ) {
         tokio::select! {
             // If one end is gone, the other is closed too.
-            _gone = relay(&mut near, &mut far, |_| ()) => {}
+            _gone = relay(&mut near, &mut far, |_, _| ()) => {}
             () = sleep(self.after.0) => fault(),
         }
     }

@@ -128,9 +128,12 @@ pub(super) async fn start(
     Ok(running)
 }
 
-/// Starts it with additional settings, on free ports and with messages in memory.
+/// Starts it with additional settings, on free ports and with messages in memory. A `--listen` among the settings replaces that of loopback.
 pub(super) async fn start_with(program: &Path, settings: &[String]) -> Result<Running, ServerError> {
-    let own = ["--listen", ANY, "--admin", ANY, "--mqtt", ANY, "--store", "memory"].map(str::to_owned);
+    let mut own = ["--admin", ANY, "--mqtt", ANY, "--store", "memory"].map(str::to_owned).to_vec();
+    if !settings.iter().any(|setting| setting == "--listen") {
+        own.extend(["--listen", ANY].map(str::to_owned));
+    }
     launch(program, &[&own[..], settings].concat()).await
 }
 

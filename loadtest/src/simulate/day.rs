@@ -115,7 +115,14 @@ impl Day {
 
     /// One network all day.
     pub fn within(network: Network, length: Duration) -> Self {
-        Self { parts: vec![Part { from: Duration::ZERO, network: Some(network) }], length }
+        Self::changing([network].into_iter(), length, length)
+    }
+
+    /// One network after the other, each for `every`, as long as there are more.
+    pub fn changing(networks: impl Iterator<Item = Network>, every: Duration, length: Duration) -> Self {
+        let froms = (0..).map(|number| every * number);
+        let parts = froms.zip(networks).map(|(from, network)| Part { from, network: Some(network) });
+        Self { parts: parts.collect(), length }
     }
 }
 

@@ -11,7 +11,7 @@ use pollgate::config::{MqttAddress, Settings, StorePlace};
 use pollgate::limits::Span;
 use pollgate::server::{Running, Server};
 use tokio::sync::watch;
-use tokio::time::Instant;
+use tokio::time::{Instant, sleep_until};
 
 use super::link::Link;
 use super::outcome::Outcome;
@@ -43,6 +43,13 @@ pub(super) fn run(simulation: &Simulation, phones: Range<u32>) -> Result<Outcome
     // Nothing that is left is waited for: its clock stands still.
     runtime.shutdown_background();
     outcome
+}
+
+impl Simulation {
+    /// The random numbers that decide when messages are published to a phone.
+    pub(crate) fn schedule(&self, phone: u32) -> Rng {
+        Rng::with_seed(seed(self, phone, 1))
+    }
 }
 
 /// A seed for one part of the simulation.
@@ -79,10 +86,15 @@ async fn simulate(simulation: &Simulation, phones: Range<u32>) -> Result<Outcome
     let mut reading = Vec::new();
     for phone in phones {
         let published = Arc::new(Published::default());
-        let random = Rng::with_seed(seed(simulation, phone, 1));
         let (all_published, mut expected) = watch::channel(None);
-        let work =
-            publish(publisher.clone(), phone, simulation.every, random, (began, end), published.clone());
+        let work = publish(
+            publisher.clone(),
+            phone,
+            simulation.every,
+            simulation.schedule(phone),
+            (began, end),
+            published.clone(),
+        );
         let count = published.clone();
         let publishing = tokio::spawn(async move {
             work.await;
@@ -93,17 +105,23 @@ async fn simulate(simulation: &Simulation, phones: Range<u32>) -> Result<Outcome
         let link = Arc::new(Link::new(phone, seed(simulation, phone, 2), trace.clone(), began));
         let mut reader =
             Phone::start(phone, simulation.reader, &simulation.day, link, gateway.clone(), began)?;
+        let link = reader.link.clone();
+        let counted = tokio::spawn(async move {
+            sleep_until(end).await;
+            link.packets()
+        });
         reading.push(tokio::spawn(async move {
             reader.read(&mut expected, end + CATCHING_UP).await;
             publishing.abort();
-            (reader, published)
+            (reader.seen.clone(), counted.await, published)
         }));
     }
     let (mut outcome, radios) = (Outcome::default(), Radios::default());
     for phone in reading {
-        let (phone, published) = phone.await.map_err(std::io::Error::other)?;
-        let counts = (published.count(), published.refused());
-        outcome.add_phone(counts, &phone.seen, &phone.link.packets(), &radios, simulation.day.length());
+        let (seen, packets, published) = phone.await.map_err(std::io::Error::other)?;
+        let (packets, counts) =
+            (packets.map_err(std::io::Error::other)?, (published.count(), published.refused()));
+        outcome.add_phone(counts, &seen, &packets, &radios, simulation.day.length());
     }
     outcome.digest = trace.digest();
     outcome.trace = trace.text();

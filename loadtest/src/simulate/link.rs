@@ -18,7 +18,7 @@ use super::day::Network;
 use super::deaths::{Deaths, Life};
 use super::trace::Trace;
 use crate::model::energy::PacketEvent;
-use crate::network::{Middlebox, Opener};
+use crate::network::{Middlebox, Opener, begins_request};
 use crate::wire::{Headers, Unacknowledged, pair};
 
 /// Most bytes per read.
@@ -246,9 +246,7 @@ impl Carried {
             }
             if up && !bytes.is_empty() {
                 self.count(up, bytes.len());
-                let is_request =
-                    [&b"GET "[..], b"POST ", b"PUT "].iter().any(|method| bytes.starts_with(method));
-                self.link.packets.lock().requests += u64::from(is_request);
+                self.link.packets.lock().requests += u64::from(begins_request(bytes));
             }
             if !self.passes() {
                 unacknowledged.get_or_insert(Instant::now());

@@ -66,8 +66,8 @@ impl Outcome {
         self.lost() + self.refused + self.doubled + self.reordered + self.gaps == 0
     }
 
-    /// Adds another group.
-    pub(super) fn add(&mut self, other: Self) {
+    /// Adds another group, or a client.
+    pub(crate) fn add(&mut self, other: Self) {
         self.phones += other.phones;
         self.published += other.published;
         self.refused += other.refused;
@@ -123,8 +123,14 @@ impl Outcome {
 }
 
 impl Latencies {
-    pub(super) fn record(&mut self, time: Duration) {
+    pub(crate) fn record(&mut self, time: Duration) {
         self.0.push(time);
+    }
+
+    /// The mean; `None` without a time.
+    pub fn mean(&self) -> Option<Duration> {
+        let count = self.0.len() as f64;
+        (count > 0.0).then(|| self.0.iter().sum::<Duration>().div_f64(count))
     }
 
     /// The times at these shares of all, in ascending order of time; `None` without a time.

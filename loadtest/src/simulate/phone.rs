@@ -56,7 +56,7 @@ pub(super) struct Seen {
 
 impl Reader {
     /// The client's settings.
-    pub(super) fn settings(self) -> Settings {
+    pub(crate) fn settings(self) -> Settings {
         let settings = Settings { times: false, ..Settings::default() };
         let only = |form| Settings { forms: vec![form], ..settings.clone() };
         let with_heartbeat = |form, heartbeat: Option<Duration>| match heartbeat {
@@ -138,17 +138,17 @@ impl FromStr for Reader {
 }
 
 /// The name of a phone's stream.
-pub(super) fn stream(phone: u32) -> String {
+pub(crate) fn stream(phone: u32) -> String {
     format!("phones/{phone}")
 }
 
 /// A message to a phone.
 #[derive(Debug, Clone, Copy, Serialize, Deserialize)]
-pub(super) struct Text {
+pub(crate) struct Text {
     /// Its number in the stream.
-    pub(super) number: u64,
+    pub(crate) number: u64,
     /// When it was published, in microseconds since the begin of the day.
-    pub(super) at: u64,
+    pub(crate) at: u64,
 }
 
 /// Moves the phone through the networks of the day, and tells the client of each.

@@ -17,13 +17,13 @@ use crate::wire::pair;
 
 /// Messages of one phone that the gateway has acknowledged.
 #[derive(Debug, Default)]
-pub(super) struct Published {
+pub(crate) struct Published {
     count: AtomicU64,
     refused: AtomicU64,
 }
 
 impl Published {
-    pub(super) fn count(&self) -> u64 {
+    pub(crate) fn count(&self) -> u64 {
         self.count.load(Ordering::Relaxed)
     }
 
@@ -46,7 +46,7 @@ async fn direct(gateway: Arc<Running>) -> io::Result<TcpStream> {
 }
 
 /// Publishes messages on average `every` so often, at the times of a Poisson process, until `end`.
-pub(super) async fn publish(
+pub(crate) async fn publish(
     client: Client,
     phone: u32,
     every: Duration,

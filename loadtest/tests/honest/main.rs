@@ -11,6 +11,7 @@
 #[path = "../world/mod.rs"]
 mod world;
 
+mod agreement;
 mod fake;
 mod faults;
 mod formulas;
