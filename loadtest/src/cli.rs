@@ -92,7 +92,7 @@ pub struct Comparison {
     #[arg(long)]
     pub strategy: Vec<Strategy>,
     /// Another server for the same runs: nchan, nchan-workers (one for each processor), mosquitto, prosody, ejabberd, socket.io,
-    /// durable-streams-node or durable-streams=PROGRAM; repeatable
+    /// durable-streams-node, pushpin, redis-streams, valkey-streams, nats or durable-streams=PROGRAM; repeatable
     #[arg(long, value_name = "NAME")]
     pub rival: Vec<Server>,
     /// Phones of a simulated day beside the measured runs of the default strategies; 0 leaves it out, and so does --strategy

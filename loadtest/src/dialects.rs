@@ -3,6 +3,7 @@
 
 pub(crate) mod durable_streams;
 mod nchan;
+mod pushpin;
 mod socket_io;
 
 use std::time::Duration;
@@ -23,6 +24,12 @@ pub enum Dialect {
     Nchan,
     /// Socket.IO, and a request for each message, as `servers::npm` starts it.
     SocketIo,
+    /// Pushpin in front of the origin that `servers::pushpin` starts.
+    Pushpin,
+    /// The commands of Redis.
+    Redis,
+    /// The protocol of NATS, over WebSocket.
+    Nats,
     /// MQTT only; a broker has no HTTP interface.
     Mqtt,
     /// XMPP only, as `servers::prosody` and `servers::ejabberd` configure it.
@@ -90,7 +97,8 @@ impl Dialect {
             Self::DurableStreams => Some(&durable_streams::DurableStreams),
             Self::Nchan => Some(&nchan::Nchan),
             Self::SocketIo => Some(&socket_io::SocketIo),
-            Self::Mqtt | Self::Xmpp => None,
+            Self::Pushpin => Some(&pushpin::Pushpin),
+            Self::Redis | Self::Nats | Self::Mqtt | Self::Xmpp => None,
         }
     }
 
@@ -105,7 +113,7 @@ impl Dialect {
                 bosh: "/v1/bosh",
             }),
             Self::Xmpp => Some(&XMPP_SERVER),
-            Self::Nchan | Self::SocketIo | Self::Mqtt => None,
+            Self::Nchan | Self::SocketIo | Self::Pushpin | Self::Redis | Self::Nats | Self::Mqtt => None,
         }
     }
 }

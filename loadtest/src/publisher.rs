@@ -17,18 +17,19 @@ use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
-use crate::client::addressed;
+use crate::client::{PATIENCE, addressed};
+use crate::dialects::Dialect;
 use crate::recorder::{Recorder, add_time, times};
 use crate::streams::stream_name;
 use crate::target::Target;
-use crate::wire::{Connection, WireError, accepted, open};
+use crate::wire::{Connection, RedisConnection, WireError, accepted, open};
 use crate::workload::{MessageId, Workload};
 
 /// Publishes messages to the streams of a server.
 pub struct Publisher {
     target: Target,
     recorder: Arc<Recorder>,
-    idle: Mutex<Vec<Connection>>,
+    idle: Mutex<Vec<PublisherConnection>>,
     /// Per stream with a request in flight: the messages that wait behind it.
     busy: Mutex<HashMap<u32, VecDeque<MessageId>>>,
     lateness: Mutex<Histogram<u64>>,
@@ -63,7 +64,7 @@ impl Publisher {
     pub fn new(target: Target, recorder: Arc<Recorder>) -> Result<Self, CreationError> {
         let lateness = Mutex::new(times()?);
         Ok(Self {
-            target,
+            target: target.for_publishers(),
             recorder,
             idle: Mutex::default(),
             busy: Mutex::default(),
@@ -75,20 +76,21 @@ impl Publisher {
     /// Publishes all messages of the streams that `wanted` accepts.
     pub async fn run(self: Arc<Self>, start: Instant, wanted: impl Fn(u32) -> bool) {
         let due = paced(start, self.recorder.workload.in_order(wanted));
-        if self.target.dialect.http().is_some() {
-            self.run_over_http(start, due).await;
-            return;
-        }
-        let outcome = match self.target.dialect.xmpp() {
-            Some(service) => self.run_at_xmpp_server(service, start, due).await,
-            None => self.run_at_broker(start, due).await,
+        let outcome = match (self.target.dialect, self.target.dialect.xmpp()) {
+            (Dialect::Mqtt, _) => self.run_at_broker(start, due).await,
+            (Dialect::Nats, _) => self.run_at_nats(start, due).await,
+            (Dialect::Xmpp, Some(service)) => self.run_at_xmpp_server(service, start, due).await,
+            _ => {
+                self.run_by_requests(start, due).await;
+                return;
+            }
         };
         if let Err(error) = outcome {
             self.recorder.troubles.note(format!("publishing: {error}"));
         }
     }
 
-    async fn run_over_http(self: Arc<Self>, start: Instant, mut due: UnboundedReceiver<Due>) {
+    async fn run_by_requests(self: Arc<Self>, start: Instant, mut due: UnboundedReceiver<Due>) {
         let mut sends = JoinSet::new();
         while let Some(Due { intended, message }) = due.recv().await {
             self.note_lateness((start + intended).elapsed());
@@ -134,32 +136,48 @@ impl Publisher {
 
     async fn send(&self, message: MessageId) -> Result<(), WireError> {
         let Workload { plan, .. } = &*self.recorder.workload;
-        let stream = stream_name(plan.run, message.stream);
-        let dialect = self.target.dialect.http().ok_or(WireError::Closed)?;
+        let (stream, body) = (stream_name(plan.run, message.stream), self.recorder.workload.body(message));
         let mut connection = self.connection().await?;
-        let request = dialect.publish(&stream, self.recorder.workload.body(message));
         let sent = Instant::now();
-        let answer = connection.exchange(addressed(request, &self.target)?).await?;
+        match &mut connection {
+            PublisherConnection::Redis(connection) => connection.append(&stream, &body).await?,
+            PublisherConnection::Http(connection) => {
+                let dialect = self.target.dialect.http().ok_or(WireError::Closed)?;
+                let request = addressed(dialect.publish(&stream, body), &self.target)?;
+                accepted(&connection.exchange(request).await?)?;
+            }
+        }
         if self.recorder.workload.is_measured(message) {
             let mut round_trips = self.round_trips.lock();
             round_trips.count += 1;
             round_trips.sum += sent.elapsed();
         }
         self.idle.lock().push(connection);
-        accepted(&answer)
+        Ok(())
     }
 
     /// Returns an idle connection, or opens one.
-    async fn connection(&self) -> Result<Connection, WireError> {
+    async fn connection(&self) -> Result<PublisherConnection, WireError> {
         loop {
             let idle = self.idle.lock().pop();
             match idle {
-                Some(connection) if connection.is_closed() => {}
+                Some(PublisherConnection::Http(connection)) if connection.is_closed() => {}
                 Some(connection) => return Ok(connection),
-                None => return Connection::over(open(self.target.address).await?).await,
+                None => break,
             }
         }
+        let io = open(self.target.address).await?;
+        Ok(match self.target.dialect {
+            Dialect::Redis => PublisherConnection::Redis(RedisConnection::over(io, PATIENCE).await?),
+            _ => PublisherConnection::Http(Connection::over(io).await?),
+        })
     }
+}
+
+/// A connection on which one message at a time is published and acknowledged.
+enum PublisherConnection {
+    Http(Connection),
+    Redis(RedisConnection),
 }
 
 /// Sends each message to the channel when it is due. The thread ends when the receiver is dropped.

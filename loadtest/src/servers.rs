@@ -4,10 +4,14 @@ mod durable_streams;
 mod ejabberd;
 mod gateway;
 mod mosquitto;
+mod nats;
 mod nchan;
 mod npm;
 mod process;
 mod prosody;
+mod pushpin;
+mod python;
+mod redis;
 mod rival;
 mod scratch;
 mod storage;
@@ -23,6 +27,7 @@ use crate::target::{Target, TargetError};
 pub use nchan::Workers;
 pub use npm::NpmServer;
 pub use process::Process;
+pub use redis::RedisServer;
 pub use rival::Rival;
 pub(crate) use scratch::Scratch;
 pub use storage::Storage;
@@ -46,6 +51,12 @@ pub enum Server {
     Ejabberd,
     /// A server from npm.
     Npm(NpmServer),
+    /// A proxy that holds requests, in front of an origin.
+    Pushpin,
+    /// A server whose streams are read by a command that waits.
+    Redis(RedisServer),
+    /// A server of messages whose protocol is carried by WebSockets.
+    Nats,
     /// The program of the upstream server.
     DurableStreams(PathBuf),
     /// The gateway's program, as one instance with messages in memory, wherever the others keep theirs.
@@ -115,7 +126,7 @@ pub enum ServerError {
 }
 
 /// The rivals that are named alone, as they are installed at a known place.
-const INSTALLED: [Server; 7] = [
+const INSTALLED: [Server; 11] = [
     Server::Nchan(Workers::One),
     Server::Nchan(Workers::PerProcessor),
     Server::Mosquitto,
@@ -123,11 +134,15 @@ const INSTALLED: [Server; 7] = [
     Server::Ejabberd,
     Server::Npm(NpmServer::SocketIo),
     Server::Npm(NpmServer::DurableStreams),
+    Server::Pushpin,
+    Server::Redis(RedisServer::Redis),
+    Server::Redis(RedisServer::Valkey),
+    Server::Nats,
 ];
 
 /// What a rival may be, for an error.
 const NAMES: &str = "want nchan, nchan-workers, mosquitto, prosody, ejabberd, socket.io, durable-streams-node, \
-                     durable-streams=PROGRAM or pollgate=PROGRAM";
+                     pushpin, redis-streams, valkey-streams, nats, durable-streams=PROGRAM or pollgate=PROGRAM";
 
 impl FromStr for Server {
     type Err = String;
@@ -172,6 +187,9 @@ impl Server {
             Self::Prosody => prosody::NAME,
             Self::Ejabberd => ejabberd::NAME,
             Self::Npm(server) => server.name(),
+            Self::Pushpin => pushpin::NAME,
+            Self::Redis(server) => server.name(),
+            Self::Nats => nats::NAME,
             Self::DurableStreams(_) => durable_streams::NAME,
             Self::Memory(_) => rival::MEMORY,
             Self::Engine(_) => rival::ENGINE,
@@ -191,6 +209,9 @@ impl Server {
         match self {
             Self::Nchan(_) => nchan::installed(),
             Self::Npm(server) => server.installed(),
+            Self::Pushpin => pushpin::installed(),
+            Self::Redis(server) => server.installed().map(drop),
+            Self::Nats => nats::installed(),
             Self::Mosquitto => mosquitto::installed(),
             Self::Prosody => prosody::installed(),
             Self::Ejabberd => ejabberd::installed(),
@@ -227,6 +248,8 @@ impl Server {
             (Self::Mosquitto, Mqtt(_)) => Ok(()),
             (Self::Prosody | Self::Ejabberd, XmppWebSocket | XmppBosh) => Ok(()),
             (Self::Npm(server), _) if server.supports(strategy) => Ok(()),
+            (Self::Pushpin, _) if pushpin::supports(strategy) => Ok(()),
+            (Self::Redis(_), LongPoll(_)) | (Self::Nats, WebSocket(None)) => Ok(()),
             (Self::DurableStreams(_), ShortPoll(_) | LongPoll(_) | Sse(None)) => Ok(()),
             _ => without("this server does not support it"),
         }
@@ -266,6 +289,9 @@ impl Server {
             | Self::Engine(program) => process::first_line(program, &["--version"]),
             Self::Nchan(_) => nchan::version(),
             Self::Npm(server) => server.version(),
+            Self::Pushpin => pushpin::version(),
+            Self::Redis(server) => server.version(),
+            Self::Nats => nats::version(),
             Self::Mosquitto => mosquitto::version(),
             Self::Prosody | Self::Ejabberd => process::package_version(self.name()),
             // Neither reports a version.
@@ -299,6 +325,9 @@ impl Server {
             Self::Prosody => prosody::start().await,
             Self::Ejabberd => ejabberd::start().await,
             Self::Npm(server) => server.start(strategy).await,
+            Self::Pushpin => pushpin::start().await,
+            Self::Redis(server) => server.start().await,
+            Self::Nats => nats::start().await,
             Self::DurableStreams(program) => durable_streams::start(program, strategy, storage).await,
         }
     }

@@ -4,6 +4,8 @@ mod asleep;
 mod live;
 mod long_poll;
 mod mqtt;
+mod nats;
+mod redis;
 mod short_poll;
 mod socket_io;
 mod websocket;
@@ -100,11 +102,17 @@ impl Strategy {
     /// Reads from the client's offset until an error, or until the server ends the response.
     pub async fn read(self, client: &mut Client) -> Result<(), WireError> {
         let never = |never: Infallible| match never {};
-        let is_socket_io = client.target.dialect == Dialect::SocketIo;
+        match (self, client.target.dialect) {
+            (Self::LongPoll(hold), Dialect::SocketIo) => {
+                return socket_io::read_polling(client, hold).await.map(never);
+            }
+            (Self::WebSocket(_), Dialect::SocketIo) => return socket_io::read_websocket(client).await,
+            (Self::LongPoll(hold), Dialect::Redis) => return redis::read(client, hold).await.map(never),
+            (Self::WebSocket(_), Dialect::Nats) => return nats::read(client).await,
+            _ => {}
+        }
         match self {
             Self::ShortPoll(interval) => short_poll::read(client, interval).await.map(never),
-            Self::LongPoll(hold) if is_socket_io => socket_io::read_polling(client, hold).await.map(never),
-            Self::WebSocket(_) if is_socket_io => socket_io::read_websocket(client).await,
             Self::LongPoll(hold) => long_poll::read(client, hold).await.map(never),
             Self::Sse(heartbeat) => live::read(client, LiveForm::Sse, heartbeat).await,
             Self::Ndjson(heartbeat) => live::read(client, LiveForm::Ndjson, heartbeat).await,

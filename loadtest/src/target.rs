@@ -14,6 +14,8 @@ pub struct Target {
     pub address: SocketAddr,
     /// Address of the MQTT listener, if there is one.
     pub mqtt: Option<SocketAddr>,
+    /// Address for publishers, if it is another one.
+    pub publishing: Option<SocketAddr>,
     /// How requests are built.
     pub dialect: Dialect,
     /// The fakes by which the server wakes phones, if it has some.
@@ -39,6 +41,16 @@ impl Target {
         let mut addresses =
             host.to_socket_addrs().map_err(|error| TargetError::Address(url.to_owned(), error))?;
         let address = addresses.next().ok_or_else(form)?;
-        Ok(Self { address, mqtt: None, dialect: Dialect::DurableStreams, providers: None })
+        Ok(Self::of(address, Dialect::DurableStreams))
+    }
+
+    /// A server with one listener.
+    pub fn of(address: SocketAddr, dialect: Dialect) -> Self {
+        Self { address, mqtt: None, publishing: None, dialect, providers: None }
+    }
+
+    /// The same server as its publishers reach it.
+    pub fn for_publishers(&self) -> Self {
+        Self { address: self.publishing.unwrap_or(self.address), ..self.clone() }
     }
 }

@@ -1,11 +1,15 @@
-//! Publishes to an MQTT broker or an XMPP server over one session, since their clients may send without waiting for acknowledgements.
+//! Publishes to an MQTT broker, NATS or an XMPP server over one session, since their clients may send without waiting for acknowledgements.
 
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::time::Instant;
 
 use super::{Due, Publisher};
 use crate::streams::stream_name;
-use crate::wire::{Mqtt, WireError, XmppService, XmppSocket, XmppStream, XmppUser, open, pubsub_request};
+use crate::wire::{
+    Mqtt, NatsOperation, NatsOperations, WireError, XmppService, XmppSocket, XmppStream, XmppUser, nats,
+    open, pubsub_request,
+};
 
 impl Publisher {
     /// Publishes the messages that are due, and reads acknowledgements until it is dropped.
@@ -25,6 +29,40 @@ impl Publisher {
                     session.publish(&stream_name(plan.run, message.stream), &body).await?;
                 }
                 skipped = session.next() => drop(skipped?),
+            }
+        }
+    }
+
+    /// Publishes the messages that are due to subjects, and answers the server's pings until it is dropped.
+    pub(super) async fn run_at_nats(
+        &self,
+        start: Instant,
+        mut due: UnboundedReceiver<Due>,
+    ) -> Result<(), WireError> {
+        let plan = &self.recorder.workload.plan;
+        let mut io = open(self.target.address).await?;
+        io.write_all(nats::CONNECT.as_bytes()).await?;
+        let (mut operations, mut bytes) = (NatsOperations::default(), Vec::new());
+        loop {
+            tokio::select! {
+                Some(Due { intended, message }) = due.recv() => {
+                    self.note_lateness((start + intended).elapsed());
+                    let body = self.recorder.workload.body(message);
+                    let publish = nats::publish(&stream_name(plan.run, message.stream), &body);
+                    io.write_all(publish.as_bytes()).await?;
+                }
+                read = io.read_buf(&mut bytes) => {
+                    if read? == 0 {
+                        return Err(WireError::Closed);
+                    }
+                    operations.read(&bytes)?;
+                    bytes.clear();
+                    while let Some(operation) = operations.next()? {
+                        if operation == NatsOperation::Ping {
+                            io.write_all(nats::PONG.as_bytes()).await?;
+                        }
+                    }
+                }
             }
         }
     }

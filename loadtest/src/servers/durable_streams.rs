@@ -36,6 +36,6 @@ pub(super) async fn start(
     let arguments: Vec<String> = arguments.into_iter().map(str::to_owned).collect();
     let mut process = Process::start(program, &arguments)?;
     process.listens(address).await?;
-    let target = Target { address, mqtt: None, dialect: Dialect::DurableStreams, providers: None };
+    let target = Target::of(address, Dialect::DurableStreams);
     Ok(Running { _scratch: Some(scratch), ..Running::of(target, Some(process)) })
 }

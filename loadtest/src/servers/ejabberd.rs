@@ -80,6 +80,6 @@ pub(super) async fn start() -> Result<Running, ServerError> {
     let mut process = Process::start(Path::new(ENV), &arguments)?;
     // It listens before its user exists.
     while process.line().await? != "ready" {}
-    let target = Target { address, mqtt: None, dialect: Dialect::Xmpp, providers: None };
+    let target = Target::of(address, Dialect::Xmpp);
     Ok(Running { _scratch: Some(scratch), ..Running::of(target, Some(process)) })
 }

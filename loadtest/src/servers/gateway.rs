@@ -153,6 +153,6 @@ async fn launch(program: &Path, arguments: &[String]) -> Result<Running, ServerE
         }
     }
     let address = address.ok_or_else(|| ServerError::Mute(NAME.into()))?;
-    let target = Target { address, mqtt, dialect: Dialect::DurableStreams, providers: None };
+    let target = Target { mqtt, ..Target::of(address, Dialect::DurableStreams) };
     Ok(Running { admin, ..Running::of(target, Some(process)) })
 }

@@ -38,6 +38,6 @@ pub(super) async fn start() -> Result<Running, ServerError> {
     let file = scratch.write("mosquitto.conf", &settings)?;
     let mut process = Process::start(Path::new(PROGRAM), &["-c".to_owned(), file])?;
     process.listens(address).await?;
-    let target = Target { address, mqtt: Some(address), dialect: Dialect::Mqtt, providers: None };
+    let target = Target { mqtt: Some(address), ..Target::of(address, Dialect::Mqtt) };
     Ok(Running { _scratch: Some(scratch), ..Running::of(target, Some(process)) })
 }

@@ -75,7 +75,7 @@ pub(super) async fn start(
     let arguments = ["-e", "stderr", "-c", &file].map(str::to_owned);
     let mut process = Process::start(Path::new(PROGRAM), &arguments)?;
     process.listens(address).await?;
-    let target = Target { address, mqtt: None, dialect: Dialect::Nchan, providers: None };
+    let target = Target::of(address, Dialect::Nchan);
     // It listens before it has connected to Redis, and answers 503 until then.
     let serves = async {
         while streams::create(&target, 0, 1, None).await.is_err() {

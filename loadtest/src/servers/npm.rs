@@ -22,10 +22,10 @@ pub enum NpmServer {
 }
 
 /// Folder of the scripts and of the installed packages.
-const FOLDER: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/rivals");
+pub(super) const FOLDER: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/rivals");
 
 /// Found in `PATH`.
-const NODE: &str = "node";
+pub(super) const NODE: &str = "node";
 
 /// How long a long poll waits where the strategy does not say it: Socket.IO's default.
 const HOLD: Duration = Duration::from_secs(25);
@@ -95,6 +95,6 @@ impl NpmServer {
             Self::SocketIo => Dialect::SocketIo,
             Self::DurableStreams => Dialect::DurableStreams,
         };
-        Ok(Running::of(Target { address, mqtt: None, dialect, providers: None }, Some(process)))
+        Ok(Running::of(Target::of(address, dialect), Some(process)))
     }
 }

@@ -1,4 +1,4 @@
-//! [`Process`]: a child process with its process group; a drop kills the group.
+//! [`Process`]: a child process with its process group; a drop kills the group and all descendants.
 
 use std::net::SocketAddr;
 use std::path::Path;
@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use parking_lot::Mutex;
-use rustix::process::{Pid, Signal, kill_process_group};
+use rustix::process::{Pid, Signal, kill_process, kill_process_group};
 use tokio::io::{AsyncBufReadExt, BufReader, Lines};
 use tokio::net::TcpStream;
 use tokio::process::{Child, ChildStdout, Command};
@@ -115,10 +115,19 @@ impl Process {
         }
     }
 
+    /// Kills its group, and descendants in groups of their own.
     fn kill(&self) {
+        // Once it has been waited for, another process may have its id.
+        let family = self.child.id().map(|id| Family::of(id).members());
+        let descendants = family.into_iter().flatten().skip(1);
+        let descendants: Vec<_> =
+            descendants.filter_map(|id| Pid::from_raw(i32::try_from(id).ok()?)).collect();
         if let Some(group) = i32::try_from(self.id).ok().and_then(Pid::from_raw) {
             // It may already have ended.
             let _gone = kill_process_group(group, Signal::KILL);
+        }
+        for descendant in descendants {
+            let _gone = kill_process(descendant, Signal::KILL);
         }
     }
 }

@@ -57,6 +57,6 @@ pub(super) async fn start() -> Result<Running, ServerError> {
     let file = scratch.write("prosody.cfg.lua", &settings)?;
     let mut process = Process::start(Path::new(PROGRAM), &["--config".to_owned(), file])?;
     process.listens(address).await?;
-    let target = Target { address, mqtt: None, dialect: Dialect::Xmpp, providers: None };
+    let target = Target::of(address, Dialect::Xmpp);
     Ok(Running { _scratch: Some(scratch), ..Running::of(target, Some(process)) })
 }

@@ -48,6 +48,12 @@ pub enum WireError {
     /// Not Socket.IO.
     #[error("Socket.IO: {0}")]
     SocketIo(String),
+    /// Not NATS, or refused by the server.
+    #[error("NATS: {0}")]
+    Nats(String),
+    /// Not Redis, or refused by the server.
+    #[error("Redis: {0}")]
+    Redis(#[from] redis::RedisError),
     /// The client cannot be woken.
     #[error("wakes: {0}")]
     Wakes(String),

@@ -47,3 +47,19 @@ async fn servers_of_node_and_several_workers_of_nchan_deliver_everything() {
         assert!(report.machine.versions.iter().any(|(program, _)| program == name), "{name}");
     }
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn pushpin_redis_valkey_and_nats_deliver_everything() {
+    let _turn = alone().await;
+    let how = ["--strategy", "long-poll:5s", "--strategy", "sse", "--strategy", "websocket"];
+    let rivals = ["pushpin", "redis-streams", "valkey-streams", "nats"];
+    let more: Vec<_> = rivals.iter().flat_map(|rival| ["--rival", rival]).collect();
+    let ended = Loadtest::new(&[&LOAD[..], &how, &more].concat()).run().await;
+    assert_eq!(ended.code, Some(0));
+    let mut report = ended.report();
+    report.runs.retain(|run| run.server != "pollgate");
+    check(&report, 6);
+    for name in rivals {
+        assert!(report.machine.versions.iter().any(|(program, _)| program == name), "{name}");
+    }
+}
