@@ -15,7 +15,7 @@ const milliseconds = (micros) => short(micros / 1000)
 const percent = (share) => (Number.isFinite(share) ? `${short(share * 100)} %` : "–")
 
 const OWN = "pollgate"
-const nameOf = ({ server, strategy }) => (server === OWN ? strategy : `${server} ${strategy}`)
+const nameOf = ({ server, strategy, transport }) => `${server === OWN ? "" : `${server} `}${strategy}${transport ? ` over ${transport}` : ""}`
 const energyOf = (run, radio) => run.energy.find((energy) => energy.radio === radio)?.joulesPerClientHour
 
 // A pair of Okabe and Ito's colours that differ for the colour-blind too, for a light and a dark page. Their yellow is

@@ -21,6 +21,7 @@ use crate::network::Profile;
 use crate::report::sweep::Grid;
 use crate::servers::Server;
 use crate::strategies::{DEFAULTS, Strategy};
+use crate::wire::Transport;
 use values::{rate, setting, whole_setting};
 
 pub use agree::AgreeOptions;
@@ -95,6 +96,10 @@ pub struct Comparison {
     /// durable-streams-node, pushpin, redis-streams, valkey-streams, nats or durable-streams=PROGRAM; repeatable
     #[arg(long, value_name = "NAME")]
     pub rival: Vec<Server>,
+    /// What carries the requests of strategies over HTTP: http1, http2, http1+tls or http2+tls; repeatable, each a line of the table [default:
+    /// http1]
+    #[arg(long, value_name = "NAME", conflicts_with = "network")]
+    pub transport: Vec<Transport>,
     /// Phones of a simulated day beside the measured runs of the default strategies; 0 leaves it out, and so does --strategy
     #[arg(long, value_name = "N", default_value_t = 10)]
     pub day_phones: u32,
@@ -147,6 +152,17 @@ impl Comparison {
         is_wanted.then(|| SimulateOptions::typical(self.day_phones, self.conditions.seed))
     }
 
+    /// Returns the transports without duplicates.
+    pub fn transports(&self) -> Vec<Transport> {
+        let mut wanted = if self.transport.is_empty() { vec![Transport::default()] } else { Vec::new() };
+        for transport in &self.transport {
+            if !wanted.contains(transport) {
+                wanted.push(*transport);
+            }
+        }
+        wanted
+    }
+
     /// Returns the strategies without duplicates.
     pub fn strategies(&self) -> Vec<Strategy> {
         let mut wanted = if self.strategy.is_empty() { DEFAULTS.to_vec() } else { Vec::new() };
@@ -173,7 +189,8 @@ impl SweepOptions {
     /// Returns the runs of one rate.
     pub fn at(&self, rate: f64) -> Comparison {
         let strategy = self.grid().strategies();
-        Comparison { rate, strategy, rival: Vec::new(), day_phones: 0, conditions: self.conditions.clone() }
+        let (rival, transport, conditions) = (Vec::new(), Vec::new(), self.conditions.clone());
+        Comparison { rate, strategy, rival, transport, day_phones: 0, conditions }
     }
 }
 

@@ -5,17 +5,20 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use fastrand::Rng;
-use hyper::StatusCode;
-use hyper::header::{HOST, HeaderValue};
+use hyper::ext::Protocol;
+use hyper::header::{HOST, HeaderValue, SEC_WEBSOCKET_VERSION};
+use hyper::{StatusCode, Uri};
+use hyper_util::rt::TokioIo;
 use parking_lot::Mutex;
 use tokio::net::TcpStream;
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, timeout};
+use tokio_websockets::{ClientBuilder, WebSocketStream};
 
 use crate::dialects::{BuiltRequest, HttpDialect};
 use crate::recorder::{Reception, Recorder};
 use crate::target::Target;
-use crate::wire::{Connection, Meter, Metered, Request, WireError, open};
+use crate::wire::{Connection, Dialer, Io, Meter, Metered, Request, WireError, accepted, open};
 
 /// How long after it was due an answer is abandoned: max(5 s, three slow round trips) in the cost model's section 5.
 pub const PATIENCE: Duration = Duration::from_secs(5);
@@ -34,6 +37,8 @@ pub struct Client {
     pub random: Rng,
     /// The server to read from.
     pub target: Target,
+    /// Opens its HTTP connections.
+    pub dialer: Dialer,
     /// Counts requests and bytes.
     pub meter: Arc<Meter>,
     /// Records received messages.
@@ -54,7 +59,29 @@ impl Client {
 
     /// Opens an HTTP connection whose bytes are counted.
     pub async fn connect(&self) -> Result<Connection, WireError> {
-        Connection::over(self.open(self.target.address).await?).await
+        self.dialer.start_http(self.open(self.target.address).await?).await
+    }
+
+    /// Opens a WebSocket to a path and query. Over HTTP/2 (RFC 8441) it ends with the connection that is returned beside it.
+    pub async fn web_socket(
+        &self,
+        target: &str,
+    ) -> Result<(WebSocketStream<Io>, Option<Connection>), WireError> {
+        self.meter.request();
+        if !self.dialer.transport().is_http2() {
+            let io = self.dialer.secure(self.open(self.target.address).await?).await?;
+            let uri = format!("ws://{}{target}", self.target.address);
+            let uri: Uri = uri.parse().map_err(hyper::http::Error::from)?;
+            let (socket, _answer) = ClientBuilder::from_uri(uri).connect_on(io).await?;
+            return Ok((socket, None));
+        }
+        let mut connection = self.connect().await?;
+        let request = hyper::Request::connect(target).extension(Protocol::from_static("websocket"));
+        let request = request.header(SEC_WEBSOCKET_VERSION, "13").body(Default::default());
+        let answer = connection.send(addressed(request, &self.target)?).await?;
+        accepted(&answer)?;
+        let io: Io = Box::new(TokioIo::new(hyper::upgrade::on(answer).await?));
+        Ok((ClientBuilder::new().take_over(io), Some(connection)))
     }
 
     /// Reports that the client is connected, and waits for the start of the run. Returns at once if the run has started.

@@ -18,6 +18,7 @@ use crate::report::verdict::verdict;
 use crate::run::{RunError, run};
 use crate::servers::{Server, ServerError, Storage};
 use crate::strategies::Strategy;
+use crate::wire::Transport;
 
 /// Version of the report's format.
 const FORMAT: u32 = 2;
@@ -34,7 +35,16 @@ pub struct Outcome {
 struct Entry {
     server: Server,
     strategy: Strategy,
+    transport: Transport,
     runs: Vec<data::Run>,
+}
+
+impl Entry {
+    /// Name in messages.
+    fn name(&self) -> String {
+        let over = self.transport.label().map(|label| format!(" over {label}")).unwrap_or_default();
+        format!("{} {}{over}", self.server.name(), self.strategy)
+    }
 }
 
 /// Runs every strategy on every server. A `stop` of true ends it early. Fails if the gateway or a rival cannot be used at all;
@@ -55,7 +65,7 @@ pub async fn compare(wanted: &Comparison, stop: watch::Receiver<bool>) -> Result
                 break 'all;
             }
             let bar = bar(wanted, entry, turn);
-            let task = task(wanted, entry.strategy);
+            let task = task(wanted, entry.strategy, entry.transport);
             let result = tokio::select! {
                 result = run(&entry.server, &task, stop.clone()) => result,
                 never = advance(&bar) => match never {},
@@ -65,7 +75,7 @@ pub async fn compare(wanted: &Comparison, stop: watch::Receiver<bool>) -> Result
                 Ok(run) => entry.runs.push(run),
                 Err(RunError::Generator(GeneratorError::Stopped)) => break 'all,
                 Err(error) => {
-                    notes.push(format!("{} {}: {error}", entry.server.name(), entry.strategy));
+                    notes.push(format!("{}: {error}", entry.name()));
                     let fatal = error.is_of_the_server();
                     failure = failure.or(Some(error));
                     if fatal {
@@ -97,11 +107,12 @@ pub async fn compare(wanted: &Comparison, stop: watch::Receiver<bool>) -> Result
 }
 
 /// Builds the task of one run; a random number tells its messages from those of other runs.
-fn task(wanted: &Comparison, strategy: Strategy) -> Task {
+fn task(wanted: &Comparison, strategy: Strategy, transport: Transport) -> Task {
     let conditions = &wanted.conditions;
     Task {
         plan: conditions.plan(wanted.rate, fastrand::u64(..)),
         strategy,
+        transport,
         radios: conditions.radios(),
         late_after: conditions.late_after.unwrap_or(strategy.late_after()),
         clients_a_process: conditions.clients_a_process,
@@ -114,9 +125,15 @@ fn entries(wanted: &Comparison, notes: &mut Vec<String>) -> Result<Vec<Entry>, S
     let Conditions { target, gateway, listen, .. } = &wanted.conditions;
     let server = Server::own(target.as_deref(), gateway.as_deref(), *listen)?;
     let mut entries = Vec::new();
-    for strategy in wanted.strategies() {
-        match server.supports(strategy) {
-            Ok(()) => entries.push(Entry { server: server.clone(), strategy, runs: Vec::new() }),
+    let transports = wanted.transports();
+    let runs = wanted
+        .strategies()
+        .into_iter()
+        .flat_map(|strategy| transports.iter().map(move |transport| (strategy, *transport)));
+    let runs: Vec<_> = runs.collect();
+    for (strategy, transport) in runs.iter().copied() {
+        match server.supports_over(strategy, transport) {
+            Ok(()) => entries.push(Entry { server: server.clone(), strategy, transport, runs: Vec::new() }),
             Err(why) => {
                 eprintln!("{why}");
                 notes.push(why.to_string());
@@ -125,10 +142,13 @@ fn entries(wanted: &Comparison, notes: &mut Vec<String>) -> Result<Vec<Entry>, S
     }
     for rival in &wanted.rival {
         rival.installed()?;
-        let strategies = wanted.strategies().into_iter().filter(|strategy| rival.supports(*strategy).is_ok());
-        entries.extend(strategies.map(|strategy| Entry {
+        let runs = runs.iter().copied();
+        let supported =
+            runs.filter(|(strategy, transport)| rival.supports_over(*strategy, *transport).is_ok());
+        entries.extend(supported.map(|(strategy, transport)| Entry {
             server: rival.clone(),
             strategy,
+            transport,
             runs: Vec::new(),
         }));
     }
@@ -167,12 +187,7 @@ fn bar(wanted: &Comparison, entry: &Entry, turn: u32) -> ProgressBar {
     if let Ok(style) = ProgressStyle::with_template("{msg:36} {bar:40} {pos}/{len} s") {
         bar.set_style(style);
     }
-    bar.set_message(format!(
-        "{} {} ({turn} of {})",
-        entry.server.name(),
-        entry.strategy,
-        wanted.conditions.repeat
-    ));
+    bar.set_message(format!("{} ({turn} of {})", entry.name(), wanted.conditions.repeat));
     bar
 }
 

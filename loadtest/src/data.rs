@@ -81,6 +81,9 @@ pub struct Run {
     pub server: String,
     /// The strategy as on the command line, such as `short-poll:1s`, `long-poll:25s`, `sse`.
     pub strategy: String,
+    /// What carried its requests, such as `HTTP/2 and TLS`; `None` is HTTP/1.1 without TLS, and what is not HTTP.
+    #[serde(default)]
+    pub transport: Option<String>,
     /// Whether the run was cut short.
     pub interrupted: bool,
     /// Counts of deliveries.
@@ -96,6 +99,9 @@ pub struct Run {
     pub bytes: Bytes,
     /// TCP connections that were opened, over all clients.
     pub connections: u64,
+    /// Cost of opening a connection.
+    #[serde(default)]
+    pub opening: Opening,
     /// Cost of the server; `None` for a `--target` on another machine.
     pub server_cost: Option<ServerCost>,
     /// Energy of a phone's radio, one entry per radio profile.
@@ -263,6 +269,16 @@ pub struct Bytes {
     pub up_with_packets: f64,
     /// Bytes to clients with the TCP and IP headers of each packet, acknowledgements included.
     pub down_with_packets: f64,
+}
+
+/// Cost of opening a connection until its client is ready: handshakes, logins, and the requests of forms whose response does not end.
+#[derive(Debug, Clone, Copy, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Opening {
+    /// Bytes in both directions with the TCP and IP headers of each packet; `None` if no connection was opened.
+    pub bytes: Option<f64>,
+    /// Microseconds of the server's processor time per client; `None` for a server that was not started.
+    pub cpu: Option<f64>,
 }
 
 /// Resources that the server's process used.

@@ -92,6 +92,7 @@ pub async fn generate(job: Job, lead: Lead) -> Result<Measured, GeneratorError> 
     let workload = Arc::new(Workload::new(job.plan.clone()));
     let Lead { ready, start, mut stop } = lead;
     let readers = Readers::connect(&job, &workload).await?;
+    let opening = readers.totals.now();
     // If the receiver is gone, no start follows, and the next line returns.
     let _unheard = ready.send(());
     let start = start.await.map_err(|_| GeneratorError::Stopped)?;
@@ -127,6 +128,7 @@ pub async fn generate(job: Job, lead: Lead) -> Result<Measured, GeneratorError> 
         deliveries: readers.deliveries(&workload, had_time),
         latency: pairs(&readers.recorder.latency()),
         wake_to_poll: pairs(&readers.recorder.wake_to_poll()),
+        opening,
         totals: TotalsAt { connections: totals.connections, ..totals.since(totals_before) },
         energy: readers.energy(&job.radios, began, measured),
         lateness: Lateness::of(

@@ -13,6 +13,7 @@ use crate::model::radio::Radios;
 use crate::network::Profile;
 use crate::strategies::Strategy;
 use crate::target::Target;
+use crate::wire::Transport;
 use crate::workload::Plan;
 
 /// The task that the generators of a run share.
@@ -22,6 +23,8 @@ pub struct Task {
     pub plan: Plan,
     /// Strategy of the readers.
     pub strategy: Strategy,
+    /// What carries the requests.
+    pub transport: Transport,
     /// Radio profiles for the energy of the readers' packets.
     pub radios: Radios,
     /// A send counts as late after this.

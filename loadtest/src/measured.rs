@@ -8,7 +8,7 @@ use std::time::Duration;
 use hdrhistogram::Histogram;
 use serde::{Deserialize, Serialize};
 
-use crate::data::{Bytes, Deliveries, Energy, Latency, Requests, Wakes};
+use crate::data::{Bytes, Deliveries, Energy, Latency, Opening, Requests, Wakes};
 use crate::publisher::RoundTrips;
 use crate::wire::TotalsAt;
 
@@ -30,6 +30,8 @@ pub struct Measured {
     pub wake_to_poll: Pairs,
     /// Requests and bytes of the readers in the measured time; connections since the start.
     pub totals: TotalsAt,
+    /// What the readers had sent and received when all were connected.
+    pub opening: TotalsAt,
     /// Energy of each traced client, with one entry per radio.
     pub energy: Vec<Vec<Energy>>,
     /// Lateness of the publishers.
@@ -84,6 +86,7 @@ impl Measured {
         self.latency.extend(other.latency);
         self.wake_to_poll.extend(other.wake_to_poll);
         self.totals = self.totals + other.totals;
+        self.opening = self.opening + other.opening;
         self.energy.extend(other.energy);
         self.lateness = Lateness {
             intended: self.lateness.intended + other.lateness.intended,
@@ -113,6 +116,13 @@ impl Measured {
             empty_per_client_hour: self.per_client_hour(self.totals.empty_answers, clients),
             per_delivery: ratio(self.totals.requests as f64, self.deliveries.delivered as f64),
         }
+    }
+
+    /// Returns the cost of a connection, as far as the readers know it.
+    pub fn opening(&self) -> Opening {
+        let TotalsAt { up, down, headers_up, headers_down, connections, .. } = self.opening;
+        let bytes = ratio((up + down + headers_up + headers_down) as f64, connections as f64);
+        Opening { bytes, cpu: None }
     }
 
     /// Returns the byte figures of `clients` clients.

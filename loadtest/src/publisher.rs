@@ -22,7 +22,7 @@ use crate::dialects::Dialect;
 use crate::recorder::{Recorder, add_time, times};
 use crate::streams::stream_name;
 use crate::target::Target;
-use crate::wire::{Connection, RedisConnection, WireError, accepted, open};
+use crate::wire::{Connection, Dialer, RedisConnection, WireError, accepted, open};
 use crate::workload::{MessageId, Workload};
 
 /// Publishes messages to the streams of a server.
@@ -169,7 +169,7 @@ impl Publisher {
         let io = open(self.target.address).await?;
         Ok(match self.target.dialect {
             Dialect::Redis => PublisherConnection::Redis(RedisConnection::over(io, PATIENCE).await?),
-            _ => PublisherConnection::Http(Connection::over(io).await?),
+            _ => PublisherConnection::Http(Dialer::new(&self.target)?.start_http(io).await?),
         })
     }
 }

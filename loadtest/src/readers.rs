@@ -16,7 +16,7 @@ use crate::model::radio::Radios;
 use crate::recorder::{Reception, Recorder};
 use crate::strategies::Strategy;
 use crate::streams::stream_name;
-use crate::wire::{Meter, Totals, WireError};
+use crate::wire::{Dialer, Meter, Totals, WireError};
 use crate::workload::Workload;
 
 /// Clients that record the time of each packet for the energy model. The others only count, which bounds memory.
@@ -64,6 +64,8 @@ impl Readers {
                 phase: random.f64(),
                 random,
                 target: job.reading.clone(),
+                dialer: Dialer::new(&job.reading)
+                    .map_err(|error| GeneratorError::NotConnected(error.to_string()))?,
                 meter: meter.clone(),
                 recorder: recorder.clone(),
                 reception: Arc::new(Mutex::new(Reception::new(workload, stream))),

@@ -84,7 +84,7 @@ impl RunError {
 /// Runs a strategy. A `stop` of true ends it early, with the measurements until then.
 pub async fn run(server: &Server, task: &Task, stop: watch::Receiver<bool>) -> Result<data::Run, RunError> {
     let Task { plan, strategy, .. } = task;
-    let running = server.start(*strategy, &Storage::Memory).await?;
+    let running = server.start_over(task.transport, *strategy, &Storage::Memory).await?;
     let idle_memory = running.process.as_ref().map_or(0, |process| process.family().memory_bytes());
     streams::create(&running.target, plan.run, plan.streams, None)
         .await
@@ -94,7 +94,10 @@ pub async fn run(server: &Server, task: &Task, stop: watch::Receiver<bool>) -> R
         None => None,
     };
     let reading = route.as_ref().map_or(&running.target, |route| &route.target);
+    let server_time = || running.process.as_ref().map(|process| process.family().processor_time());
+    let before_opening = server_time();
     let generators = Generators::ready(&running.target, reading, task, stop.clone()).await?;
+    let opening_time = server_time().zip(before_opening).map(|(after, before)| after.saturating_sub(before));
     let start = Instant::now() + RUN_UP;
     let mut stop_watching = stop;
     let watching = async {
@@ -126,17 +129,20 @@ pub async fn run(server: &Server, task: &Task, stop: watch::Receiver<bool>) -> R
             kernel_bytes_per_client: cost.socket_bytes.map(|bytes| bytes as f64 / clients),
         }
     });
-    Ok(line(server, *strategy, plan, measured, server_cost))
+    let mut run = line(server, task, measured, server_cost);
+    run.opening.cpu = opening_time.map(|time| time.as_secs_f64() * 1e6 / clients);
+    Ok(run)
 }
 
 /// Builds the line of the report.
 fn line(
     server: &Server,
-    strategy: Strategy,
-    plan: &Plan,
+    task: &Task,
     measured: Measured,
     server_cost: Option<data::ServerCost>,
 ) -> data::Run {
+    let Task { plan, strategy, transport, .. } = task;
+    let strategy = *strategy;
     let generator_cores = measured.processor.div_duration_f64(measured.measured);
     let mut notes: Vec<String> =
         measured.troubles.iter().map(|(trouble, count)| format!("{count} times {trouble}")).collect();
@@ -150,6 +156,7 @@ fn line(
     data::Run {
         server: server.name().to_owned(),
         strategy: strategy.to_string(),
+        transport: transport.label().map(str::to_owned),
         interrupted: measured.interrupted,
         deliveries: measured.deliveries,
         latency,
@@ -157,6 +164,7 @@ fn line(
         bytes: measured.bytes(plan.clients),
         wakes: measured.wakes(plan.clients),
         connections: measured.totals.connections,
+        opening: measured.opening(),
         server_cost,
         energy: measured.mean_energy(),
         prediction,

@@ -1,5 +1,6 @@
 //! The servers that are compared: how each is started, and which strategies it supports.
 
+mod certificate;
 mod durable_streams;
 mod ejabberd;
 mod gateway;
@@ -23,6 +24,8 @@ use std::str::FromStr;
 use crate::providers::Providers;
 use crate::strategies::Strategy;
 use crate::target::{Target, TargetError};
+use crate::wire::Transport;
+use certificate::Certificate;
 
 pub use nchan::Workers;
 pub use npm::NpmServer;
@@ -77,6 +80,7 @@ pub struct Running {
     pub others: Vec<Self>,
     /// Folder of its files.
     _scratch: Option<Scratch>,
+    _certificate: Option<Certificate>,
     /// The fakes by which it wakes phones.
     _providers: Option<Providers>,
 }
@@ -105,6 +109,9 @@ pub enum ServerError {
     /// The server does not support the strategy.
     #[error("{0} has no {1}: {2}")]
     Unsupported(String, Strategy, &'static str),
+    /// The server does not support the strategy over this transport.
+    #[error("{0} has no {1} over {2}: {3}")]
+    UnsupportedOver(String, Strategy, Transport, &'static str),
     /// The server cannot keep messages where it is asked to.
     #[error("{0} cannot keep messages in --store: remove one of them")]
     CannotKeep(String),
@@ -255,6 +262,26 @@ impl Server {
         }
     }
 
+    /// Checks that the server supports the strategy over this transport; the error says why not.
+    pub fn supports_over(&self, strategy: Strategy, transport: Transport) -> Result<(), ServerError> {
+        use Strategy::{Mqtt, WebSocket, XmppBosh, XmppWebSocket};
+        self.supports(strategy)?;
+        let without = |why| Err(ServerError::UnsupportedOver(self.name().into(), strategy, transport, why));
+        match (self, strategy) {
+            _ if transport == Transport::Http1 => Ok(()),
+            (_, Mqtt(_) | XmppWebSocket | XmppBosh) => without("it is no strategy over HTTP"),
+            (Self::Target(_), _) if transport.has_tls() => {
+                without("the certificate of --target is not known")
+            }
+            (Self::Gateway(..) | Self::OtherBuild(_) | Self::Target(_), _) => Ok(()),
+            (Self::Nchan(_), WebSocket(_)) if transport.is_http2() => {
+                without("nginx has no WebSockets over HTTP/2")
+            }
+            (Self::Nchan(_), _) => Ok(()),
+            _ => without("this server is compared over HTTP/1.1 alone"),
+        }
+    }
+
     /// Checks that the server can keep messages in this storage.
     pub fn keeps_in(&self, storage: &Storage) -> Result<(), ServerError> {
         let is_able = match storage {
@@ -299,28 +326,35 @@ impl Server {
         }
     }
 
-    /// Starts the server for a run of `strategy`, with an empty `storage`, and all its instances if they share one.
+    /// Starts the server for a run of `strategy` over HTTP/1.1, with an empty `storage`, and all its instances if they share one.
     pub async fn start(&self, strategy: Strategy, storage: &Storage) -> Result<Running, ServerError> {
-        let mut first = self.start_one(strategy, storage).await?;
+        let over = Transport::Http1;
+        let mut first = self.start_over(over, strategy, storage).await?;
         let instances = match self {
             Self::Memory(_) | Self::Engine(_) => 1,
             _ => storage.instances(),
         };
         for _ in 1..instances {
-            first.others.push(self.start_one(strategy, storage).await?);
+            first.others.push(self.start_over(over, strategy, storage).await?);
         }
         Ok(first)
     }
 
-    async fn start_one(&self, strategy: Strategy, storage: &Storage) -> Result<Running, ServerError> {
+    /// Starts one instance of the server for a run of `strategy` over a transport that it supports.
+    pub async fn start_over(
+        &self,
+        over: Transport,
+        strategy: Strategy,
+        storage: &Storage,
+    ) -> Result<Running, ServerError> {
         match self {
-            Self::Gateway(program, listen) => gateway::start(program, *listen, strategy, storage).await,
+            Self::Gateway(program, listen) => gateway::start(program, *listen, over, strategy, storage).await,
             Self::OtherBuild(program) | Self::Engine(program) => {
-                gateway::start(program, None, strategy, storage).await
+                gateway::start(program, None, over, strategy, storage).await
             }
-            Self::Memory(program) => gateway::start(program, None, strategy, &Storage::Memory).await,
-            Self::Target(target) => Ok(Running::of(target.clone(), None)),
-            Self::Nchan(workers) => nchan::start(*workers, strategy, storage).await,
+            Self::Memory(program) => gateway::start(program, None, over, strategy, &Storage::Memory).await,
+            Self::Target(target) => Ok(Running::of(Target { transport: over, ..target.clone() }, None)),
+            Self::Nchan(workers) => nchan::start(*workers, over, strategy, storage).await,
             Self::Mosquitto => mosquitto::start().await,
             Self::Prosody => prosody::start().await,
             Self::Ejabberd => ejabberd::start().await,
@@ -353,7 +387,8 @@ pub fn gateway_program(own: &Path) -> Result<PathBuf, ServerError> {
 impl Running {
     /// One instance with its process, or none if this program did not start it.
     fn of(target: Target, process: Option<Process>) -> Self {
-        Self { target, admin: None, process, others: Vec::new(), _scratch: None, _providers: None }
+        let (others, _scratch, _certificate) = (Vec::new(), None, None);
+        Self { target, admin: None, process, others, _scratch, _certificate, _providers: None }
     }
 
     /// Ends the server and waits until it is gone, so that neither its shutdown affects the next measurement nor its files

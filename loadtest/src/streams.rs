@@ -5,7 +5,7 @@ use tokio::task::JoinSet;
 use crate::client::addressed;
 use crate::dialects::{Dialect, XMPP_SERVER};
 use crate::target::Target;
-use crate::wire::{Connection, WireError, XmppSocket, XmppStream, XmppUser, accepted, open, pubsub_request};
+use crate::wire::{Dialer, WireError, XmppSocket, XmppStream, XmppUser, accepted, open, pubsub_request};
 
 /// Number of connections that create streams.
 const MAKERS: u32 = 16;
@@ -30,7 +30,8 @@ pub async fn create(
         let target = target.clone();
         makers.spawn(async move {
             let Some(dialect) = target.dialect.http() else { return Ok(()) };
-            let mut connection = Connection::over(open(target.address).await?).await?;
+            let io = open(target.address).await?;
+            let mut connection = Dialer::new(&target)?.start_http(io).await?;
             for stream in (maker..streams).step_by(MAKERS as usize) {
                 let Some(request) = dialect.create(&stream_name(run, stream), messages_max) else {
                     return Ok(());

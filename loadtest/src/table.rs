@@ -36,10 +36,11 @@ pub fn table(report: &Report, all_columns: bool) -> String {
     table.to_string()
 }
 
-/// Returns the strategy, after the name of a server that is not the gateway.
+/// Returns the strategy and its transport, after the name of a server that is not the gateway.
 pub fn name(run: &Run) -> String {
     let server = if run.server == "pollgate" { String::new() } else { format!("{}: ", run.server) };
-    format!("{server}{}{}", run.strategy, if run.interrupted { " (cut short)" } else { "" })
+    let over = run.transport.as_ref().map(|transport| format!(" over {transport}")).unwrap_or_default();
+    format!("{server}{}{over}{}", run.strategy, if run.interrupted { " (cut short)" } else { "" })
 }
 
 fn cell(run: &Run, column: &Column, radio: &str) -> String {

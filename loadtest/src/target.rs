@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::dialects::Dialect;
 use crate::providers::ProviderTarget;
+use crate::wire::Transport;
 
 /// Addresses and dialect of a server.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -18,6 +19,10 @@ pub struct Target {
     pub publishing: Option<SocketAddr>,
     /// How requests are built.
     pub dialect: Dialect,
+    /// What carries them.
+    pub transport: Transport,
+    /// The certificate of the server, in DER; empty without TLS.
+    pub certificate: Vec<u8>,
     /// The fakes by which the server wakes phones, if it has some.
     pub providers: Option<ProviderTarget>,
 }
@@ -46,7 +51,8 @@ impl Target {
 
     /// A server with one listener.
     pub fn of(address: SocketAddr, dialect: Dialect) -> Self {
-        Self { address, mqtt: None, publishing: None, dialect, providers: None }
+        let (transport, certificate) = (Transport::default(), Vec::new());
+        Self { address, mqtt: None, publishing: None, dialect, transport, certificate, providers: None }
     }
 
     /// The same server as its publishers reach it.

@@ -10,6 +10,7 @@ pub(crate) mod nats;
 mod packets;
 mod pair;
 mod redis;
+mod transport;
 mod xmpp;
 
 pub use answer::RawAnswer;
@@ -22,5 +23,6 @@ pub(crate) use nats::{Operation as NatsOperation, Operations as NatsOperations};
 pub(crate) use packets::{Headers, Unacknowledged};
 pub(crate) use pair::pair;
 pub use redis::RedisConnection;
+pub use transport::{Dialer, Io, ReadWrite, Transport};
 pub(crate) use xmpp::XmppStream;
 pub use xmpp::{BoshSession, XmppService, XmppSocket, XmppUser, request as pubsub_request};

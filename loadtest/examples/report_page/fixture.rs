@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use loadtest::data::{
-    Bytes, DayRow, Deliveries, Latency, Machine, Prediction, Report, Requests, Run, ServerCost, SimulatedDay,
-    Workload,
+    Bytes, DayRow, Deliveries, Latency, Machine, Opening, Prediction, Report, Requests, Run, ServerCost,
+    SimulatedDay, Workload,
 };
 use loadtest::matrix::{Row, Rows};
 use loadtest::model::candidate::{Candidate, Load, Open, Overheads};
@@ -208,6 +208,7 @@ fn run(server: &str, strategy: &str, candidate: Candidate, rate: f64, factor: f6
     Run {
         server: server.to_owned(),
         strategy: strategy.to_owned(),
+        transport: None,
         interrupted: false,
         deliveries: Deliveries {
             intended: 800,
@@ -229,6 +230,7 @@ fn run(server: &str, strategy: &str, candidate: Candidate, rate: f64, factor: f6
             down_with_packets: figures.bytes_per_client_hour * 0.4,
         },
         connections: 200,
+        opening: Opening { bytes: Some(320.0), cpu: Some(60.0 * factor) },
         server_cost: (server != "mosquitto").then_some(ServerCost {
             cpu_per_client_second: factor * (4.0 + requests / 3600.0 * 30.0),
             cpu_per_delivery: Some(factor * (20.0 + requests / (rate * 3600.0) * 30.0)),

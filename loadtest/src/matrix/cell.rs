@@ -19,7 +19,7 @@ use crate::readers::follow;
 use crate::recorder::{Reception, Recorder};
 use crate::streams::stream_name;
 use crate::target::Target;
-use crate::wire::{Meter, Totals};
+use crate::wire::{Dialer, Meter, Totals};
 use crate::workload::Workload;
 
 /// A reader, its middlebox and its stream. A drop ends the reader and the middlebox.
@@ -56,6 +56,7 @@ impl Cell {
             phase: random.f64(),
             random,
             target: Target { address: middlebox.address(), mqtt: None, ..server.clone() },
+            dialer: Dialer::default(),
             meter: Arc::new(Meter::new(Arc::new(Totals::default()), false)),
             recorder: recorder.clone(),
             reception: reception.clone(),

@@ -273,7 +273,7 @@ fn fitting_runs<'a>(
         network == path.network.name && (workload.rate / promise.rate - 1.0).abs() <= 0.1
     });
     let runs = fitting.into_iter().flat_map(|report| &report.runs);
-    runs.filter(|run| run.server == "pollgate" && !run.interrupted)
+    runs.filter(|run| run.server == "pollgate" && run.transport.is_none() && !run.interrupted)
 }
 
 /// `None`: the run lost too many messages, so that its figures mean nothing.

@@ -21,7 +21,7 @@ pub struct Column {
 }
 
 /// The columns in their order.
-pub const COLUMNS: [Column; 13] = [
+pub const COLUMNS: [Column; 15] = [
     column("p50", "p50", |run, _| Some(run.latency.as_ref()?.p50), time).usual(),
     column("p99", "p99", |run, _| Some(run.latency.as_ref()?.p99), time).usual(),
     Column {
@@ -46,6 +46,8 @@ pub const COLUMNS: [Column; 13] = [
     },
     column("toPollP50", "to poll p50", |run, _| Some(run.wakes.as_ref()?.to_poll_p50), time),
     column("toPollP99", "to poll p99", |run, _| Some(run.wakes.as_ref()?.to_poll_p99), time),
+    column("openingBytes", "bytes/open", |run, _| run.opening.bytes, quantity),
+    column("openingCpu", "us/open", |run, _| run.opening.cpu, tenths),
 ];
 
 const fn column(

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::SystemTime;
 
+use super::certificate::Certificate;
 use super::process::Process;
 use super::scratch::Scratch;
 use super::{Running, ServerError, Storage};
@@ -12,6 +13,7 @@ use crate::dialects::Dialect;
 use crate::providers::Providers;
 use crate::strategies::Strategy;
 use crate::target::Target;
+use crate::wire::Transport;
 
 /// Name in the report and of the program.
 pub(super) const NAME: &str = "pollgate";
@@ -72,6 +74,7 @@ fn changed(path: &Path) -> Option<SystemTime> {
 pub(super) async fn start(
     program: &Path,
     listen: Option<SocketAddr>,
+    over: Transport,
     strategy: Strategy,
     storage: &Storage,
 ) -> Result<Running, ServerError> {
@@ -106,6 +109,10 @@ pub(super) async fn start(
         arguments.extend(["--xmpp-domain", service.domain].map(str::to_owned));
         arguments.extend(["--limit", "bosh_sessions_per_address_max=100000"].map(str::to_owned));
     }
+    let certificate = if over.has_tls() { Some(Certificate::new()?) } else { None };
+    if let Some(Certificate { certificate, key, .. }) = &certificate {
+        arguments.extend(["--tls-certificate", certificate, "--tls-key", key].map(str::to_owned));
+    }
     let (providers, settings) = match strategy {
         Strategy::Wake(provider) => {
             let providers = Providers::start(provider)
@@ -120,6 +127,10 @@ pub(super) async fn start(
     let mut running = Running { _scratch: scratch, ..launch(program, &arguments).await? };
     // The gateway has read its settings.
     drop(settings);
+    running.target.transport = over;
+    running.target.certificate =
+        certificate.as_ref().map(|certificate| certificate.der.clone()).unwrap_or_default();
+    running._certificate = certificate;
     running.target.providers = providers.as_ref().map(|providers| providers.target);
     running._providers = providers;
     if matches!(strategy, Strategy::Mqtt(_)) && running.target.mqtt.is_none() {
@@ -142,7 +153,8 @@ async fn launch(program: &Path, arguments: &[String]) -> Result<Running, ServerE
     let (mut address, mut admin, mut mqtt) = (None, None, None);
     loop {
         let line = process.line().await?;
-        if let Some(http) = line.strip_prefix("listening http://") {
+        let listening = line.strip_prefix("listening http://");
+        if let Some(http) = listening.or_else(|| line.strip_prefix("listening https://")) {
             address = http.parse().ok();
         } else if let Some(operators) = line.strip_prefix("admin http://") {
             admin = operators.parse().ok();

@@ -5,6 +5,7 @@ use std::path::Path;
 
 use tokio::time::{sleep, timeout};
 
+use super::certificate::Certificate;
 use super::process::{ASK_AGAIN, Process, START_TIMEOUT, first_line};
 use super::scratch::{Scratch, free_address};
 use super::{Running, ServerError, Storage};
@@ -12,6 +13,7 @@ use crate::dialects::Dialect;
 use crate::strategies::Strategy;
 use crate::streams;
 use crate::target::Target;
+use crate::wire::Transport;
 
 /// Number of nginx's worker processes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -61,6 +63,7 @@ pub(super) fn version() -> Option<String> {
 /// Starts it with the strategy's hold.
 pub(super) async fn start(
     workers: Workers,
+    over: Transport,
     strategy: Strategy,
     storage: &Storage,
 ) -> Result<Running, ServerError> {
@@ -68,14 +71,15 @@ pub(super) async fn start(
     let address = free_address()?;
     let scratch = Scratch::new(NAME)?;
     let hold = if let Strategy::LongPoll(hold) = strategy { hold.as_secs() } else { 0 };
-    let file = scratch.write(
-        "nginx.conf",
-        &settings(workers, address, hold, &scratch.path().display().to_string(), storage),
-    )?;
+    let certificate = if over.has_tls() { Some(Certificate::new()?) } else { None };
+    let listening = listening(over, certificate.as_ref());
+    let text = settings(workers, address, hold, &scratch.path().display().to_string(), storage);
+    let file = scratch.write("nginx.conf", &text.replace("LISTENING", &listening))?;
     let arguments = ["-e", "stderr", "-c", &file].map(str::to_owned);
     let mut process = Process::start(Path::new(PROGRAM), &arguments)?;
     process.listens(address).await?;
-    let target = Target::of(address, Dialect::Nchan);
+    let der = certificate.as_ref().map(|certificate| certificate.der.clone()).unwrap_or_default();
+    let target = Target { transport: over, certificate: der, ..Target::of(address, Dialect::Nchan) };
     // It listens before it has connected to Redis, and answers 503 until then.
     let serves = async {
         while streams::create(&target, 0, 1, None).await.is_err() {
@@ -83,7 +87,19 @@ pub(super) async fn start(
         }
     };
     timeout(START_TIMEOUT, serves).await.map_err(|_| ServerError::Mute(NAME.into()))?;
-    Ok(Running { _scratch: Some(scratch), ..Running::of(target, Some(process)) })
+    let running = Running::of(target, Some(process));
+    Ok(Running { _scratch: Some(scratch), _certificate: certificate, ..running })
+}
+
+/// Returns the options of `listen`, and the certificate.
+fn listening(over: Transport, certificate: Option<&Certificate>) -> String {
+    let http2 = if over.is_http2() { " http2" } else { "" };
+    match certificate {
+        Some(Certificate { certificate, key, .. }) => {
+            format!(" ssl{http2}; ssl_certificate {certificate}; ssl_certificate_key {key}")
+        }
+        None => http2.to_owned(),
+    }
 }
 
 /// Fills the configuration with the locations that `dialects::nchan` uses.

@@ -6,11 +6,11 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::{SinkExt, StreamExt};
+use hyper::Method;
 use hyper::header::CONTENT_TYPE;
-use hyper::{Method, Uri};
 use serde::Deserialize;
 use tokio::time::timeout;
-use tokio_websockets::{ClientBuilder, Message};
+use tokio_websockets::Message;
 
 use crate::client::{Client, PATIENCE};
 use crate::dialects::LiveForm;
@@ -57,11 +57,7 @@ impl<'a> Packet<'a> {
 /// Follows the stream over a WebSocket until the server closes.
 pub(super) async fn read_websocket(client: &mut Client) -> Result<(), WireError> {
     let target = client.dialect()?.live(&client.stream, None, LiveForm::WebSocket, None);
-    let uri: Uri =
-        format!("ws://{}{target}", client.target.address).parse().map_err(hyper::http::Error::from)?;
-    client.meter.request();
-    let (mut socket, _answer) =
-        ClientBuilder::from_uri(uri).connect_on(client.open(client.target.address).await?).await?;
+    let (mut socket, _connection) = client.web_socket(&target).await?;
     while let Some(message) = socket.next().await {
         let message = message?;
         let packet: &[u8] = message.as_payload();

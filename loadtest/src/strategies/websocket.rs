@@ -1,8 +1,6 @@
 //! WebSocket: one envelope per frame, on other servers one message per frame.
 
 use futures_util::StreamExt;
-use hyper::Uri;
-use tokio_websockets::ClientBuilder;
 
 use crate::client::Client;
 use crate::dialects::LiveForm;
@@ -14,11 +12,7 @@ use crate::wire::WireError;
 pub(super) async fn read(client: &mut Client, heartbeat: Heartbeat) -> Result<(), WireError> {
     let dialect = client.dialect()?;
     let target = dialect.live(&client.stream, client.offset.as_deref(), LiveForm::WebSocket, heartbeat);
-    let uri: Uri =
-        format!("ws://{}{target}", client.target.address).parse().map_err(hyper::http::Error::from)?;
-    client.meter.request();
-    let (mut socket, _answer) =
-        ClientBuilder::from_uri(uri).connect_on(client.open(client.target.address).await?).await?;
+    let (mut socket, _connection) = client.web_socket(&target).await?;
     client.started().await;
     while let Some(message) = socket.next().await {
         let message = message?;

@@ -1,13 +1,15 @@
-//! TCP connections to a server, and [`Connection`] for HTTP/1.1 requests on one.
+//! TCP connections to a server, and [`Connection`] for HTTP requests on one.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
-use hyper::client::conn::http1::{SendRequest, handshake};
-use hyper::{Response, StatusCode};
-use hyper_util::rt::TokioIo;
+use hyper::client::conn::{http1, http2};
+use hyper::header::HOST;
+use hyper::http::uri::{Authority, Scheme};
+use hyper::{Response, StatusCode, Uri};
+use hyper_util::rt::{TokioExecutor, TokioIo};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpSocket, TcpStream};
 use tokio::task::JoinHandle;
@@ -33,6 +35,9 @@ pub enum WireError {
     /// Bytes after a response.
     #[error("bytes after the answer")]
     Surplus,
+    /// The certificate of the server cannot be used.
+    #[error("TLS: {0}")]
+    Tls(#[from] tokio_rustls::rustls::Error),
     /// The request is invalid.
     #[error("request: {0}")]
     Request(#[from] hyper::http::Error),
@@ -114,28 +119,56 @@ pub fn accepted<B>(answer: &Response<B>) -> Result<(), WireError> {
 /// A connection for one request at a time. A drop closes it.
 #[derive(Debug)]
 pub struct Connection {
-    sender: SendRequest<Full<Bytes>>,
+    sender: Sender,
     driver: JoinHandle<()>,
+}
+
+#[derive(Debug)]
+enum Sender {
+    Http1(http1::SendRequest<Full<Bytes>>),
+    /// With the scheme of its requests.
+    Http2(http2::SendRequest<Full<Bytes>>, &'static str),
 }
 
 impl Connection {
     /// Starts HTTP/1.1 over `io`.
     pub async fn over(io: impl AsyncRead + AsyncWrite + Send + Unpin + 'static) -> Result<Self, WireError> {
-        let (sender, connection) = handshake(TokioIo::new(io)).await?;
+        let (sender, connection) = http1::handshake(TokioIo::new(io)).await?;
         // The request in flight returns the same error.
         let driver = tokio::spawn(async { drop(connection.await) });
-        Ok(Self { sender, driver })
+        Ok(Self { sender: Sender::Http1(sender), driver })
+    }
+
+    /// Starts HTTP/2 over `io`, for requests with this scheme.
+    pub async fn over_http2(
+        io: impl AsyncRead + AsyncWrite + Send + Unpin + 'static,
+        scheme: &'static str,
+    ) -> Result<Self, WireError> {
+        let (sender, connection) = http2::handshake(TokioExecutor::new(), TokioIo::new(io)).await?;
+        let driver = tokio::spawn(async { drop(connection.await) });
+        Ok(Self { sender: Sender::Http2(sender, scheme), driver })
     }
 
     /// Whether no further request can be sent.
     pub fn is_closed(&self) -> bool {
-        self.sender.is_closed()
+        match &self.sender {
+            Sender::Http1(sender) => sender.is_closed(),
+            Sender::Http2(sender, _) => sender.is_closed(),
+        }
     }
 
     /// Sends a request and returns the head of the response; the body is still to come.
     pub async fn send(&mut self, request: Request) -> Result<Response<Incoming>, WireError> {
-        self.sender.ready().await?;
-        Ok(self.sender.send_request(request).await?)
+        Ok(match &mut self.sender {
+            Sender::Http1(sender) => {
+                sender.ready().await?;
+                sender.send_request(request).await?
+            }
+            Sender::Http2(sender, scheme) => {
+                sender.ready().await?;
+                sender.send_request(with_authority(request, scheme)?).await?
+            }
+        })
     }
 
     /// Sends a request and returns the whole response.
@@ -143,6 +176,18 @@ impl Connection {
         let (head, body) = self.send(request).await?.into_parts();
         Ok(Response::from_parts(head, body.collect().await?.to_bytes()))
     }
+}
+
+/// Moves `Host` into the target of a request, as HTTP/2 has it.
+fn with_authority(mut request: Request, scheme: &str) -> Result<Request, WireError> {
+    let host = request.headers_mut().remove(HOST);
+    let mut parts = std::mem::take(request.uri_mut()).into_parts();
+    parts.scheme = Some(Scheme::try_from(scheme).map_err(hyper::http::Error::from)?);
+    if let Some(host) = host {
+        parts.authority = Some(Authority::try_from(host.as_bytes()).map_err(hyper::http::Error::from)?);
+    }
+    *request.uri_mut() = Uri::from_parts(parts).map_err(hyper::http::Error::from)?;
+    Ok(request)
 }
 
 impl Drop for Connection {

@@ -20,4 +20,5 @@ mod loads;
 mod refusals;
 mod rivals;
 mod sweeps;
+mod transports;
 mod wakes;
