@@ -8,6 +8,7 @@ mod generator;
 mod heartbeat;
 mod networks;
 mod promise;
+mod readme;
 mod rounds;
 mod scale;
 mod simulate;
@@ -30,6 +31,7 @@ pub use generator::GeneratorOptions;
 pub use heartbeat::HeartbeatOptions;
 pub use networks::NetworksOptions;
 pub use promise::Promised;
+pub use readme::ReadmeOptions;
 pub use rounds::{AppendsOptions, FanOutOptions, HoldOptions, Rounds, ShortPollsOptions, WakeOptions};
 pub use scale::ScaleOptions;
 pub use simulate::SimulateOptions;
@@ -75,6 +77,8 @@ pub enum Command {
     ShortPolls(Box<ShortPollsOptions>),
     /// Read through every hostile network with every strategy, and with the client that falls back
     Networks(Box<NetworksOptions>),
+    /// Make the tables and the picture of docs/comparison.md anew, in half an hour
+    Readme(ReadmeOptions),
     /// Run a hostile network in front of a running server, until a signal
     Middlebox(MiddleboxOptions),
     /// Run one share of a run; the parent process of this program starts it

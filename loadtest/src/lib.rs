@@ -26,6 +26,7 @@ pub mod predicted;
 pub mod providers;
 pub mod publisher;
 pub mod readers;
+pub mod readme;
 pub mod recorder;
 pub mod report;
 pub mod rounds;

@@ -12,7 +12,7 @@ use loadtest::advice::advise;
 use loadtest::agree::{self, Checked, Row, formulas_table};
 use loadtest::cli::{
     AgreeOptions, Cli, Command, Comparison, HeartbeatOptions, MiddleboxOptions, NetworksOptions, Promised,
-    Rounds, ScaleOptions, SimulateOptions, SweepOptions,
+    ReadmeOptions, Rounds, ScaleOptions, SimulateOptions, SweepOptions,
 };
 use loadtest::compare::{Outcome, compare};
 use loadtest::data::SimulatedDay;
@@ -71,6 +71,7 @@ fn main() -> ExitCode {
         Some(Command::FanOut(wanted)) => runtime.block_on(run_rounds(&wanted.load(), &wanted.rounds)),
         Some(Command::ShortPolls(wanted)) => runtime.block_on(run_rounds(&wanted.load(), &wanted.rounds)),
         Some(Command::Networks(wanted)) => runtime.block_on(run_networks(&wanted)),
+        Some(Command::Readme(wanted)) => run_readme(&wanted),
         Some(Command::Middlebox(wanted)) => runtime.block_on(run_middlebox(&wanted)),
         Some(Command::Generate) => match runtime.block_on(generator::serve()) {
             Ok(()) => ExitCode::SUCCESS,
@@ -353,6 +354,13 @@ async fn run_networks(wanted: &NetworksOptions) -> ExitCode {
     match print_paths(write_networks(&rows, &wanted.output)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(code) => code,
+    }
+}
+
+fn run_readme(wanted: &ReadmeOptions) -> ExitCode {
+    match wanted.readme().make(|made| println!("made {made}")) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => fail(&error, 1),
     }
 }
 

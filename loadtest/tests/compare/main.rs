@@ -17,6 +17,7 @@ mod world;
 mod forms;
 mod interrupted;
 mod loads;
+mod readme;
 mod refusals;
 mod rivals;
 mod sweeps;
