@@ -197,6 +197,25 @@ byId("theme").onclick = () => {
 }
 matchMedia("(prefers-color-scheme: dark)").addEventListener("change", repaint)
 
+// Paper is light, and nobody opens what is closed on it.
+let onScreen
+addEventListener("beforeprint", () => {
+  const closed = [...document.querySelectorAll("details:not([open])")]
+  onScreen = { theme: document.documentElement.dataset.theme, closed }
+  for (const details of closed) details.open = true
+  document.documentElement.dataset.theme = "light"
+  // A canvas that is wider than the paper would make everything smaller.
+  for (const made of plots) made.setSize({ width: PAPER, height: HEIGHT })
+  repaint()
+})
+addEventListener("afterprint", () => {
+  for (const details of onScreen.closed) details.open = false
+  if (onScreen.theme) document.documentElement.dataset.theme = onScreen.theme
+  else delete document.documentElement.dataset.theme
+  for (const made of plots) made.setSize({ width: made.root.parentNode.clientWidth, height: HEIGHT })
+  repaint()
+})
+
 if (day) showDay(day)
 if (networks) showNetworks(networks)
 let latency
@@ -206,9 +225,10 @@ if (report) {
   byId("plots").hidden = false
   byId("summary").textContent = `Measured: ${whole(workload.clients)} clients, ${short(workload.rate)} messages a second each stream, `
     + `${whole(workload.messageBytes)} bytes, ${short(workload.seconds)} s a run, ${workload.repeat === 1 ? "once" : `${whole(workload.repeat)} rounds`}.`
-  byId("best").textContent = runs.some(({ best }) => best?.length)
-    ? "Bold and underlined: the best of its column, or not told from it, since the ranges of the rounds overlap. Point at a figure for its range."
-    : ""
+  byId("best").replaceChildren(...(runs.some(({ best }) => best?.length) ? [
+    "Bold and underlined: the best of its column, or not told from it, since the ranges of the rounds overlap. ",
+    element("span", { class: "on-screen" }, "Point at a figure for its range."),
+  ] : []))
   byId("columns").onclick = () => {
     columns = columns === USUAL ? [...USUAL, ...FURTHER] : USUAL
     byId("columns").setAttribute("aria-pressed", columns !== USUAL)

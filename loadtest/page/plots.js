@@ -87,12 +87,23 @@ const tip = (points) => (u) => {
   box.style.top = `${Math.max(0, nearest.top - box.offsetHeight - 10)}px`
 }
 
+// Draws, and leaves the pen as it was: uPlot does not set it again to what it was before, so the grid would have the colour of a mark.
+const unchanged = (draws) => (u) => {
+  u.ctx.save()
+  for (const draw of draws) draw(u)
+  u.ctx.restore()
+}
+
+// Width of a plot on A4, in CSS pixels.
+const PAPER = 690
+
 // A plot in a box: as wide as it is, and drawn again when that or the theme changes.
 const plots = []
 const plot = (box, label, options, data) => {
   const made = new uPlot({
     width: box.clientWidth, height: HEIGHT, legend: { show: false },
     cursor: { drag: { x: false, y: false }, points: { show: false } }, ...options,
+    hooks: { ...options.hooks, draw: [unchanged(options.hooks.draw)] },
   }, data, box)
   made.root.setAttribute("role", "img")
   made.root.setAttribute("aria-label", label)

@@ -114,6 +114,33 @@ test("the verdict is on top, and the table has eight columns until all are wante
   assert(await heads() > 20)
 })
 
+test("a grid that is drawn again stays grey", async (context) => {
+  const { page } = await open(context, "light", 1280)
+  const before = await coloured(page)
+  const button = page.locator("#legend button").first()
+  await button.press("Enter")
+  await button.press("Enter")
+  await painted(page)
+  const after = await coloured(page)
+  for (const [index, count] of after.entries()) assert(count < before[index] * 1.2, `${before}, then ${after}`)
+})
+
+test("on paper the page is light and narrow, and nothing is closed", async (context) => {
+  const { page, complaints } = await open(context, "dark", 1280)
+  const state = () => page.evaluate(() => ({
+    theme: document.documentElement.dataset.theme ?? "the system's",
+    closed: document.querySelectorAll("details:not([open])").length,
+    widest: Math.max(...[...document.querySelectorAll("canvas")].map((canvas) => canvas.clientWidth)),
+  }))
+  const before = await state()
+  await page.evaluate(() => dispatchEvent(new Event("beforeprint")))
+  assert.deepEqual(await state(), { theme: "light", closed: 0, widest: 690 })
+  await page.evaluate(() => dispatchEvent(new Event("afterprint")))
+  await painted(page)
+  assert.deepEqual(await state(), before)
+  assert.deepEqual(complaints, [])
+})
+
 test("names of a report are text", async (context) => {
   const { page } = await open(context, "light", 1280)
   assert.equal(await page.$("img"), null)
