@@ -94,11 +94,11 @@ async fn of_form(
     silences: &[u64],
 ) -> Result<FormFindings, Box<dyn Error>> {
     let probe = async |silence: u64| {
-        let builder = builder(&command.gateway)?;
+        let (reader, publisher) = (builder(&command.gateway)?, client(&command.gateway)?);
         let stream = format!("{name}/{form}/{silence}");
-        let probe = Probe::start(builder, &stream, form, Duration::from_secs(silence))?;
+        let probe = Probe::start(reader, &publisher, &stream, form, Duration::from_secs(silence))?;
         let found = probe.run().await;
-        remove(command, &client(&command.gateway)?, &stream).await?;
+        remove(command, &publisher, &stream).await?;
         Ok::<_, Box<dyn Error>>((silence, found))
     };
     let possible =

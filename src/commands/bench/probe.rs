@@ -59,9 +59,10 @@ impl Probe {
         }
     }
 
-    /// Connects. The producer has a client of its own, whose connections are not counted.
+    /// Connects by `reader`. The publisher is another client, whose connections may end meanwhile.
     pub(super) fn start(
-        builder: Builder,
+        reader: Builder,
+        publisher: &Client,
         stream: &str,
         form: Form,
         silence: Duration,
@@ -78,7 +79,7 @@ impl Probe {
         };
         let opened = Arc::new(AtomicU32::new(0));
         let count = opened.clone();
-        let client: Client = builder
+        let client = reader
             .settings(settings)
             .connector(move |host, port| {
                 count.fetch_add(1, Ordering::Relaxed);
@@ -86,7 +87,7 @@ impl Probe {
                 async move { TcpStream::connect((host, port)).await }
             })
             .build()?;
-        let producer = client.producer(stream, "application/json");
+        let producer = publisher.producer(stream, "application/json");
         let subscription = client.subscribe([stream], Start::earliest());
         let silence = match form {
             Form::LongPoll => silence.saturating_sub(BEFORE_END_OF_HOLD),
