@@ -61,8 +61,6 @@ fn main() -> ExitCode {
         Some(Command::Simulate(wanted)) => run_simulate(&wanted),
         Some(Command::Heartbeat(wanted)) => run_heartbeat(&wanted),
         Some(Command::Scale(wanted)) => runtime.block_on(run_scale(&wanted)),
-}
-
         Some(Command::Agree(wanted)) if wanted.formulas => run_formulas(&wanted),
         Some(Command::Agree(wanted)) => runtime.block_on(run_agree(&wanted)),
         Some(Command::Appends(wanted)) => runtime.block_on(run_rounds(&wanted.load(), &wanted.rounds)),

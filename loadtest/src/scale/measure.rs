@@ -15,7 +15,7 @@ use crate::servers::{Running, Server, Storage};
 use crate::simulate::Reader;
 use crate::strategies::Strategy;
 use crate::streams::{self, stream_name};
-use crate::wire::{Connection, WireError, open};
+use crate::wire::{Connection, Transport, WireError, open};
 use crate::workload::Plan;
 
 /// Connections of a generator process, which has a descriptor for each.
@@ -89,6 +89,7 @@ impl Bench {
             late_after: LATE_AFTER,
             clients_a_process: CLIENTS_A_PROCESS,
             network: None,
+            transport: Transport::default(),
         };
         run(&self.server, &task, self.stop.clone()).await
     }
