@@ -93,6 +93,7 @@ const RULES: &[Rule] = &[
     Rule("9110 8.3.1: types have no case", "POST /v1/stream/s HTTP/1.1\r\n@Content-Type: APPLICATION/Json; Charset=UTF-8\r\nContent-Length: 1\r\n\r\n1", &[204], Stays, &[]),
     Rule("9110 8.4: a coding", "POST /v1/stream/s HTTP/1.1\r\n@JContent-Encoding: identity, gzip\r\nContent-Length: 1\r\n\r\n1", &[415], Stays, &["accept-encoding: identity"]),
     Rule("9110 9.1: a known method that is not allowed", "PATCH /v1/stream/s HTTP/1.1\r\n@\r\n", &[405], Stays, &["allow: GET, HEAD, POST, PUT, DELETE, OPTIONS"]),
+    Rule("9110 9.1: a newer one", "QUERY /v1/stream/s HTTP/1.1\r\n@\r\n", &[405], Stays, &["allow: GET, HEAD, POST, PUT, DELETE, OPTIONS"]),
     Rule("9110 9.1: an unknown method", "PROPFIND /v1/stream/s HTTP/1.1\r\n@\r\n", &[501], Stays, &[]),
     Rule("9110 9.1: HEAD wherever there is GET", "HEAD /v1/streams?stream=s HTTP/1.1\r\n@\r\n", &[200], Stays, &["content-type: application/json"]),
     Rule("9110 9.3.2: HEAD has no body", "HEAD /pollgate.js HTTP/1.1\r\n@\r\n", &[200], Stays, &["content-length: "]),

@@ -18,6 +18,7 @@ mod carriers;
 mod client_commands;
 mod command_line;
 mod dashboard;
+mod descriptions;
 mod drained_store;
 mod edges;
 mod epochs;

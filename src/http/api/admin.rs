@@ -25,6 +25,7 @@ use super::error::Error;
 use super::fields::{X_ACCEL_BUFFERING, retry_after};
 use super::files::{File, GetFile};
 use super::revocations::RevocationLog;
+use super::routes::is_known;
 use crate::access_log::LoggedAddress;
 use crate::access_log::audit::{AuditEntry, AuditEvent, AuditLog};
 use crate::auth::AdminToken;
@@ -46,6 +47,9 @@ const DRAIN: &str = "/drain";
 
 /// The resource that lists revocations, and revokes with POST.
 const REVOCATIONS: &str = "/revocations";
+
+/// The OpenAPI description of the resources.
+const DESCRIPTION: &str = include_str!("../../web/openapi-admin.json");
 
 /// The front for operators.
 pub struct Admin {
@@ -259,13 +263,7 @@ impl Admin {
             let mut answer = match head.method {
                 // Load balancers check health with it.
                 Method::OPTIONS => text(StatusCode::NO_CONTENT, "text/plain", String::new()),
-                Method::GET
-                | Method::HEAD
-                | Method::POST
-                | Method::PUT
-                | Method::DELETE
-                | Method::PATCH
-                | Method::TRACE => text(
+                ref known if is_known(known) => text(
                     StatusCode::METHOD_NOT_ALLOWED,
                     "text/plain",
                     format!("method not allowed; this resource supports {methods}\n"),
@@ -287,6 +285,7 @@ impl Admin {
                 text(StatusCode::OK, "application/openmetrics-text; version=1.0.0; charset=utf-8", metrics)
             }
             "/export" => self.export(&head.method),
+            "/openapi.json" => text(StatusCode::OK, "application/json", DESCRIPTION.to_owned()),
             REVOCATIONS => json(&self.revocations.as_deref().map(RevocationLog::list).unwrap_or_default()),
             // HEAD.
             OVERVIEW | STREAMS | CLIENTS | MESSAGES => text(StatusCode::OK, "application/json", String::new()),
@@ -295,8 +294,8 @@ impl Admin {
                 None => text(
                     StatusCode::NOT_FOUND,
                     "text/plain",
-                    "no resource at this path; there are / (the dashboard), /metrics, /live, /ready, /overview, /streams, /clients, \
-                     /clients/{id}, /messages, /export, /revocations and /drain\n"
+                    "no resource at this path; there are /, /metrics, /live, /ready, /overview, /streams, /clients, \
+                     /clients/{client}, /messages, /export, /revocations, /drain and /openapi.json\n"
                         .into(),
                 ),
             },

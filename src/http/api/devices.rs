@@ -202,8 +202,14 @@ impl DeviceRequest {
 impl JsonQuiet {
     fn parse(self) -> Result<QuietHours, Error> {
         let minutes = |text: &str| {
+            let two_digits = |text: &str| match text.as_bytes() {
+                [tens @ b'0'..=b'9', ones @ b'0'..=b'9'] => {
+                    Some(u16::from(tens - b'0') * 10 + u16::from(ones - b'0'))
+                }
+                _ => None,
+            };
             let (hours, minutes) = text.split_once(':')?;
-            let (hours, minutes): (u16, u16) = (hours.parse().ok()?, minutes.parse().ok()?);
+            let (hours, minutes) = (two_digits(hours)?, two_digits(minutes)?);
             (hours < 24 && minutes < 60).then_some(hours * 60 + minutes)
         };
         match (minutes(&self.from), minutes(&self.to)) {
@@ -406,6 +412,10 @@ mod tests {
             ),
             (
                 json!({"streams": {"a": null}, "channels": channels, "quiet": {"from": "24:00", "to": "07:00"}}),
+                "HH:MM",
+            ),
+            (
+                json!({"streams": {"a": null}, "channels": channels, "quiet": {"from": "22:00", "to": "+7:0"}}),
                 "HH:MM",
             ),
             (json!({"streams": {"a": null}, "channels": [{"app": "a", "credential": 1}]}), "invalid"),

@@ -30,6 +30,8 @@ pub(in crate::http) enum Error {
         "names under __ds/ are reserved by the protocol; subscriptions are at /v1/stream/__ds/subscriptions/{{name}}"
     )]
     Reserved,
+    #[error("the name of a subscription must be 1 to 256 bytes of UTF-8 without control characters")]
+    SubscriptionName,
     #[error("names under $auth/ and $tenant/ are the gateway's own; no client may use them")]
     OwnStream,
     #[error("method not allowed; this resource supports {allowed}")]

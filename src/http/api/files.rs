@@ -1,5 +1,5 @@
-//! Files for browsers: the page that shows the delivery forms side by side, the JavaScript client, and the dashboard. They are compiled into
-//! the binary. The client is the npm package in `clients/js`, with the modules at the same relative paths.
+//! Files: the page that shows the delivery forms side by side, the JavaScript client, the dashboard, and the descriptions of the API. They are
+//! compiled into the binary. The client is the npm package in `clients/js`, with the modules at the same relative paths.
 
 use std::hash::{DefaultHasher, Hasher};
 use std::sync::LazyLock;
@@ -36,6 +36,7 @@ pub(in crate::http) struct File {
 const HTML: &str = "text/html; charset=utf-8";
 const CSS: &str = "text/css; charset=utf-8";
 const JAVASCRIPT: &str = "text/javascript; charset=utf-8";
+const JSON: &str = "application/json";
 const TYPESCRIPT: &str = "application/typescript; charset=utf-8";
 
 /// A module that `pollgate.js` imports.
@@ -49,9 +50,11 @@ macro_rules! client_module {
     };
 }
 
-static FILES: LazyLock<[File; 24]> = LazyLock::new(|| {
+static FILES: LazyLock<[File; 26]> = LazyLock::new(|| {
     [
         File::new("/", HTML, include_str!("../../web/index.html")),
+        File::new("/openapi.json", JSON, include_str!("../../web/openapi.json")),
+        File::new("/asyncapi.json", JSON, include_str!("../../web/asyncapi.json")),
         File::new("/page.js", JAVASCRIPT, include_str!("../../web/page.js")),
         File::new("/mqtt.js", JAVASCRIPT, include_str!("../../web/mqtt.js")),
         File::new("/sleep.js", JAVASCRIPT, include_str!("../../web/sleep.js")),

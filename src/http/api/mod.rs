@@ -25,6 +25,7 @@ pub(super) mod operation;
 mod options;
 pub(super) mod origins;
 pub(super) mod polled_origins;
+mod resources;
 pub(super) mod revocations;
 pub(super) mod routes;
 mod subscription_bodies;

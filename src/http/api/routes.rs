@@ -23,6 +23,7 @@ use super::handshake::{Handshake, Subprotocol};
 use super::names::{NAMES_METHODS, NAMES_PATH, NamesRequest};
 use super::operation::{GatewayRequest, OnStream, Operation};
 use super::options::Options;
+use super::resources;
 use super::subscriptions::{SubscriptionHead, SubscriptionRequest, is_reserved, is_without_credentials};
 use super::target::stream_of_path;
 use super::tickets::{TICKET_METHODS, TICKET_PATH, TicketRequest};
@@ -46,6 +47,9 @@ const STREAMS_METHODS: &str = "GET, HEAD, POST, OPTIONS";
 
 /// The methods of the paths of MQTT and XMPP over WebSocket.
 const SUBPROTOCOL_METHODS: &str = "GET, OPTIONS";
+
+/// The safe method with a body, which has no constant yet.
+const QUERY: &str = "QUERY";
 
 /// A body below this size is received without asking the memory budget first.
 const SMALL_BODY_BYTES: u64 = 16 * 1024;
@@ -237,6 +241,9 @@ impl Gateway {
 
     fn parse(&self, form: Form, head: Parts, is_of_proxy: bool) -> Result<ParsedHead, Error> {
         refuse_unknown_method(&head)?;
+        if !resources::has(head.uri.path()) {
+            return Err(stream_of_path(head.uri.path()).err().unwrap_or(Error::NoSuchPath));
+        }
         if let Some(path) = DevicePath::parse(head.uri.path()) {
             return parse_device(path?, form, &head);
         }
@@ -393,18 +400,23 @@ fn parse_subprotocol(subprotocol: Subprotocol, form: Form, head: &Parts) -> Resu
     }
 }
 
-/// Refuses a method that no resource supports. Methods of RFC 9110 and PATCH are known, so resources refuse them with 405.
+/// Refuses a method that no resource supports.
 fn refuse_unknown_method(head: &Parts) -> Result<(), Error> {
-    let is_known = match head.method {
+    let opens_socket = || {
+        let protocol = head.extensions.get::<Protocol>();
+        protocol.is_some_and(|protocol| protocol.as_str().eq_ignore_ascii_case("websocket"))
+    };
+    let is_known = if head.method == Method::CONNECT { opens_socket() } else { is_known(&head.method) };
+    if is_known { Ok(()) } else { Err(Error::UnknownMethod) }
+}
+
+/// Whether a method is one that resources refuse with 405 if they do not support it: those of RFC 9110, PATCH and QUERY.
+pub(super) fn is_known(method: &Method) -> bool {
+    match *method {
         Method::GET | Method::HEAD | Method::POST | Method::PUT | Method::DELETE | Method::OPTIONS => true,
         Method::PATCH | Method::TRACE => true,
-        Method::CONNECT => {
-            let protocol = head.extensions.get::<Protocol>();
-            protocol.is_some_and(|protocol| protocol.as_str().eq_ignore_ascii_case("websocket"))
-        }
-        _ => false,
-    };
-    if is_known { Ok(()) } else { Err(Error::UnknownMethod) }
+        ref other => other.as_str() == QUERY,
+    }
 }
 
 /// Returns the form that the method determines; the query may refine it.

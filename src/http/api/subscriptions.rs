@@ -69,27 +69,30 @@ pub(in crate::http) fn is_reserved(path: &str) -> bool {
 }
 
 impl Resource {
-    fn at(path: &str) -> Option<Self> {
-        let rest = path.strip_prefix(STREAMS)?.strip_prefix(RESERVED)?;
-        let mut parts = rest.splitn(4, '/');
-        match (parts.next()?, parts.next()) {
-            ("jwks.json", None) => return Some(Self::Keys),
-            ("subscriptions", Some(_)) => {}
-            _ => return None,
-        }
-        let mut parts = rest.splitn(4, '/').skip(1);
-        let id = decoded(parts.next()?)?;
-        let is_name = !id.is_empty() && id.len() <= NAME_BYTES_MAX && !id.chars().any(char::is_control);
-        is_name.then_some(())?;
-        Some(match (parts.next(), parts.next()) {
-            (None, None) => Self::Subscription(id),
-            (Some("streams"), None) => Self::Links(id),
-            (Some("streams"), Some(path)) => Self::Link(id, decoded(path)?),
-            (Some("claim"), None) => Self::Call(id, Call::Claim),
-            (Some("callback"), None) => Self::Call(id, Call::Callback),
-            (Some("ack"), None) => Self::Call(id, Call::Ack),
-            (Some("release"), None) => Self::Call(id, Call::Release),
-            _ => return None,
+    fn at(path: &str) -> Result<Self, Error> {
+        let rest = path.strip_prefix(STREAMS).and_then(|rest| rest.strip_prefix(RESERVED));
+        let mut parts = rest.ok_or(Error::Reserved)?.splitn(4, '/');
+        let id = match (parts.next(), parts.next()) {
+            (Some("jwks.json"), None) => return Ok(Self::Keys),
+            (Some("subscriptions"), Some(id)) => id,
+            _ => return Err(Error::Reserved),
+        };
+        let is_name =
+            |id: &String| (1..=NAME_BYTES_MAX).contains(&id.len()) && !id.chars().any(char::is_control);
+        let id = || decoded(id).filter(is_name).ok_or(Error::SubscriptionName);
+        Ok(match (parts.next(), parts.next()) {
+            (None, None) => Self::Subscription(id()?),
+            (Some("streams"), None) => Self::Links(id()?),
+            (Some("streams"), Some(path)) => {
+                let stream = decoded(path).ok_or(Error::PercentEscape)?;
+                stream_name(stream.trim_matches('/'))?;
+                Self::Link(id()?, stream)
+            }
+            (Some("claim"), None) => Self::Call(id()?, Call::Claim),
+            (Some("callback"), None) => Self::Call(id()?, Call::Callback),
+            (Some("ack"), None) => Self::Call(id()?, Call::Ack),
+            (Some("release"), None) => Self::Call(id()?, Call::Release),
+            _ => return Err(Error::Reserved),
         })
     }
 
@@ -115,7 +118,7 @@ impl Resource {
 
 /// Whether a request to this path is checked by the token of a wake, or by nothing, instead of the credentials of a client.
 pub(super) fn is_without_credentials(path: &str) -> bool {
-    is_reserved(path) && Resource::at(path).is_some_and(|resource| resource.is_without_credentials())
+    is_reserved(path) && Resource::at(path).is_ok_and(|resource| resource.is_without_credentials())
 }
 
 /// A request about subscriptions, as far as its head tells.
@@ -129,7 +132,7 @@ pub(super) enum SubscriptionHead {
 impl SubscriptionRequest {
     /// Parses the head of a request to a reserved path.
     pub(super) fn parse(head: &Parts) -> Result<SubscriptionHead, Error> {
-        let resource = Resource::at(head.uri.path()).ok_or(Error::Reserved)?;
+        let resource = Resource::at(head.uri.path())?;
         let methods = resource.methods();
         let method = head.method.clone();
         if method == Method::OPTIONS {
@@ -400,23 +403,16 @@ mod tests {
             ("subscriptions/a%20b/ack", Resource::Call(id(), Call::Ack)),
             ("subscriptions/a%20b/release", Resource::Call(id(), Call::Release)),
         ] {
-            assert_eq!(at(path), Some(resource), "{path}");
+            assert_eq!(at(path).ok(), Some(resource), "{path}");
+        }
+        for path in ["", "jwks.json/", "subscriptions", "subscriptions/a/b", "subscriptions/a/ack/b", "a/b"] {
+            assert!(matches!(at(path), Err(Error::Reserved)), "{path}");
         }
         let long = format!("subscriptions/{}", "x".repeat(257));
-        for path in [
-            "",
-            "jwks.json/",
-            "subscriptions",
-            "subscriptions/",
-            "subscriptions/a/b",
-            "subscriptions/a/ack/b",
-            "subscriptions/%",
-            "subscriptions/%0a",
-            "a/b",
-            &long,
-        ] {
-            assert_eq!(at(path), None, "{path}");
+        for path in ["subscriptions/", "subscriptions/%", "subscriptions/%0a/claim", &long] {
+            assert!(matches!(at(path), Err(Error::SubscriptionName)), "{path}");
         }
+        assert!(matches!(at("subscriptions/a/streams/b//c"), Err(Error::Name(_))));
         assert!(!is_reserved("/v1/stream/__dsx/a") && !is_reserved("/v1/stream/a/__ds/b"));
     }
 

@@ -40,6 +40,7 @@ impl Error {
         let (status, kind) = match self {
             Self::NoSuchPath => (StatusCode::NOT_FOUND, "no-such-path"),
             Self::NameNotUtf8 | Self::Name(_) => (StatusCode::BAD_REQUEST, "stream-name"),
+            Self::SubscriptionName => (StatusCode::BAD_REQUEST, "malformed"),
             Self::OwnStream => (StatusCode::FORBIDDEN, "forbidden"),
             Self::Reserved => (StatusCode::NOT_IMPLEMENTED, "reserved"),
             Self::MethodNotAllowed { allowed } => {

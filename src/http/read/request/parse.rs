@@ -175,6 +175,7 @@ impl ReadFrom {
         query: &Query<'_>,
         Resumption { is_live, last_event_id }: Resumption<'_>,
     ) -> Result<Self, Error> {
+        Self::check_seconds(query)?;
         let not_an_id = |_| Error::field(&LAST_EVENT_ID, "must be the id of an event of the stream");
         let start: Option<Start> = match last_event_id {
             Some(id) => Some(id.parse().map_err(not_an_id)?),
@@ -198,7 +199,7 @@ impl ReadFrom {
         Ok(Self::Many(requested_streams(query.streams(), query, resumption.last_event_id, limits)?))
     }
 
-    /// Checks parameters of a request for many streams that must be valid even if its delivery form does not use them.
+    /// Checks parameters that must be valid even if the delivery form does not use them.
     fn check_seconds(query: &Query<'_>) -> Result<(), Error> {
         query.seconds("timeout")?;
         query.seconds("heartbeat")?;
