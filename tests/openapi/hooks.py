@@ -83,6 +83,8 @@ def with_whole_numbers(value):
 def before_call(context, case, kwargs):
     if case.meta is None or case.meta.generation.mode != GenerationMode.POSITIVE:
         return
+    # Cases may share them.
+    case.headers, case.query, case.path_parameters = case.headers.copy(), dict(case.query), dict(case.path_parameters)
     case.body = [1] if case.body == [] else with_whole_numbers(case.body)
     only_valid_together(case)
     # Most requests are for a stream that exists.
