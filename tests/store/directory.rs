@@ -2,7 +2,8 @@
 
 use std::path::Path;
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::thread::sleep;
+use std::time::{Duration, Instant, SystemTime};
 
 use pollgate::store::{Disk, DiskOptions, OpenError, Opened};
 use pollgate::stream::SyncPolicy;
@@ -26,7 +27,19 @@ pub fn make() -> Made {
 
 /// Opens the store in a directory.
 pub fn open(directory: &Path) -> (Disk, Opened) {
-    try_open(directory).unwrap()
+    opened(directory, SEGMENT_BYTES)
+}
+
+/// Opens a store that nobody has open. A process that another test starts has a copy of each lock until it runs its program, so that a store
+/// that was closed can be in use for that moment.
+fn opened(directory: &Path, segment_bytes: u32) -> (Disk, Opened) {
+    let hangs_at = Instant::now() + Duration::from_secs(60);
+    loop {
+        match open_with(directory, segment_bytes) {
+            Err(OpenError::InUse) if Instant::now() < hangs_at => sleep(Duration::from_millis(1)),
+            opened => return opened.unwrap(),
+        }
+    }
 }
 
 pub fn try_open(directory: &Path) -> Result<(Disk, Opened), OpenError> {
@@ -49,7 +62,7 @@ pub fn world(directory: &Path) -> (World, Opened) {
 
 /// Like [`world`], with another size of files.
 pub fn world_of(directory: &Path, segment_bytes: u32) -> (World, Opened) {
-    let (store, opened) = open_with(directory, segment_bytes).unwrap();
+    let (store, opened) = opened(directory, segment_bytes);
     (World::with(Box::new(store)), opened)
 }
 
