@@ -33,8 +33,15 @@ cargo() {
 # line is valid is tested with the parser of the comparison (loadtest/src/cli/documented.rs).
 loadtest() {
   local command=compare options=() short=() strategies= networks= fuzz= check=
-  case ${1-} in compare | sweep | recommend | appends | wake | hold | fan-out | short-polls | networks | simulate | heartbeat | scale) command=$1; shift ;; esac
+  case ${1-} in compare | sweep | recommend | appends | wake | hold | fan-out | short-polls | networks | simulate | heartbeat | scale | agree | readme) command=$1; shift ;; esac
   if [ "$command" = recommend ]; then "$LOADTEST_UNDER_TEST" recommend "$@"; return; fi
+  # Within some seconds, simulated and measured figures need not agree, of which 1 tells.
+  if [ "$command" = agree ]; then
+    short=(--network none --strategy websocket --clients 1 --lasting 2s)
+    [[ " $* " != *" --formulas "* ]] || short=(--settings 2)
+    "$LOADTEST_UNDER_TEST" agree "$@" "${short[@]}" || [ $? = 1 ]
+    return
+  fi
   short=(--gateway "$GATEWAY_UNDER_TEST")
   while [ $# -gt 0 ]; do
     case $1 in

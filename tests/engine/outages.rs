@@ -76,7 +76,8 @@ async fn a_poll_of_a_stream_that_ends_while_the_connection_for_news_is_lost_ends
 #[tokio::test]
 async fn an_engine_whose_memory_is_full_refuses_appends_and_is_read() {
     let engine = Engine::start(&["--save", "", "--maxmemory", "16mb"]).await;
-    let gateway = engine.gateway("one").await;
+    // The only client may have all of it.
+    let gateway = engine.gateway_with("one", &["--limit", "principal_share_percent=100"]).await;
     gateway.send(put("/v1/stream/s").text("")).await.expect(201);
     let mut refused = None;
     for _ in 0..1000 {
