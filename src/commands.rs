@@ -4,9 +4,9 @@
 mod bench;
 mod command_line;
 mod gateway;
+mod handled;
 mod lines;
 mod options;
-mod progress;
 mod publish;
 mod serve;
 mod streams;

@@ -132,8 +132,8 @@ impl Server {
         Self::bind_with(settings, Inherited::default(), None)
     }
 
-    /// Like [`bind`](Self::bind), with listeners that a service manager has opened instead of those of the settings. What the settings must have for
-    /// an address that other machines reach, they must have for the listeners' addresses.
+    /// Like [`bind`](Self::bind), but serves on listeners that a service manager has opened. The settings are checked with the addresses of these
+    /// listeners: an address that other machines can reach needs authorization and TLS, or `open`.
     pub fn bind_inherited(settings: &Settings, inherited: Inherited) -> Result<Self, BindError> {
         let [gateway, admin, mqtt] = inherited.addresses().map_err(BindError::Inherited)?;
         let settings = Settings {

@@ -53,11 +53,12 @@ struct FormFindings {
 /// Measures for about a minute, and prints what was found out.
 pub(crate) async fn bench(command: BenchCommand) -> Result<ExitCode, Box<dyn Error>> {
     let name = command.stream.clone().unwrap_or_else(|| format!("bench/{:016x}", fastrand::u64(..)));
-    let publish_ms = publish_ms(&command, &name).await?;
+    let publisher = client(&command.gateway)?;
+    let publish_ms = publish_ms(&command, &publisher, &name).await?;
     let longest = command.idle.get().as_secs().max(1);
     let mut silences: Vec<u64> = SILENCES.into_iter().filter(|silence| *silence < longest).collect();
     silences.push(longest);
-    let work = join_all(Form::ALL.map(|form| of_form(&command, &name, form, &silences)));
+    let work = join_all(Form::ALL.map(|form| of_form(&command, &publisher, &name, form, &silences)));
     let forms = with_progress(FIRST_WITHIN + Duration::from_secs(longest), work).await;
     let forms = forms.into_iter().collect::<Result<Vec<_>, _>>()?;
     let findings = Findings { url: command.gateway.url.clone(), publish_ms, advice: advice(&forms), forms };
@@ -72,9 +73,8 @@ pub(crate) async fn bench(command: BenchCommand) -> Result<ExitCode, Box<dyn Err
 }
 
 /// Times publishes one after the other. This tells at once if there is no gateway, or no right to publish.
-async fn publish_ms(command: &BenchCommand, name: &str) -> Result<f64, Box<dyn Error>> {
-    let client = client(&command.gateway)?;
-    let producer = client.producer(name, "application/json");
+async fn publish_ms(command: &BenchCommand, publisher: &Client, name: &str) -> Result<f64, Box<dyn Error>> {
+    let producer = publisher.producer(name, "application/json");
     answered(&command.gateway, producer.publish("0")).await?;
     let mut times = Vec::new();
     for _ in 0..PUBLISHES {
@@ -82,23 +82,24 @@ async fn publish_ms(command: &BenchCommand, name: &str) -> Result<f64, Box<dyn E
         answered(&command.gateway, producer.publish("0")).await?;
         times.push(began.elapsed());
     }
-    remove(command, &client, name).await?;
+    remove(command, publisher, name).await?;
     median_ms(times).ok_or_else(|| "nothing was published".into())
 }
 
 /// A form with each of the silences.
 async fn of_form(
     command: &BenchCommand,
+    publisher: &Client,
     name: &str,
     form: Form,
     silences: &[u64],
 ) -> Result<FormFindings, Box<dyn Error>> {
     let probe = async |silence: u64| {
-        let (reader, publisher) = (builder(&command.gateway)?, client(&command.gateway)?);
+        let reader = builder(&command.gateway)?;
         let stream = format!("{name}/{form}/{silence}");
-        let probe = Probe::start(reader, &publisher, &stream, form, Duration::from_secs(silence))?;
+        let probe = Probe::start(reader, publisher, &stream, form, Duration::from_secs(silence))?;
         let found = probe.run().await;
-        remove(command, &publisher, &stream).await?;
+        remove(command, publisher, &stream).await?;
         Ok::<_, Box<dyn Error>>((silence, found))
     };
     let possible =

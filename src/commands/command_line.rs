@@ -44,7 +44,7 @@ pub(crate) enum Tool {
     Follow(SubscribeCommand),
     /// List streams
     Ls(ListCommand),
-    /// Describe streams: content type, what is kept, and for how long
+    /// Describe streams: content type, size, offsets and retention
     Stat(StatCommand),
     /// Delete streams with their messages
     Rm(RemoveCommand),

@@ -88,7 +88,7 @@ pub(crate) struct SubscribeCommand {
 pub(crate) struct ListCommand {
     /// Streams to list: `+` stands for one level of the name, a last `#` for any number of levels [default: #]
     pub(crate) pattern: Option<NamePattern>,
-    /// Print content type, what is kept, and retention, too; this asks for each stream
+    /// Also print content type, size and retention, with one request for each stream
     #[arg(long, short)]
     pub(crate) long: bool,
     /// Which gateway.

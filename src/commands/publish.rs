@@ -38,7 +38,6 @@ pub(crate) async fn publish(command: PublishCommand) -> Result<ExitCode, Box<dyn
 struct LinePublisher<'a> {
     command: &'a PublishCommand,
     producer: Producer,
-    takes_json: bool,
 }
 
 impl<'a> LinePublisher<'a> {
@@ -51,9 +50,7 @@ impl<'a> LinePublisher<'a> {
             (None, Some(content_type)) => content_type.clone(),
             (None, None) => JSON.to_owned(),
         };
-        let producer = client.producer(&command.stream, &content_type);
-        let essence = content_type.split(';').next().unwrap_or_default().trim();
-        Ok(Self { command, producer, takes_json: essence.eq_ignore_ascii_case(JSON) })
+        Ok(Self { command, producer: client.producer(&command.stream, &content_type) })
     }
 
     async fn publish_one(&self, message: Vec<u8>) -> Result<(), Box<dyn Error>> {
@@ -87,7 +84,7 @@ impl<'a> LinePublisher<'a> {
 
     /// The message as the stream takes it. In a JSON stream, text that does not begin like JSON is a string.
     fn message(&self, text: Vec<u8>) -> Result<Vec<u8>, Box<dyn Error>> {
-        if !self.takes_json {
+        if !self.producer.takes_json() {
             return Ok(text);
         }
         let is_json = serde_json::from_slice::<serde::de::IgnoredAny>(&text);

@@ -150,7 +150,8 @@ pub(crate) struct ServiceManager {
 }
 
 impl ServiceManager {
-    /// Tells that the gateway serves. From now on it is told to be alive as often as the manager wants, for as long as the runtime runs tasks.
+    /// Reports that the gateway is ready. From then on a task reports that the process is alive, three times in the interval that the service
+    /// manager allows. It stops reporting if the runtime runs no tasks.
     pub(crate) fn ready() -> Self {
         tell(&[NotifyState::Ready]);
         // A manager that hears nothing for the whole time ends the process.

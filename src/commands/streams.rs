@@ -60,7 +60,7 @@ fn kept(info: &StreamInfo) -> String {
     format!("{} {}", info.kept(), if info.is_json() { "messages" } else { "bytes" })
 }
 
-/// What is kept of a stream. `None`: everything, or what the gateway keeps by default.
+/// The retention of a stream. `None` if it has none.
 fn retention(info: &StreamInfo) -> Option<String> {
     let bounds = [
         info.messages_max.map(|count| format!("{count} messages")),

@@ -1,5 +1,6 @@
 //! `pollgate sub` and `pollgate follow`: print messages, or run a command for each.
 
+use std::collections::HashSet;
 use std::error::Error;
 use std::future::pending;
 use std::io::{self, BufWriter, ErrorKind, IsTerminal, StdoutLock, Write};
@@ -15,9 +16,9 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::task::spawn_blocking;
 
 use super::gateway::builder;
+use super::handled::Handled;
 use super::lines::Lines;
 use super::options::{Beginning, FormName, SubscribeCommand};
-use super::progress::Handled;
 
 /// Reads from `beginning` on, unless an option says otherwise, until all streams are closed, the number of messages is reached, a signal arrives, or nobody reads the output any more.
 pub(crate) async fn subscribe(
@@ -66,19 +67,24 @@ struct Reading<'a> {
 
 impl Reading<'_> {
     async fn run(mut self) -> Result<ExitCode, Box<dyn Error>> {
-        let (mut messages, mut closed) = (0, 0);
+        let requested: HashSet<&str> = self.command.streams.iter().map(String::as_str).collect();
+        let (mut messages, mut closed) = (0, HashSet::new());
         while let Some(item) = self.next().await? {
             match &item {
                 Item::Refused(refusal) => return Err(refusal.clone().into()),
                 Item::Untrusted(error) => return Err(error.clone().into()),
-                Item::Closed { .. } => closed += 1,
+                Item::Closed { stream } => drop(closed.insert(stream.clone())),
                 Item::Message(message) if self.handled.has_read(message) => continue,
-                Item::Message(_) => messages += 1,
+                Item::Message(message) => {
+                    messages += 1;
+                    // The stream was deleted and created again.
+                    closed.remove(&message.stream);
+                }
                 _ => {}
             }
             self.handle(&item).await?;
             let is_enough = self.command.count.is_some_and(|count| messages >= count);
-            if is_enough || closed == self.command.streams.len() {
+            if is_enough || closed.len() == requested.len() {
                 break;
             }
         }

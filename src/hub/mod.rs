@@ -289,8 +289,8 @@ impl Hub {
         Ok(Some(page.sessions))
     }
 
-    /// Lists the clients that hold polls, subscribe, or are remembered, by name; at most `max` of those whose name has `contains` in
-    /// it.
+    /// Lists clients that hold polls, subscribe, or are remembered, and whose names contain `contains`, in the order of their names. Returns at
+    /// most `max` clients.
     pub fn clients(&self, contains: &str, max: usize) -> Vec<ClientView> {
         let subscribed = self.subscribers.views(contains, max, self.clock);
         clients::joined(self.clients.views(contains, max), subscribed, max)

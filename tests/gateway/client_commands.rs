@@ -98,7 +98,7 @@ async fn lines_of_standard_input_are_messages_in_their_order() {
     assert_eq!(shell.output(&from, "").await, "10000\n");
 }
 
-/// The command is killed between two messages of one response, and goes on with the next one.
+/// The command ends between two messages of one response, and the next one goes on with the message after.
 #[tokio::test]
 async fn a_state_file_goes_on_behind_the_last_message_that_was_printed() {
     let shell = Shell::start().await;
@@ -139,11 +139,28 @@ async fn a_subscription_waits_for_streams_and_ends_when_all_are_closed() {
         let line = timeout(PATIENCE, lines.next_line()).await.expect("no line").unwrap();
         assert_eq!(line, Some(format!("{stream}\t{message}")));
     }
-    for stream in ["one", "other"] {
+    let close = async |stream: &str| {
         let close = post(format!("/v1/stream/{stream}")).header("stream-closed", "true").json("");
         shell.gateway.send(close).await.expect(204);
-    }
+    };
+    // A stream that is deleted and created again is open again.
+    close("one").await;
+    shell.output("rm one", "").await;
+    shell.output("pub one d", "").await;
+    assert_eq!(
+        timeout(PATIENCE, lines.next_line()).await.expect("no line").unwrap().as_deref(),
+        Some("one\td")
+    );
+    close("one").await;
+    shell.output("pub other e", "").await;
+    assert_eq!(
+        timeout(PATIENCE, lines.next_line()).await.expect("no line").unwrap().as_deref(),
+        Some("other\te")
+    );
+    close("other").await;
     assert_eq!(ended(reader).await, Left { code: 0, out: String::new(), complaint: String::new() });
+    // A name that is given twice is one stream.
+    assert_eq!(shell.output("sub other other --quiet --from last:1", "").await, "other\te\n");
 }
 
 #[tokio::test]

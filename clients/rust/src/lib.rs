@@ -245,8 +245,8 @@ impl Client {
         device::unregister(&self.0, id).await
     }
 
-    /// Describes a stream: its content type, what is kept of it, and for how long. `None`: it does not exist. The request is retried until
-    /// the gateway has answered it.
+    /// Describes a stream: its content type, its first and last offset, and its retention. Returns `None` if the stream does not exist. Retries
+    /// the request until the gateway answers.
     ///
     /// # Errors
     /// The gateway refuses the request for good, or its certificate is not trusted.

@@ -1,4 +1,4 @@
-//! Requests about streams themselves: what is known of a stream, deleting it, and listing names.
+//! Requests that manage streams: describe a stream, delete a stream, list names.
 
 use bytes::Bytes;
 use hyper::header::CONTENT_TYPE;
@@ -9,6 +9,7 @@ use crate::call::{Answer, Call, RequestError};
 use crate::connection::ANSWER_BYTES_MAX;
 use crate::offset::Offset;
 use crate::origin::in_query;
+use crate::publishing::takes_json;
 use crate::refusal::Refusal;
 use crate::settings::Shared;
 
@@ -47,7 +48,7 @@ impl StreamInfo {
 
     /// Whether the stream takes JSON, so that its messages are JSON values and its offsets count them.
     pub fn is_json(&self) -> bool {
-        self.content_type.split(';').next().is_some_and(|essence| essence.trim() == "application/json")
+        takes_json(&self.content_type)
     }
 
     /// `None` if a field is missing or malformed, so that it is not a response of the gateway.

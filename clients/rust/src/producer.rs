@@ -68,6 +68,11 @@ impl Producer {
         }
     }
 
+    /// Whether the messages have to be JSON values, by the content type of the stream.
+    pub fn takes_json(&self) -> bool {
+        self.json
+    }
+
     fn check(&self, message: &Bytes) -> Result<(), PublishError> {
         if !self.well_formed {
             return Err(PublishError::Malformed);

@@ -99,6 +99,12 @@ pub(crate) struct PublishTask {
     renewed: bool,
 }
 
+/// Whether messages of a stream with this content type are JSON values.
+pub(crate) fn takes_json(content_type: &str) -> bool {
+    let essence = content_type.split(';').next().unwrap_or_default();
+    essence.trim().eq_ignore_ascii_case("application/json")
+}
+
 /// What came of one request.
 enum Outcome {
     Acknowledged,
@@ -132,8 +138,7 @@ impl PublishTask {
     }
 
     pub(crate) fn takes_json(&self) -> bool {
-        let essence = self.content_type.split(';').next().unwrap_or_default();
-        essence.trim().eq_ignore_ascii_case("application/json")
+        takes_json(&self.content_type)
     }
 
     /// Whether the content type and the id can be header fields.

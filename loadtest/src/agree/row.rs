@@ -42,7 +42,7 @@ pub struct Row {
 pub struct Apart {
     /// Name of the figure.
     pub figure: &'static str,
-    /// How far the simulated figure is from the measured one, as a share of that; `None` if only one of them exists.
+    /// The difference of the simulated and the measured figure, divided by the measured one. `None` if only one of them exists.
     pub off: Option<f64>,
     /// Whether the measured figure is within 10 % of where chance puts it, as five simulations with other seeds show.
     pub by_chance: bool,

@@ -143,10 +143,11 @@ impl Admin {
                 DRAIN => self.start_drain(),
                 _ => self.respond(&head),
             },
-            None => match AdminView::parse(&head, &self.overview).filter(|_| head.method == Method::GET) {
+            None if head.method == Method::GET => match AdminView::parse(&head, &self.overview) {
                 Some(parsed) => self.show(parsed).await,
                 None => self.respond(&head),
             },
+            None => self.respond(&head),
         });
         answer.frame(framing, self.clock.wall());
         answer

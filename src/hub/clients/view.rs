@@ -87,8 +87,8 @@ fn anonymous(number: u64) -> String {
 }
 
 impl Clients {
-    /// Lists the clients that hold polls and those that are remembered; at most `max` of those whose name has `contains` in it,
-    /// among the first [`VISITED_MAX`] of each kind.
+    /// Lists clients that hold polls or are remembered and whose names contain `contains`. Returns at most `max` clients, and visits at most
+    /// [`VISITED_MAX`] of each kind.
     pub(in crate::hub) fn views(&self, contains: &str, max: usize) -> Vec<ClientView> {
         let is_found = |client: &ClientId| client.as_str().contains(contains);
         let queues = self.queues.iter().take(VISITED_MAX).filter(|queue| is_found(queue.key())).take(max);

@@ -57,7 +57,8 @@ impl Subscribers {
         self.table.lock().by_client.len()
     }
 
-    /// Lists clients with their subscriptions, by name; at most `max` of those whose name has `contains` in it.
+    /// Lists clients with their subscriptions whose names contain `contains`, in the order of their names. Returns at most `max` clients, and
+    /// visits at most [`VISITED_MAX`].
     pub(in crate::hub) fn views(
         &self,
         contains: &str,
