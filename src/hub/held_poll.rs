@@ -9,14 +9,13 @@ mod tests;
 
 use std::fmt;
 use std::future::poll_fn;
-use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use tokio::time::Instant;
 
 use super::clients::{CredentialMark, HoldEnd, QueueSlot};
-use super::source::Source;
+use super::source::{PendingRead, Source, read_once};
 use super::{ClientId, Hub, TooManyPolls};
 use crate::budget::OpenCharge;
 use crate::clock::ReusableSleep;
@@ -98,9 +97,6 @@ enum HeldPollState<S: Source> {
     PendingRead(PendingRead<S>),
     Answered,
 }
-
-/// A pending read, which returns the source with its result.
-type PendingRead<S> = Pin<Box<dyn Future<Output = (S, Result<<S as Source>::Batch, ReadError>)> + Send>>;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum EndReason {
@@ -202,7 +198,10 @@ impl<S: Source> HeldPoll<'_, S> {
                             return Poll::Pending;
                         }
                         Poll::Ready(Some(batch)) => return Poll::Ready(Ok(self.answer(source, batch))),
-                        Poll::Ready(None) => self.state = HeldPollState::PendingRead(read(source)),
+                        Poll::Ready(None) => {
+                            let bytes_max = source.hub().limits.read_bytes_max;
+                            self.state = HeldPollState::PendingRead(read_once(source, bytes_max));
+                        }
                     }
                 }
                 HeldPollState::PendingRead(mut reading) => {
@@ -258,14 +257,6 @@ impl<S: Source> HeldPoll<'_, S> {
         let unauthorized = self.slot.ending() == Some(HoldEnd::Unauthorized);
         Polled { batch, source, superseded, unauthorized, held: true, took_over: self.took_over }
     }
-}
-
-fn read<S: Source>(mut source: S) -> PendingRead<S> {
-    Box::pin(async move {
-        let bytes_max = source.hub().limits.read_bytes_max;
-        let batch = source.read(bytes_max).await;
-        (source, batch)
-    })
 }
 
 impl<S: Source<Batch: fmt::Debug>> fmt::Debug for Polled<S> {

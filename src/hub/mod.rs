@@ -115,6 +115,8 @@ pub struct Hub {
     budget: Arc<Budget>,
     default_retention: Retention,
     draining: watch::Sender<bool>,
+    /// The same for live forms, which are many and wait for it with little memory.
+    drain_signal: Signal<bool>,
     /// Copy of `draining` that every response reads without a lock.
     is_draining: AtomicBool,
 }
@@ -201,6 +203,7 @@ impl Hub {
             metrics,
             clock,
             draining: watch::Sender::new(false),
+            drain_signal: Signal::default(),
             is_draining: AtomicBool::new(false),
         }
     }
@@ -420,6 +423,7 @@ impl Hub {
         self.is_draining.store(true, Ordering::SeqCst);
         self.store.retire();
         self.draining.send_replace(true);
+        self.drain_signal.update(|draining| *draining = true);
         if !self.metrics.has_connections() && self.clients.held() == 0 {
             return;
         }

@@ -10,6 +10,7 @@
 //! A source registers with its streams before it reads them, so an append between a read and the next
 //! `poll_changed` makes `poll_changed` ready at once.
 
+use std::pin::Pin;
 use std::task::{Context, Poll};
 
 use super::Hub;
@@ -18,9 +19,9 @@ use super::update::Change;
 use crate::stream::{Gap, Offset, ReadError};
 
 /// A reader of one stream or many, with its position. Dropping it removes its waiter.
-pub trait Source: Send + Sized + 'static {
+pub trait Source: Send + Sized + Unpin + 'static {
     /// The result of one read.
-    type Batch: Send;
+    type Batch: Send + Unpin;
 
     /// What a live delivery form sends to its client: a batch, or the reason why reading ends.
     type Update: From<Self::Batch> + Send;
@@ -60,4 +61,16 @@ pub trait Source: Send + Sized + 'static {
 
     /// Returns the last update of a live delivery form whose read ended at a gap, if a gap ends it.
     fn gap(gap: Gap) -> Option<Self::Update>;
+}
+
+/// A pending read, which returns the source with its result.
+pub(super) type PendingRead<S> =
+    Pin<Box<dyn Future<Output = (S, Result<<S as Source>::Batch, ReadError>)> + Send>>;
+
+/// Begins to read a source; for callers that are not futures.
+pub(super) fn read_once<S: Source>(mut source: S, bytes_max: usize) -> PendingRead<S> {
+    Box::pin(async move {
+        let batch = source.read(bytes_max).await;
+        (source, batch)
+    })
 }

@@ -1,19 +1,21 @@
 //! [`Tail`]: a source as a series of updates. Every live delivery form is an encoding of this series.
 //!
 //! A tail reads only when it is polled and never ahead, so a client that does not read costs no more than a
-//! position.
+//! position. There may be very many tails. So a [`Tail`] is a state machine, not a future: it stores only what
+//! it needs to wait.
 
-use std::future::{pending, poll_fn};
 use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll, Waker, ready};
 use std::time::Duration;
 
-use tokio::sync::watch;
-use tokio::time::{Instant, sleep_until};
+use tokio::time::Instant;
 
-use super::source::Source;
+use super::signal::Waiter;
+use super::source::{PendingRead, Source, read_once};
 use super::update::Change;
 use super::{Hub, PollError};
+use crate::clock::ReusableSleep;
 use crate::stream::ReadError;
 
 /// Completes when the rights of a client end, with a word for the reason.
@@ -31,26 +33,39 @@ pub struct TailSettings {
 
 /// The updates of a source for one live delivery form. The first batch is already read.
 pub struct Tail<S: Source> {
-    source: S,
+    state: TailStage<S>,
     heartbeat: Duration,
     life: TailDeadline,
+    /// When the heartbeat is due; `None` while the tail does not wait.
+    heartbeat_at: Option<Instant>,
+    /// An update is due even without news.
+    is_due: bool,
     rights_end: Option<EndSignal>,
     /// Why the rights of the client have ended.
     unauthorized: Option<&'static str>,
-    /// The first batch, until `next` returns it.
-    first: Option<S::Batch>,
-    ended: bool,
+}
+
+enum TailStage<S: Source> {
+    /// The first batch, until `poll_next` returns it.
+    First(S, S::Batch),
+    Waiting(S),
+    /// A read, with when the append that woke the tail was reported.
+    Reading(PendingRead<S>, Option<Instant>),
+    /// The last update was returned. `None` only while `poll_next` runs.
+    Ended(Option<S>),
 }
 
 /// Decides when a tail ends: after its life, during a drain, or when memory is critical.
 struct TailDeadline {
     hub: Arc<Hub>,
+    timer: ReusableSleep,
     ends_at: Option<Instant>,
-    draining: watch::Receiver<bool>,
     /// Drawn at the begin, because a drain wakes tails in an order that no simulation can repeat.
     drain_moment: Duration,
     /// The drain is already included in `ends_at`.
     drain_noted: bool,
+    /// Waits for a drain, with the waker that it has registered: each tail would take the lock of all of them whenever it is polled.
+    drain: (Waiter, Option<Waker>),
 }
 
 impl Hub {
@@ -67,31 +82,38 @@ impl Hub {
         let first = source.read(self.limits.tail_bytes_max).await?;
         let TailSettings { heartbeat, life, rights_end } = settings;
         Ok(Tail {
-            source,
+            state: TailStage::First(source, first),
             heartbeat,
             life: TailDeadline::begin(self, life),
+            heartbeat_at: None,
+            is_due: false,
             rights_end,
             unauthorized: None,
-            first: Some(first),
-            ended: false,
         })
     }
 }
 
 impl<S: Source> Tail<S> {
-    /// Returns the first batch, until [`next`](Self::next) returns it.
+    /// Returns the first batch, until [`poll_next`](Self::poll_next) returns it.
     pub fn first(&self) -> Option<&S::Batch> {
-        self.first.as_ref()
+        match &self.state {
+            TailStage::First(_, first) => Some(first),
+            TailStage::Waiting(_) | TailStage::Reading(..) | TailStage::Ended(_) => None,
+        }
     }
 
-    /// Returns the source. Its position is behind the last update.
-    pub fn source_mut(&mut self) -> &mut S {
-        &mut self.source
+    /// Returns the source. Its position is behind the last update. `None`: it is being read.
+    pub fn source_mut(&mut self) -> Option<&mut S> {
+        match &mut self.state {
+            TailStage::First(source, _) | TailStage::Waiting(source) => Some(source),
+            TailStage::Ended(source) => source.as_mut(),
+            TailStage::Reading(..) => None,
+        }
     }
 
     /// Whether the tail has ended because its life is over. It has not if the gateway is draining or lacks memory.
     pub fn has_outlived(&self) -> bool {
-        self.ended && self.life.is_spent()
+        matches!(self.state, TailStage::Ended(_)) && self.life.is_spent()
     }
 
     /// Takes the reason why the rights of the client have ended. `None`: the tail has not ended for that reason, or the reason was
@@ -104,75 +126,96 @@ impl<S: Source> Tail<S> {
     /// news when a heartbeat or the end is due. Returns `None` after the last update: the source has ended,
     /// the life of the tail is over, the gateway is draining, or a read failed; and without a last update as soon as
     /// the rights of the client end.
-    pub async fn next(&mut self) -> Option<S::Update> {
-        if self.ended {
-            return None;
-        }
-        let batch = match self.first.take() {
-            Some(first) => Ok(Some(first)),
-            None => self.read_on().await,
-        };
-        match batch {
-            Ok(None) => {
-                self.ended = true;
-                None
-            }
-            Ok(Some(batch)) => {
-                let update = batch.into();
-                self.ended = S::is_last(&update) || self.life.is_over();
-                Some(update)
-            }
-            Err(error) => {
-                self.ended = true;
-                if let ReadError::Gap(gap) = error { S::gap(gap) } else { None }
-            }
-        }
-    }
-
-    /// Waits and reads. Returns `None` if the rights of the client have ended.
-    async fn read_on(&mut self) -> Result<Option<S::Batch>, ReadError> {
-        let heartbeat_at = Instant::now() + self.heartbeat;
-        let mut is_due = false;
+    pub fn poll_next(&mut self, context: &mut Context<'_>) -> Poll<Option<S::Update>> {
         loop {
-            let Change { published, batch } = tokio::select! {
-                biased;
-                why = ended(&mut self.rights_end) => {
-                    self.unauthorized = Some(why);
-                    return Ok(None);
+            match std::mem::replace(&mut self.state, TailStage::Ended(None)) {
+                TailStage::Ended(source) => {
+                    self.state = TailStage::Ended(source);
+                    return Poll::Ready(None);
                 }
-                change = poll_fn(|context| self.source.poll_changed(context)) => change,
-                () = self.life.sleep_until(heartbeat_at) => {
-                    is_due = true;
-                    self.life.end_if_memory_is_critical();
-                    Change::default()
+                TailStage::First(source, first) => return Poll::Ready(Some(self.update(source, first))),
+                TailStage::Waiting(mut source) => match self.poll_wait(&mut source, context) {
+                    Poll::Pending => {
+                        self.state = TailStage::Waiting(source);
+                        return Poll::Pending;
+                    }
+                    Poll::Ready(None) => self.state = TailStage::Ended(Some(source)),
+                    Poll::Ready(Some(Change { published, batch: Some(batch) })) => {
+                        if let Some(update) = self.update_if_due(source, batch, published) {
+                            return Poll::Ready(Some(update));
+                        }
+                    }
+                    Poll::Ready(Some(Change { published, batch: None })) => {
+                        let bytes_max = self.life.hub.limits.tail_bytes_max;
+                        self.state = TailStage::Reading(read_once(source, bytes_max), published);
+                    }
+                },
+                TailStage::Reading(mut reading, published) => {
+                    let Poll::Ready((source, batch)) = reading.as_mut().poll(context) else {
+                        self.state = TailStage::Reading(reading, published);
+                        return Poll::Pending;
+                    };
+                    match batch {
+                        Ok(batch) => {
+                            if let Some(update) = self.update_if_due(source, batch, published) {
+                                return Poll::Ready(Some(update));
+                            }
+                        }
+                        Err(error) => {
+                            self.state = TailStage::Ended(Some(source));
+                            let gap = if let ReadError::Gap(gap) = error { S::gap(gap) } else { None };
+                            return Poll::Ready(gap);
+                        }
+                    }
                 }
-            };
-            let batch = match batch {
-                Some(batch) => batch,
-                None => self.source.read(self.life.hub.limits.tail_bytes_max).await?,
-            };
-            if S::is_news(&batch) {
-                self.life.hub.metrics.published_to_answer(published);
-            }
-            if S::is_news(&batch) || is_due {
-                return Ok(Some(batch));
             }
         }
     }
-}
 
-async fn ended(rights: &mut Option<EndSignal>) -> &'static str {
-    match rights {
-        Some(end) => end.await,
-        None => pending().await,
+    /// Waits until something may have changed or an update is due. `None`: the rights of the client have ended.
+    fn poll_wait(&mut self, source: &mut S, context: &mut Context<'_>) -> Poll<Option<Change<S::Batch>>> {
+        let heartbeat_at = *self.heartbeat_at.get_or_insert_with(|| Instant::now() + self.heartbeat);
+        if let Some(end) = &mut self.rights_end
+            && let Poll::Ready(why) = end.as_mut().poll(context)
+        {
+            self.unauthorized = Some(why);
+            return Poll::Ready(None);
+        }
+        if let Poll::Ready(change) = source.poll_changed(context) {
+            return Poll::Ready(Some(change));
+        }
+        ready!(self.life.poll_due(heartbeat_at, context));
+        self.is_due = true;
+        self.life.end_if_memory_is_critical();
+        Poll::Ready(Some(Change::default()))
+    }
+
+    /// Returns a batch as an update if it has news, or if one is due; otherwise waits on.
+    fn update_if_due(&mut self, source: S, batch: S::Batch, published: Option<Instant>) -> Option<S::Update> {
+        if S::is_news(&batch) {
+            self.life.hub.metrics.published_to_answer(published);
+        }
+        if S::is_news(&batch) || self.is_due {
+            return Some(self.update(source, batch));
+        }
+        self.state = TailStage::Waiting(source);
+        None
+    }
+
+    fn update(&mut self, source: S, batch: S::Batch) -> S::Update {
+        (self.heartbeat_at, self.is_due) = (None, false);
+        let update = batch.into();
+        let is_last = S::is_last(&update) || self.life.is_over();
+        self.state = if is_last { TailStage::Ended(Some(source)) } else { TailStage::Waiting(source) };
+        update
     }
 }
 
 impl TailDeadline {
     fn begin(hub: &Arc<Hub>, life: Option<Duration>) -> Self {
         let ends_at = life.map(|life| Instant::now() + life);
-        let (draining, drain_moment) = (hub.draining(), hub.drain_moment());
-        Self { hub: hub.clone(), ends_at, draining, drain_moment, drain_noted: false }
+        let (timer, drain) = Default::default();
+        Self { hub: hub.clone(), timer, ends_at, drain_moment: hub.drain_moment(), drain_noted: false, drain }
     }
 
     fn is_over(&mut self) -> bool {
@@ -193,25 +236,36 @@ impl TailDeadline {
         }
     }
 
-    /// Sleeps until `heartbeat_at`, or until the tail is over if that is earlier.
-    ///
-    /// Cancel safe.
-    async fn sleep_until(&mut self, heartbeat_at: Instant) {
-        loop {
+    /// Completes at `heartbeat_at`, or when the tail is over if that is earlier.
+    fn poll_due(&mut self, heartbeat_at: Instant, context: &mut Context<'_>) -> Poll<()> {
+        if !self.drain_noted && self.poll_drain(context).is_ready() {
             self.note_drain();
-            tokio::select! {
-                () = sleep_until(self.ends_at.unwrap_or(heartbeat_at).min(heartbeat_at)) => return,
-                Ok(_) = self.draining.wait_for(|draining| *draining), if !self.drain_noted => {}
-            }
         }
+        self.timer.poll(context, self.ends_at.unwrap_or(heartbeat_at).min(heartbeat_at))
+    }
+
+    /// Completes when the gateway drains.
+    fn poll_drain(&mut self, context: &mut Context<'_>) -> Poll<()> {
+        let (waiter, registered) = &mut self.drain;
+        if registered.as_ref().is_some_and(|waker| waker.will_wake(context.waker())) {
+            return if self.hub.is_draining() { Poll::Ready(()) } else { Poll::Pending };
+        }
+        *registered = Some(context.waker().clone());
+        self.hub.drain_signal.poll_until(waiter, context, |draining| draining.then_some(()))
     }
 
     /// During a drain each tail ends after a random delay, so that clients do not all reconnect at once.
     fn note_drain(&mut self) {
-        if !self.drain_noted && *self.draining.borrow() {
+        if !self.drain_noted && self.hub.is_draining() {
             self.drain_noted = true;
             let end = Instant::now() + self.drain_moment;
             self.ends_at = Some(self.ends_at.unwrap_or(end).min(end));
         }
+    }
+}
+
+impl Drop for TailDeadline {
+    fn drop(&mut self) {
+        self.hub.drain_signal.forget(&mut self.drain.0);
     }
 }

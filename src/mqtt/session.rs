@@ -204,6 +204,10 @@ impl Session {
     /// Stops sending retained messages to a subscription.
     pub(super) fn end_retained(&mut self, filter: &Filter) {
         if self.retained.remove(filter).is_some() {
+            if self.retained.is_empty() {
+                // An emptied tree keeps its root, which has room for eleven filters.
+                self.retained = BTreeMap::new();
+            }
             self.note_with(Deadline::SomeTime, || SessionKey::Retained(filter.clone()));
         }
     }

@@ -1,6 +1,7 @@
 //! Upgrades to WebSocket: the response that switches protocols, and serving the socket after it.
 
 use std::net::IpAddr;
+use std::pin::Pin;
 use std::sync::Arc;
 
 use tokio::sync::mpsc;
@@ -19,6 +20,9 @@ use crate::http::read::websocket::{Publisher, SocketSession};
 use crate::hub::Hub;
 use crate::limits::Limits;
 use crate::stream::{Principal, StreamName};
+
+/// Serves an upgraded connection until either side closes it.
+type Serving = Pin<Box<dyn Future<Output = ()> + Send>>;
 
 /// A response, and the protocol to which the connection switches after it, if any.
 pub(in crate::http) struct Reply<A> {
@@ -77,49 +81,78 @@ impl Upgrade {
         }
     }
 
-    /// Serves the connection until either side closes it.
-    pub(in crate::http) async fn serve(self, io: UpgradedIo, state: Arc<ConnectionState>) {
+    /// Serves the connection until either side closes it. The future is boxed, so that it takes the place of all that led to it.
+    pub(in crate::http) fn serve(self, io: UpgradedIo, state: Arc<ConnectionState>) -> Serving {
         match self {
-            // This fails only if the other front is gone, and the server with it.
             Self::Subprotocol(SubprotocolUpgrade { sockets, forwarded, grants }) => {
                 let (principal, address) = client_of(&state, forwarded);
-                drop(sockets.send(SubprotocolSocket { io, state, principal, grants, address }).await);
+                let socket = SubprotocolSocket { io, state, principal, grants, address };
+                // This fails only if the other front is gone, and the server with it.
+                Box::pin(async move { drop(sockets.send(socket).await) })
             }
-            Self::WebSocket(socket) => socket.serve(io).await,
+            Self::WebSocket(socket) => socket.serve(io),
         }
     }
 }
 
 impl WebSocketUpgrade {
-    async fn serve(self, io: UpgradedIo) {
-        let Self { hub, limits, principal, rights, reads, access } = self;
+    fn serve(self: Box<Self>, io: UpgradedIo) -> Serving {
+        let Self { hub, limits, principal, rights, reads, access } = *self;
         let mut session = SocketSession::new(io, hub.clone(), rights, limits);
-        let (live, streams) = match reads {
-            SocketReads::Named(live, streams) => (live, streams),
-            SocketReads::AfterToken(opener, live) => {
-                let Some(authorized) = session.first_token().await else { return };
-                session = authorized;
-                match open(session.rights(), opener, Ok(live)).await {
-                    Ok(opened) => opened,
-                    Err(error) => return session.refuse(&error).await,
+        if let SocketReads::Named(live, streams) = reads {
+            return serve_live(session, (live, streams), (hub, principal), access);
+        }
+        let opening = Box::pin(async move {
+            match open_later(&mut session, reads).await? {
+                Ok(opened) => Some(serve_live(session, opened, (hub, principal), access)),
+                Err(error) => {
+                    session.refuse(&error).await;
+                    None
                 }
             }
-            SocketReads::FirstFrame(opener) => {
-                let Some((authorized, text)) = session.first_text().await else { return };
-                session = authorized;
-                let live = LiveRead::from_frame(&text, session.limits());
-                match open(session.rights(), opener, live).await {
-                    Ok(opened) => opened,
-                    Err(error) => return session.refuse(&error).await,
-                }
+        });
+        Box::pin(async move {
+            // What the opening needed is dropped before the form is served.
+            let serving = opening.await;
+            if let Some(serving) = serving {
+                serving.await;
             }
-        };
-        let OpenLive { updates, heartbeat, stream, unauthorized, .. } = live;
-        let principal = session.principal().or(principal);
-        let publisher =
-            stream.map(|(stream, content_type)| Publisher { hub, stream, content_type, principal });
-        session.serve(publisher, streams, (logged(updates, access), heartbeat), unauthorized).await;
+        })
     }
+}
+
+/// Opens the read of a WebSocket as soon as its client has sent what is missing. `None`: the socket has ended.
+async fn open_later(session: &mut SocketSession, reads: SocketReads) -> Option<Result<OpenedRead, Error>> {
+    Some(match reads {
+        SocketReads::Named(live, streams) => Ok((live, streams)),
+        SocketReads::AfterToken(opener, live) => {
+            session.first_token().await.ok()?;
+            open(session.rights(), opener, Ok(live)).await
+        }
+        SocketReads::FirstFrame(opener) => {
+            let text = session.first_text().await.ok()?;
+            let live = LiveRead::from_frame(&text, session.limits());
+            open(session.rights(), opener, live).await
+        }
+    })
+}
+
+/// A form that is open, and the streams that each later token has to grant.
+type OpenedRead = (OpenLive, Vec<StreamName>);
+
+/// Sends the updates of a form that is open, and receives appends.
+fn serve_live(
+    mut session: SocketSession,
+    (live, streams): OpenedRead,
+    (hub, principal): (Arc<Hub>, Principal),
+    access: Option<AccessEntry>,
+) -> Serving {
+    let OpenLive { updates, heartbeat, stream, unauthorized, .. } = live;
+    let principal = session.principal().or(principal);
+    let publisher = stream.map(|(stream, content_type)| Publisher { hub, stream, content_type, principal });
+    session.begin(heartbeat, unauthorized);
+    let mut updates = logged(updates, access);
+    Box::pin(async move { session.serve(publisher.as_ref(), &streams, &mut updates).await })
 }
 
 /// Opens the read of a WebSocket, as far as its client may read. Also returns the streams that it may.
@@ -127,7 +160,7 @@ async fn open(
     rights: Option<(Rights, Renewals)>,
     opener: LiveOpener,
     live: Result<LiveRead, Error>,
-) -> Result<(OpenLive, Vec<StreamName>), Error> {
+) -> Result<OpenedRead, Error> {
     let (live, renewals) = match rights {
         Some((rights, renewals)) => (rights.admit_live(live?)?, Some(renewals)),
         None => (live?, None),

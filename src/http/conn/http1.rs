@@ -76,7 +76,12 @@ pub(super) fn serve(
                         return close(io).await;
                     }
                 }
-                Exit::Upgrade(head, upgrade) => return serve_upgrade(io, head, upgrade, &context).await,
+                Exit::Upgrade(head, upgrade) => {
+                    io.write_all(&head).await?;
+                    drop(head);
+                    upgrade.serve(UpgradedIo::Http1(io), context.state.clone()).await;
+                    return Ok(());
+                }
                 Exit::Close => return close(io).await,
                 Exit::Gone => {
                     io.answer_end();
@@ -193,21 +198,6 @@ impl KeepAlive {
         }
         self.timer.poll(cx, *until)
     }
-}
-
-/// Writes the response that switches protocols, and serves the new protocol.
-fn serve_upgrade(
-    mut io: Box<GuardedStream>,
-    head: Bytes,
-    upgrade: Upgrade,
-    context: &ConnectionContext,
-) -> BoxedStep<'_, ()> {
-    Box::pin(async move {
-        io.write_all(&head).await?;
-        drop(head);
-        upgrade.serve(UpgradedIo::Http1(io), context.state.clone()).await;
-        Ok(())
-    })
 }
 
 /// Closes the connection so that the client can still read the last response.

@@ -9,6 +9,7 @@
 mod body;
 mod context;
 mod fast_path;
+mod frame_socket;
 #[cfg(test)]
 #[path = "../../../fuzz/http_head.rs"]
 mod fuzz;
@@ -44,6 +45,7 @@ pub use transport::Transport;
 pub use upgraded::{SubprotocolSocket, UpgradedIo};
 
 pub(super) use body::{FRAME_BYTES_MAX, logged};
+pub(super) use frame_socket::{ClientMessage, FrameSocket};
 pub(super) use response::{Answer, Framing, Head, bare};
 
 use context::BoxedStep;

@@ -6,10 +6,10 @@ mod encoder;
 use std::future::pending;
 use std::pin::Pin;
 use std::sync::{Arc, OnceLock};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::Bytes;
-use futures_util::stream::unfold;
 use hyper::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderValue, VARY};
 use hyper::{Response, StatusCode};
 use tokio_stream::Stream;
@@ -153,7 +153,8 @@ impl LiveOpener {
                 let encoder = StreamEncoder::new(format, self.clock, cursor);
                 let counted = self.counted(open, presence);
                 let unauthorized = counted.unauthorized.clone();
-                let updates = encoded(tail, encoder, format.form, counted);
+                let updates =
+                    Box::pin(EncodedTail { tail, encoder, form: format.form, is_first: true, counted });
                 Ok(OpenLive { updates, heartbeat, stream: Some((stream, content_type)), end, unauthorized })
             }
             ReadFrom::Many(streams) => {
@@ -161,7 +162,8 @@ impl LiveOpener {
                 let encoder = MultiEncoder::new(format);
                 let counted = self.counted(open, presence);
                 let unauthorized = counted.unauthorized.clone();
-                let updates = encoded(tail, encoder, format.form, counted);
+                let updates =
+                    Box::pin(EncodedTail { tail, encoder, form: format.form, is_first: true, counted });
                 Ok(OpenLive { updates, heartbeat, stream: None, end: None, unauthorized })
             }
         }
@@ -192,29 +194,49 @@ impl LiveOpener {
     }
 }
 
-fn encoded<S: Source>(tail: Tail<S>, encoder: impl Encoder<S>, form: Form, counted: ReaderGuard) -> Updates {
-    Box::pin(unfold(
-        (tail, encoder, counted, (form, true)),
-        async |(mut tail, mut encoder, counted, (form, is_first))| {
-            let Some(update) = tail.next().await else {
-                let why = tail.take_unauthorized()?;
-                let bytes = encoder.end(why, tail.source_mut());
-                if let Some(flag) = &counted.unauthorized {
-                    let _first = flag.set(why);
-                }
-                return Some((bytes, (tail, encoder, counted, (form, false))));
-            };
-            let is_last = tail.has_outlived();
-            let (bytes, is_heartbeat) = encoder.encode(&update, tail.source_mut(), is_last);
-            let bytes = match form {
-                Form::Sse if is_last => sse::with_retry(RECONNECT_AFTER_LIFE, &bytes),
-                Form::Sse if is_first => sse::with_retry(RECONNECT, &bytes),
-                _ => bytes,
-            };
-            counted.sent(is_heartbeat, bytes.len());
-            Some((bytes, (tail, encoder, counted, (form, false))))
-        },
-    ))
+/// A tail whose updates are encoded as they arrive.
+struct EncodedTail<S: Source, E> {
+    tail: Tail<S>,
+    encoder: E,
+    form: Form,
+    is_first: bool,
+    counted: ReaderGuard,
+}
+
+impl<S: Source, E: Encoder<S>> EncodedTail<S, E> {
+    fn encode(&mut self, update: &S::Update) -> Option<Bytes> {
+        let is_last = self.tail.has_outlived();
+        let is_first = std::mem::take(&mut self.is_first);
+        let (bytes, is_heartbeat) = self.encoder.encode(update, self.tail.source_mut()?, is_last);
+        let bytes = match self.form {
+            Form::Sse if is_last => sse::with_retry(RECONNECT_AFTER_LIFE, &bytes),
+            Form::Sse if is_first => sse::with_retry(RECONNECT, &bytes),
+            _ => bytes,
+        };
+        self.counted.sent(is_heartbeat, bytes.len());
+        Some(bytes)
+    }
+
+    /// Encodes why the rights of the client have ended, if the updates end for that reason.
+    fn encode_end(&mut self) -> Option<Bytes> {
+        let why = self.tail.take_unauthorized()?;
+        if let Some(flag) = &self.counted.unauthorized {
+            let _first = flag.set(why);
+        }
+        Some(self.encoder.end(why, self.tail.source_mut()?))
+    }
+}
+
+impl<S: Source, E: Encoder<S> + Unpin> Stream for EncodedTail<S, E> {
+    type Item = Bytes;
+
+    fn poll_next(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Bytes>> {
+        let this = self.get_mut();
+        Poll::Ready(match ready!(this.tail.poll_next(context)) {
+            Some(update) => this.encode(&update),
+            None => this.encode_end(),
+        })
+    }
 }
 
 /// Begins a response with a live form. Header fields stop caches from keeping it, and proxies from buffering or compressing it.

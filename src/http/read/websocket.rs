@@ -4,36 +4,34 @@
 mod frames;
 mod opening;
 
+use std::future::poll_fn;
+use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
-use futures_util::{SinkExt, StreamExt};
-use tokio::io::AsyncWriteExt;
-use tokio::time::{Instant, sleep_until, timeout};
-use tokio_stream::Stream;
-use tokio_websockets::{CloseCode, Config, Error as SocketError, Message, ServerBuilder};
+use futures_util::StreamExt;
+use tokio::time::{Instant, timeout};
 
-use frames::{
-    Closing, DRAINING, FrameReply, POLICY_VIOLATION, Received, UNAUTHORIZED, messages_up_to, text, token_of,
-};
+pub(in crate::http) use frames::Publisher;
 
-use super::live::UnauthorizedFlag;
+use frames::{Closing, DRAINING, FrameReply, POLICY_VIOLATION, SocketEnd, TOO_LARGE, UNAUTHORIZED, token_of};
+
+use super::live::{UnauthorizedFlag, Updates};
 use super::request::HEARTBEAT_NONE;
-use crate::auth::Action;
+use crate::clock::ReusableSleep;
 use crate::http::api::credentials::{Renewals, Rights, SocketRights};
 use crate::http::api::error::Error;
-use crate::http::conn::UpgradedIo;
+use crate::http::conn::{ClientMessage, FrameSocket, UpgradedIo};
 use crate::hub::Hub;
 use crate::limits::Limits;
-use crate::stream::{Append, ContentType, Encoding, Payload, Principal, StreamName};
+use crate::stream::{Principal, StreamName};
 
 /// A ping that is due so soon, and within a tenth of its interval, is sent at once with an envelope.
 const SAME_TIME: Duration = Duration::from_millis(500);
 
 /// An open WebSocket.
 pub(in crate::http) struct SocketSession {
-    socket: tokio_websockets::WebSocketStream<UpgradedIo>,
+    socket: FrameSocket,
     hub: Arc<Hub>,
     /// What the client may do. `None`: the gateway checks no credentials.
     rights: Option<SocketRights>,
@@ -47,46 +45,6 @@ pub(in crate::http) struct SocketSession {
     unauthorized: Option<UnauthorizedFlag>,
 }
 
-/// Appends the frames of a client to the stream that it reads.
-pub(in crate::http) struct Publisher {
-    pub(in crate::http) hub: Arc<Hub>,
-    pub(in crate::http) stream: StreamName,
-    pub(in crate::http) content_type: ContentType,
-    pub(in crate::http) principal: Principal,
-}
-
-impl Publisher {
-    async fn append(
-        &self,
-        message: Message,
-        rights: Option<&SocketRights>,
-        json_depth_max: usize,
-    ) -> FrameReply {
-        let binary = self.content_type.encoding() == Encoding::Binary;
-        if message.is_binary() != binary {
-            return FrameReply::Error(Error::FrameType { binary }.problem());
-        }
-        if let Some(rights) = rights
-            && let Err(error) = rights.rights().check(Action::Append, &self.stream)
-        {
-            rights.audit_refusal(Some(&self.stream), &error);
-            return FrameReply::Error(error.problem());
-        }
-        let body = Bytes::copy_from_slice(message.as_payload());
-        let append = Append::of(self.content_type.clone(), Payload::default());
-        let appended = match append.with_body(body, json_depth_max) {
-            Ok(append) => {
-                self.hub.publish(&self.stream, Append { principal: self.principal, ..append }).await
-            }
-            Err(error) => Err(error),
-        };
-        match appended {
-            Ok(appended) => FrameReply::Appended(appended.tail.to_string()),
-            Err(error) => FrameReply::Error(Error::from(error).problem()),
-        }
-    }
-}
-
 impl SocketSession {
     pub(in crate::http) fn new(
         io: UpgradedIo,
@@ -94,9 +52,7 @@ impl SocketSession {
         rights: Option<SocketRights>,
         limits: Arc<Limits>,
     ) -> Self {
-        let config = Config::default().frame_size(usize::MAX);
-        let message_limits = messages_up_to(limits.websocket_message_bytes_max);
-        let socket = ServerBuilder::new().config(config).limits(message_limits).serve(io);
+        let socket = FrameSocket::new(io, limits.websocket_message_bytes_max);
         let ping_every = limits.websocket_ping.get();
         let next_ping = Instant::now() + ping_every;
         let (pong_until, unauthorized) = (None, None);
@@ -128,32 +84,38 @@ impl SocketSession {
         &self.limits
     }
 
-    /// Serves the socket until it ends. The frames of the client are appended by `publisher`, or refused without one, because the
-    /// socket reads many streams. `streams` are those that each later token has to grant.
+    /// Sets how the socket is kept alive, and where it finds out that the rights of the client have ended.
     ///
     /// A client that requests a heartbeat thereby tells for how long its connection may be quiet, so pings are sent no more often
     /// than that, and together with the heartbeat: each packet alone would wake the radio of a phone.
-    pub(in crate::http) async fn serve(
-        mut self,
-        publisher: Option<Publisher>,
-        streams: Vec<StreamName>,
-        (updates, heartbeat): (impl Stream<Item = Bytes>, Duration),
-        unauthorized: Option<UnauthorizedFlag>,
-    ) {
+    pub(in crate::http) fn begin(&mut self, heartbeat: Duration, unauthorized: Option<UnauthorizedFlag>) {
         self.unauthorized = unauthorized;
         if heartbeat < HEARTBEAT_NONE {
             self.ping_every = self.ping_every.max(heartbeat);
             self.next_ping = Instant::now() + self.ping_every;
             self.pings_with_heartbeat = true;
         }
-        log_end(self.run(publisher.as_ref(), &streams, updates).await);
+    }
+
+    /// Serves the socket until it ends. The frames of the client are appended by `publisher`, or refused without one, because the
+    /// socket reads many streams. `streams` are those that each later token has to grant.
+    pub(in crate::http) async fn serve(
+        &mut self,
+        publisher: Option<&Publisher>,
+        streams: &[StreamName],
+        updates: &mut Updates,
+    ) {
+        log_end(match self.run(publisher, streams, updates).await {
+            Ok(SocketEnd::Close(closing)) => Box::pin(self.close(closing)).await,
+            Ok(SocketEnd::ShutDown) => self.socket.shut_down().await,
+            Err(error) => Err(error),
+        });
     }
 
     /// Sends the error to the client and closes the socket.
-    pub(in crate::http) async fn refuse(mut self, error: &Error) {
+    pub(in crate::http) async fn refuse(&mut self, error: &Error) {
         self.audit(error);
-        let sent = self.reply(&FrameReply::Error(error.problem())).await;
-        log_end(match sent {
+        log_end(match self.reply(&FrameReply::Error(error.problem())).await {
             Ok(()) => self.close(Closing(POLICY_VIOLATION, "refused")).await,
             Err(error) => Err(error),
         });
@@ -161,38 +123,33 @@ impl SocketSession {
 
     /// Sends updates and receives appends until either side closes the socket, or the rights of the client end.
     async fn run(
-        mut self,
+        &mut self,
         publisher: Option<&Publisher>,
         streams: &[StreamName],
-        updates: impl Stream<Item = Bytes>,
-    ) -> Result<(), SocketError> {
-        tokio::pin!(updates);
+        updates: &mut Updates,
+    ) -> io::Result<SocketEnd> {
+        let mut timer = ReusableSleep::default();
         loop {
-            let timer = self.pong_until.unwrap_or(self.next_ping + self.same_time());
+            let due = self.pong_until.unwrap_or(self.next_ping + self.same_time());
             tokio::select! {
                 update = updates.next() => match update {
                     Some(envelope) => {
-                        self.socket.send(text(envelope)).await?;
+                        self.socket.send_text(envelope).await?;
                         if self.pings_with_heartbeat && self.pong_until.is_none() {
                             self.follow_envelope().await?;
                         }
                     }
-                    None => {
-                        let closing = self.why_updates_end();
-                        return self.close(closing).await;
-                    }
+                    None => return Ok(SocketEnd::Close(self.why_updates_end())),
                 },
-                received = self.receive() => match received? {
-                    Received::Message(message) => {
-                        if let Some(closing) = self.handle(message, publisher, streams).await? {
-                            return self.close(closing).await;
-                        }
+                received = self.socket.receive() => {
+                    // Boxed, as it is rare beside waiting, and a reader that waits would have the memory for it.
+                    if let Some(end) = Box::pin(self.handle(received?, publisher, streams)).await? {
+                        return Ok(end);
                     }
-                    end => return self.end(end).await,
-                },
-                () = sleep_until(timer) => {
+                }
+                () = poll_fn(|context| timer.poll(context, due)) => {
                     if self.pong_until.is_some() {
-                        return self.close(Closing(POLICY_VIOLATION, "no pong")).await;
+                        return Ok(SocketEnd::Close(Closing(POLICY_VIOLATION, "no pong")));
                     }
                     self.ping().await?;
                 }
@@ -201,7 +158,7 @@ impl SocketSession {
     }
 
     /// Sends the ping that is due with a heartbeat; any other envelope puts it off, as it puts the heartbeat off.
-    async fn follow_envelope(&mut self) -> Result<(), SocketError> {
+    async fn follow_envelope(&mut self) -> io::Result<()> {
         let now = Instant::now();
         if self.next_ping <= now + self.same_time() {
             return self.ping().await;
@@ -216,64 +173,50 @@ impl SocketSession {
         if self.pings_with_heartbeat { SAME_TIME.min(self.ping_every / 10) } else { Duration::ZERO }
     }
 
-    async fn ping(&mut self) -> Result<(), SocketError> {
-        self.socket.send(Message::ping(Bytes::new())).await?;
+    async fn ping(&mut self) -> io::Result<()> {
+        self.socket.send_ping().await?;
         let now = Instant::now();
         self.pong_until = Some(now + self.limits.websocket_pong_timeout.get());
         self.next_ping = now + self.ping_every;
         Ok(())
     }
 
-    /// Receives the next message. Cancel safe.
-    async fn receive(&mut self) -> Result<Received, SocketError> {
-        match self.socket.next().await {
-            Some(Ok(message)) => Ok(Received::Message(message)),
-            Some(Err(SocketError::PayloadTooLong { .. })) => Ok(Received::TooLarge),
-            Some(Err(SocketError::Protocol(_))) => Ok(Received::Violation),
-            Some(Err(error)) => Err(error),
-            None => Ok(Received::End),
-        }
-    }
-
-    async fn end(self, end: Received) -> Result<(), SocketError> {
-        match end {
-            Received::TooLarge => self.close(Closing(1009, "message too big")).await,
-            Received::Violation => self.finish().await,
-            Received::Message(_) | Received::End => Ok(()),
-        }
-    }
-
-    /// Handles a message of the client. Returns with what to close the socket, if it has to be closed.
+    /// Handles what the client has sent. Returns how to end the socket, if it has to end.
     async fn handle(
         &mut self,
-        message: Message,
+        received: ClientMessage,
         publisher: Option<&Publisher>,
         streams: &[StreamName],
-    ) -> Result<Option<Closing>, SocketError> {
-        if message.is_pong() {
-            self.pong_until = None;
-        }
+    ) -> io::Result<Option<SocketEnd>> {
+        let message = match received {
+            ClientMessage::Control { is_pong } => {
+                if is_pong {
+                    self.pong_until = None;
+                }
+                return Ok(None);
+            }
+            ClientMessage::Text(text) => (text, false),
+            ClientMessage::Binary(bytes) => (bytes, true),
+            ClientMessage::TooLarge => return Ok(Some(SocketEnd::Close(TOO_LARGE))),
+            ClientMessage::Violation | ClientMessage::End => return Ok(Some(SocketEnd::ShutDown)),
+        };
+        let (payload, is_binary) = &message;
         // Without authorization, each frame on one stream is a message, whatever it says.
-        let may_be_token = self.rights.is_some() || publisher.is_none();
-        if let Some(token) = message.as_text().filter(|_| may_be_token).and_then(token_of) {
-            return self.renew(&token.auth, streams).await;
+        let may_be_token = !is_binary && (self.rights.is_some() || publisher.is_none());
+        if let Some(token) = Some(payload).filter(|_| may_be_token).and_then(token_of) {
+            return Ok(self.renew(&token.auth, streams).await?.map(SocketEnd::Close));
         }
-        if message.is_text() || message.is_binary() {
-            let rights = self.rights.as_ref();
-            let reply = match publisher {
-                Some(publisher) => publisher.append(message, rights, self.limits.json_depth_max).await,
-                None => FrameReply::Error(Error::ReadOnly.problem()),
-            };
-            self.reply(&reply).await?;
-        }
-        // Replies of the library itself (pong, close) are flushed before the next frame is read, so that they do not
-        // accumulate for a client that does not read.
-        self.socket.flush().await.map(|()| None)
+        let rights = self.rights.as_ref();
+        let reply = match publisher {
+            Some(publisher) => publisher.append(message, rights, self.limits.json_depth_max).await,
+            None => FrameReply::Error(Error::ReadOnly.problem()),
+        };
+        self.reply(&reply).await.map(|()| None)
     }
 
-    async fn reply(&mut self, reply: &FrameReply) -> Result<(), SocketError> {
+    async fn reply(&mut self, reply: &FrameReply) -> io::Result<()> {
         let json = serde_json::to_vec(reply).unwrap_or_default();
-        self.socket.send(text(json.into())).await
+        self.socket.send_text(json.into()).await
     }
 
     fn why_updates_end(&self) -> Closing {
@@ -284,25 +227,17 @@ impl SocketSession {
     }
 
     /// Sends a close frame and waits for that of the client, for at most `websocket_pong_timeout`.
-    async fn close(mut self, Closing(code, reason): Closing) -> Result<(), SocketError> {
-        let code = CloseCode::try_from(code).unwrap_or(CloseCode::POLICY_VIOLATION);
-        match self.socket.send(Message::close(Some(code), reason)).await {
-            Ok(()) | Err(SocketError::AlreadyClosed) => {}
-            Err(error) => return Err(error),
-        }
+    async fn close(&mut self, Closing(code, reason): Closing) -> io::Result<()> {
+        self.socket.send_close(code, reason).await?;
         let patience = self.limits.websocket_pong_timeout.get();
-        let _closed = timeout(patience, async { while let Some(Ok(_)) = self.socket.next().await {} }).await;
-        self.finish().await
-    }
-
-    /// Shuts the connection down after the last frame, so that the client can still read it.
-    async fn finish(mut self) -> Result<(), SocketError> {
-        self.socket.flush().await?;
-        Ok(self.socket.into_inner().shutdown().await?)
+        let closed =
+            async { while !matches!(self.socket.receive().await, Ok(ClientMessage::End) | Err(_)) {} };
+        let _in_time = timeout(patience, closed).await;
+        self.socket.shut_down().await
     }
 }
 
-fn log_end(ended: Result<(), SocketError>) {
+fn log_end(ended: io::Result<()>) {
     if let Err(error) = ended {
         tracing::debug!(%error, "websocket ended");
     }

@@ -1,6 +1,6 @@
 //! Tests of held polls: the order of publishers and prompt readers, and polls that supersede each other.
 
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::Waker;
