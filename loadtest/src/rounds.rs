@@ -137,7 +137,7 @@ async fn round<L: Load>(load: &L, server: &Server, wanted: &Rounds) -> Result<L:
         .map_err(|error| RoundError::NoServer(server.kind(), address, error))?;
     let start = Instant::now() + Duration::from_secs_f64(wanted.warm_up);
     let tally = Tally::new(start..start + Duration::from_secs_f64(wanted.seconds))?;
-    let mut scene = Scene::new(&running, messages, tally);
+    let mut scene = Scene::new(&running, load.strategy(), messages, tally);
     let mut running = Some(running);
     if let (Server::Engine(_), Storage::Engine(url, instances)) = (server, wanted.storage()) {
         scene.engine = Some(EngineCalls::learn(&url, instances, &scene, load.streams()).await?.into());

@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::dialects::Dialect;
 use crate::providers::ProviderTarget;
+use crate::strategies::Strategy;
 use crate::wire::Transport;
 
 /// Addresses and dialect of a server.
@@ -53,6 +54,14 @@ impl Target {
     pub fn of(address: SocketAddr, dialect: Dialect) -> Self {
         let (transport, certificate) = (Transport::default(), Vec::new());
         Self { address, mqtt: None, publishing: None, dialect, transport, certificate, providers: None }
+    }
+
+    /// Address of the listener for readers of `strategy`.
+    pub fn address_for(&self, strategy: Strategy) -> SocketAddr {
+        match strategy {
+            Strategy::Mqtt(_) => self.mqtt.unwrap_or(self.address),
+            _ => self.address,
+        }
     }
 
     /// The same server as its publishers reach it.

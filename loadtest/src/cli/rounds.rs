@@ -41,6 +41,9 @@ pub struct WakeOptions {
     /// Messages per second, over all streams
     #[arg(long, value_name = "PER_SECOND", default_value_t = 20.0, value_parser = rate_above_zero)]
     pub rate: f64,
+    /// Publish each message when the one before has arrived and its publisher has its answer, from the same thread, after a pause of 300 us
+    #[arg(long, conflicts_with = "rate")]
+    pub closed_loop: bool,
     /// Options of every round.
     #[command(flatten)]
     pub rounds: Rounds,
@@ -157,7 +160,7 @@ impl AppendsOptions {
 impl WakeOptions {
     /// Returns the load.
     pub fn load(&self) -> Wake {
-        Wake { held: self.held, rate: self.rate }
+        Wake { held: self.held, rate: (!self.closed_loop).then_some(self.rate) }
     }
 }
 

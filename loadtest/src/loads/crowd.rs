@@ -27,6 +27,11 @@ pub enum Form {
     LongPoll,
     /// A response of server-sent events.
     Sse,
+    /// A WebSocket.
+    #[value(name = "websocket")]
+    WebSocket,
+    /// An MQTT connection with one subscription.
+    Mqtt,
 }
 
 /// Connections that hold one request each. A drop closes them.
@@ -76,8 +81,8 @@ impl Crowd {
     }
 
     /// Waits until the server holds every request: each is written, the server has a connection for each, and the kernel has
-    /// neither a connection that waits to be accepted nor a byte that waits to be read. A reader of events also has the
-    /// beginning of its response. Returns when this was the case, or `None` if it fails; the troubles hold the cause. The
+    /// neither a connection that waits to be accepted nor a byte that waits to be read. A reader in another form than the long
+    /// poll also has the beginning of its response. Returns when this was the case, or `None` if it fails; the troubles hold the cause. The
     /// caller takes earlier answers from `answers` before.
     pub(super) async fn all_held(&self) -> Option<Instant> {
         while self.asked.load(Ordering::Acquire) < self.everyone.len() {

@@ -1,5 +1,5 @@
-//! Load: many held polls or idle readers on one server, or spread over its instances. Measures the memory of each, and the time until the server holds all of
-//! them when they connect at once.
+//! Load: many held polls or idle readers on one server, or spread over its instances. Measures what memory and processor time each one takes,
+//! and the time until the server holds all of them when they connect at once.
 
 use std::sync::Arc;
 
@@ -44,6 +44,8 @@ pub struct Held {
     pub kernel_memory: Option<u64>,
     /// From the first connect until all were held, in microseconds.
     pub all_held: f64,
+    /// Processor time of the server for each request that it holds, as a share of one core.
+    pub idle_processor: Option<f64>,
     /// Connects that the kernel dropped in that time, on the whole machine.
     pub connects_dropped: Option<u64>,
     /// Processor time of the generator in that time, as a share of one core.
@@ -63,6 +65,8 @@ impl Load for Hold {
         match self.form {
             Form::LongPoll => Strategy::LongPoll(HOLD),
             Form::Sse => Strategy::Sse(None),
+            Form::WebSocket => Strategy::WebSocket(None),
+            Form::Mqtt => Strategy::Mqtt(None),
         }
     }
 
@@ -78,7 +82,7 @@ async fn hold(load: Hold, scene: Arc<Scene>) -> Option<Held> {
     let pollers = match load.form {
         Form::LongPoll => scene.tally.troubles.unless(at_the_tails(&scene, load.streams).await)?,
         // The streams are empty, so a reader at the beginning is at the tail.
-        Form::Sse => (0..load.streams).map(|stream| Poller::new(scene.clone(), stream)).collect(),
+        Form::Sse | Form::WebSocket | Form::Mqtt => (0..load.streams).map(|stream| Poller::new(scene.clone(), stream)).collect(),
     };
     sleep(left_alone).await;
     let memory = || scene.server_memory();
@@ -89,7 +93,9 @@ async fn hold(load: Hold, scene: Arc<Scene>) -> Option<Held> {
     let all_held = begun.elapsed();
     let generator = own_processor().saturating_sub(processor_before);
     let connects_dropped = connects_dropped().zip(dropped_before).map(|(after, before)| after - before);
+    let server_before = scene.server_processor();
     sleep(held).await;
+    let server = scene.server_processor().zip(server_before).map(|(after, before)| after - before);
     let instances = scene.instances.clone();
     let kernel_memory = spawn_blocking(move || socket_bytes(&instances)).await.ok().flatten();
     let memory = memory();
@@ -102,6 +108,7 @@ async fn hold(load: Hold, scene: Arc<Scene>) -> Option<Held> {
         memory,
         kernel_memory,
         all_held: all_held.as_secs_f64() * 1e6,
+        idle_processor: server.map(|seconds| seconds / held.as_secs_f64() / f64::from(load.clients)),
         connects_dropped,
         generator_cores: generator.as_secs_f64() / all_held.as_secs_f64(),
     })
@@ -125,6 +132,11 @@ impl Figures for Held {
             write: kib,
         },
         Column { header: "all held", pick: |held| Some(held.all_held), write: time },
+        Column {
+            header: "idle CPU",
+            pick: |held| held.idle_processor,
+            write: |share| format!("{:.2} ppm", share * 1e6),
+        },
         Column {
             header: "SYNs dropped",
             pick: |held| Some(held.connects_dropped? as f64),

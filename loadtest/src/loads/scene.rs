@@ -8,6 +8,7 @@ use crate::client::addressed;
 use crate::cost::Family;
 use crate::dialects::{BuiltRequest, HttpDialect};
 use crate::servers::Running;
+use crate::strategies::Strategy;
 use crate::streams::stream_name;
 use crate::tally::Tally;
 use crate::target::Target;
@@ -18,7 +19,7 @@ use crate::workload::{MessageId, Workload};
 pub struct Scene {
     /// How the server is reached.
     pub target: Target,
-    /// Where each instance of the server listens; the first one is that of the target.
+    /// Where each instance of the server listens for readers; the first one is that of the target.
     pub instances: Vec<SocketAddr>,
     /// The processes of each instance; none of a server that this program did not start.
     pub servers: Vec<Family>,
@@ -31,11 +32,11 @@ pub struct Scene {
 }
 
 impl Scene {
-    /// Creates the scene. The server already has the streams of `workload`.
-    pub fn new(running: &Running, workload: Arc<Workload>, tally: Tally) -> Self {
+    /// Creates the scene of readers of `strategy`. The server already has the streams of `workload`.
+    pub fn new(running: &Running, strategy: Strategy, workload: Arc<Workload>, tally: Tally) -> Self {
         let all = || std::iter::once(running).chain(&running.others);
         let servers = all().filter_map(|one| Some(one.process.as_ref()?.family())).collect();
-        let instances = all().map(|one| one.target.address).collect();
+        let instances = all().map(|one| one.target.address_for(strategy)).collect();
         Self { target: running.target.clone(), instances, servers, engine: None, workload, tally }
     }
 

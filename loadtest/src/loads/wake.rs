@@ -1,6 +1,7 @@
 //! Load: measures the time from a publish to the answer of a held poll. Each poll waits on a stream of its own and is known to
-//! be held; the publish times are fixed in advance.
+//! be held; the publish times are fixed in advance, or each message follows the one before.
 
+mod closed_loop;
 mod holder;
 mod publisher;
 
@@ -32,8 +33,8 @@ const UNHELD_SHARE_MAX: f64 = 0.01;
 pub struct Wake {
     /// Number of held polls, each on its own stream.
     pub held: u32,
-    /// Messages per second, over all streams.
-    pub rate: f64,
+    /// Messages per second, over all streams. `None`: a closed loop.
+    pub rate: Option<f64>,
 }
 
 /// State shared by the publisher and the holders of polls.
@@ -60,13 +61,16 @@ impl Load for Wake {
 
     async fn put(&self, scene: Arc<Scene>) -> Result<Option<Pace>, ThreadError> {
         let stage = Arc::new(Stage {
-            due: due_times(self.rate, Instant::now(), scene.tally.window.end),
+            due: self.rate.map_or_else(Vec::new, |rate| due_times(rate, Instant::now(), scene.tally.window.end)),
             held: (0..self.held).map(|_| AtomicBool::new(false)).collect(),
             unheld: AtomicU32::new(0),
             arrived: AtomicUsize::new(0),
             scene: scene.clone(),
         });
-        pace(&scene, stage.play()).await
+        match self.rate {
+            Some(_) => pace(&scene, stage.play()).await,
+            None => pace(&scene, stage.play_closed_loop()).await,
+        }
     }
 }
 
@@ -95,6 +99,12 @@ impl Stage {
         self.all_arrived().await;
         drop(holders);
         self.note_unheld();
+    }
+
+    async fn play_closed_loop(self: Arc<Self>) {
+        if let Err(error) = closed_loop::play(&self).await {
+            self.scene.tally.troubles.note(format!("closed loop: {error}"));
+        }
     }
 
     fn streams(&self) -> u32 {

@@ -34,6 +34,16 @@ impl LeanConnection {
         Ok(self.stream.write_all(&encoded(request)).await?)
     }
 
+    /// Sends a request with this body in place of its own.
+    pub async fn send_with<B>(&mut self, request: &hyper::Request<B>, body: &[u8]) -> Result<(), WireError> {
+        let mut bytes = encoded(request);
+        let end = bytes.len().saturating_sub(b"\r\n".len());
+        bytes.truncate(end);
+        bytes.extend(format!("content-length: {}\r\n\r\n", body.len()).as_bytes());
+        bytes.extend(body);
+        Ok(self.stream.write_all(&bytes).await?)
+    }
+
     /// Returns the response, and the time when its last part was read.
     pub async fn answer(&mut self) -> Result<(Instant, RawAnswer), WireError> {
         self.received.clear();

@@ -3,17 +3,19 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use futures_util::StreamExt;
 use http_body_util::BodyExt;
-use hyper::StatusCode;
+use hyper::{StatusCode, Uri};
 use tokio::net::TcpStream;
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
+use tokio_websockets::ClientBuilder;
 
 use super::Form;
 use crate::dialects::LiveForm;
 use crate::loads::HOLD;
 use crate::loads::poller::Poller;
-use crate::wire::{Connection, LeanConnection, WireError, open_one_of_many};
+use crate::wire::{Connection, LeanConnection, Mqtt, WireError, open_one_of_many};
 use crate::workload::MessageId;
 
 /// The answer to a held poll.
@@ -40,6 +42,8 @@ impl Member {
         let ended = match form {
             Form::LongPoll => self.poll().await,
             Form::Sse => self.follow().await,
+            Form::WebSocket => self.listen().await,
+            Form::Mqtt => self.subscribe().await,
         };
         if let Err(error) = ended {
             self.poller.scene.tally.troubles.note(format!("polling: {error}"));
@@ -82,5 +86,29 @@ impl Member {
             frame?;
         }
         Err(WireError::Closed)
+    }
+
+    /// Reads a WebSocket until it ends, which is an error.
+    async fn listen(&mut self) -> Result<(), WireError> {
+        let Poller { scene, stream, offset } = &self.poller;
+        let target = scene.dialect()?.live(stream, offset.as_deref(), LiveForm::WebSocket, None);
+        let uri = format!("ws://{}{target}", scene.instance(self.number));
+        let uri: Uri = uri.parse().map_err(hyper::http::Error::from)?;
+        let (mut socket, _answer) = ClientBuilder::from_uri(uri).connect_on(self.open().await?).await?;
+        self.asked.fetch_add(1, Ordering::Release);
+        while let Some(message) = socket.next().await {
+            message?;
+        }
+        Err(WireError::Closed)
+    }
+
+    /// Subscribes to the stream, and reads until an error.
+    async fn subscribe(&mut self) -> Result<(), WireError> {
+        let mut session = Mqtt::open(self.open().await?, &format!("member-{}", self.number), None).await?;
+        session.subscribe(&self.poller.stream).await?;
+        self.asked.fetch_add(1, Ordering::Release);
+        loop {
+            session.next().await?;
+        }
     }
 }
