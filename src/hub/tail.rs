@@ -40,9 +40,16 @@ pub struct Tail<S: Source> {
     heartbeat_at: Option<Instant>,
     /// An update is due even without news.
     is_due: bool,
-    rights_end: Option<EndSignal>,
-    /// Why the rights of the client have ended.
-    unauthorized: Option<&'static str>,
+    rights: Rights,
+}
+
+/// The rights of the client of a tail.
+enum Rights {
+    /// They do not end.
+    Endless,
+    Until(EndSignal),
+    /// They have ended, for this reason.
+    Ended(&'static str),
 }
 
 enum TailStage<S: Source> {
@@ -60,8 +67,8 @@ struct TailDeadline {
     hub: Arc<Hub>,
     timer: ReusableSleep,
     ends_at: Option<Instant>,
-    /// Drawn at the begin, because a drain wakes tails in an order that no simulation can repeat.
-    drain_moment: Duration,
+    /// In milliseconds. Drawn at the begin, because a drain wakes tails in an order that no simulation can repeat.
+    drain_moment: u32,
     /// The drain is already included in `ends_at`.
     drain_noted: bool,
     /// Waits for a drain, with the waker that it has registered: each tail would take the lock of all of them whenever it is polled.
@@ -87,8 +94,7 @@ impl Hub {
             life: TailDeadline::begin(self, life),
             heartbeat_at: None,
             is_due: false,
-            rights_end,
-            unauthorized: None,
+            rights: rights_end.map_or(Rights::Endless, Rights::Until),
         })
     }
 }
@@ -119,7 +125,13 @@ impl<S: Source> Tail<S> {
     /// Takes the reason why the rights of the client have ended. `None`: the tail has not ended for that reason, or the reason was
     /// taken already.
     pub fn take_unauthorized(&mut self) -> Option<&'static str> {
-        self.unauthorized.take()
+        match self.rights {
+            Rights::Ended(why) => {
+                self.rights = Rights::Endless;
+                Some(why)
+            }
+            Rights::Endless | Rights::Until(_) => None,
+        }
     }
 
     /// Returns the next update: the first batch at once, later ones when there is something new, or without
@@ -175,10 +187,10 @@ impl<S: Source> Tail<S> {
     /// Waits until something may have changed or an update is due. `None`: the rights of the client have ended.
     fn poll_wait(&mut self, source: &mut S, context: &mut Context<'_>) -> Poll<Option<Change<S::Batch>>> {
         let heartbeat_at = *self.heartbeat_at.get_or_insert_with(|| Instant::now() + self.heartbeat);
-        if let Some(end) = &mut self.rights_end
+        if let Rights::Until(end) = &mut self.rights
             && let Poll::Ready(why) = end.as_mut().poll(context)
         {
-            self.unauthorized = Some(why);
+            self.rights = Rights::Ended(why);
             return Poll::Ready(None);
         }
         if let Poll::Ready(change) = source.poll_changed(context) {
@@ -215,7 +227,8 @@ impl TailDeadline {
     fn begin(hub: &Arc<Hub>, life: Option<Duration>) -> Self {
         let ends_at = life.map(|life| Instant::now() + life);
         let (timer, drain) = Default::default();
-        Self { hub: hub.clone(), timer, ends_at, drain_moment: hub.drain_moment(), drain_noted: false, drain }
+        let drain_moment = u32::try_from(hub.drain_moment().as_millis()).unwrap_or(u32::MAX);
+        Self { hub: hub.clone(), timer, ends_at, drain_moment, drain_noted: false, drain }
     }
 
     fn is_over(&mut self) -> bool {
@@ -258,7 +271,7 @@ impl TailDeadline {
     fn note_drain(&mut self) {
         if !self.drain_noted && self.hub.is_draining() {
             self.drain_noted = true;
-            let end = Instant::now() + self.drain_moment;
+            let end = Instant::now() + Duration::from_millis(self.drain_moment.into());
             self.ends_at = Some(self.ends_at.unwrap_or(end).min(end));
         }
     }

@@ -82,7 +82,9 @@ async fn hold(load: Hold, scene: Arc<Scene>) -> Option<Held> {
     let pollers = match load.form {
         Form::LongPoll => scene.tally.troubles.unless(at_the_tails(&scene, load.streams).await)?,
         // The streams are empty, so a reader at the beginning is at the tail.
-        Form::Sse | Form::WebSocket | Form::Mqtt => (0..load.streams).map(|stream| Poller::new(scene.clone(), stream)).collect(),
+        Form::Sse | Form::WebSocket | Form::Mqtt => {
+            (0..load.streams).map(|stream| Poller::new(scene.clone(), stream)).collect()
+        }
     };
     sleep(left_alone).await;
     let memory = || scene.server_memory();

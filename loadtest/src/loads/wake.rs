@@ -61,7 +61,9 @@ impl Load for Wake {
 
     async fn put(&self, scene: Arc<Scene>) -> Result<Option<Pace>, ThreadError> {
         let stage = Arc::new(Stage {
-            due: self.rate.map_or_else(Vec::new, |rate| due_times(rate, Instant::now(), scene.tally.window.end)),
+            due: self
+                .rate
+                .map_or_else(Vec::new, |rate| due_times(rate, Instant::now(), scene.tally.window.end)),
             held: (0..self.held).map(|_| AtomicBool::new(false)).collect(),
             unheld: AtomicU32::new(0),
             arrived: AtomicUsize::new(0),

@@ -67,9 +67,9 @@ impl Form {
 pub(in crate::http) struct FormMetrics {
     metrics: Arc<Metrics>,
     frequent: Frequent,
-    sse: LiveMetrics,
-    ndjson: LiveMetrics,
-    websocket: LiveMetrics,
+    sse: Arc<LiveMetrics>,
+    ndjson: Arc<LiveMetrics>,
+    websocket: Arc<LiveMetrics>,
 }
 
 /// Counters of the most frequent responses, which are incremented without a lock.
@@ -92,7 +92,7 @@ impl FormMetrics {
             append_200: answered(Form::Append, 200),
             append_204: answered(Form::Append, 204),
         };
-        let live = |form: Form| metrics.live(form.as_str());
+        let live = |form: Form| Arc::new(metrics.live(form.as_str()));
         let (sse, ndjson, websocket) = (live(Form::Sse), live(Form::Ndjson), live(Form::WebSocket));
         Self { frequent, sse, ndjson, websocket, metrics }
     }
@@ -111,12 +111,12 @@ impl FormMetrics {
     }
 
     /// Returns the counters of a live form.
-    pub(in crate::http) fn live(&self, form: Form) -> LiveMetrics {
+    pub(in crate::http) fn live(&self, form: Form) -> Arc<LiveMetrics> {
         match form {
             Form::Sse => self.sse.clone(),
             Form::Ndjson => self.ndjson.clone(),
             Form::WebSocket => self.websocket.clone(),
-            other => self.metrics.live(other.as_str()),
+            other => self.metrics.live(other.as_str()).into(),
         }
     }
 }

@@ -3,13 +3,14 @@
 //! The fast path parses short polls, long polls and small appends; hyper parses any other request, one at a time
 //! (`hyper_request`). While a response is pending, the connection is a socket and a waiter, without buffers.
 
-use std::future::poll_fn;
+use std::future::{poll_fn, ready};
 use std::io;
 use std::pin::Pin;
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures_util::{FutureExt, TryFutureExt};
 use tokio::io::AsyncWriteExt;
 use tokio::time::Instant;
 
@@ -51,6 +52,14 @@ enum Exit {
     Gone,
 }
 
+/// What follows a rare step.
+enum AfterStep<'a> {
+    /// The next request, or the response to one.
+    Continue(Box<GuardedStream>, Stage<'a>),
+    /// The last step of the connection.
+    Last(BoxedStep<'a, ()>),
+}
+
 /// Serves a connection until either side closes it.
 pub(super) fn serve(
     stream: Transport,
@@ -60,36 +69,51 @@ pub(super) fn serve(
     let mut io = Box::new(context.guarded_stream(stream, read_ahead));
     Box::pin(async move {
         let (mut keep_alive, mut stage) = (KeepAlive::default(), Stage::Idle);
-        loop {
-            match poll_fn(|cx| drive(&mut io, &context, &mut keep_alive, &mut stage, cx)).await? {
-                Exit::Hyper => {
-                    let Some((returned, response)) = receive_with_hyper(io, &context).await? else {
-                        return Ok(());
-                    };
-                    io = returned;
-                    stage = Stage::Respond(response);
-                }
-                Exit::Stream(response) => {
-                    let closes = response.closes;
-                    write_body(&mut io, response).await?;
-                    if closes {
-                        return close(io).await;
-                    }
-                }
-                Exit::Upgrade(head, upgrade) => {
-                    io.write_all(&head).await?;
-                    drop(head);
-                    upgrade.serve(UpgradedIo::Http1(io), context.state.clone()).await;
-                    return Ok(());
-                }
-                Exit::Close => return close(io).await,
-                Exit::Gone => {
-                    io.answer_end();
-                    return Ok(());
-                }
+        // Nothing of one step is alive during the next one, so that a connection takes memory only for its present step.
+        let last = loop {
+            let exit = poll_fn(|cx| drive(&mut io, &context, &mut keep_alive, &mut stage, cx)).await?;
+            let step = begin_step(exit, io, &context);
+            match step.await? {
+                AfterStep::Continue(returned, next) => (io, stage) = (returned, next),
+                AfterStep::Last(step) => break step,
             }
-        }
+        };
+        last.await
     })
+}
+
+/// Begins the step that is due.
+fn begin_step(
+    exit: Exit,
+    mut io: Box<GuardedStream>,
+    context: &ConnectionContext,
+) -> BoxedStep<'_, AfterStep<'_>> {
+    match exit {
+        Exit::Hyper => Box::pin(async move {
+            Ok(match receive_with_hyper(io, context).await? {
+                Some((io, response)) => AfterStep::Continue(io, Stage::Respond(response)),
+                None => AfterStep::Last(Box::pin(ready(Ok(())))),
+            })
+        }),
+        Exit::Stream(response) => {
+            let closes = response.closes;
+            let written = write_body(io, *response);
+            Box::pin(written.map_ok(move |io| match closes {
+                true => AfterStep::Last(close(io)),
+                false => AfterStep::Continue(io, Stage::Idle),
+            }))
+        }
+        Exit::Upgrade(head, upgrade) => Box::pin(async move {
+            io.write_all(&head).await?;
+            let serving = upgrade.serve(UpgradedIo::Http1(io), context.state.clone());
+            Ok(AfterStep::Last(Box::pin(serving.map(Ok))))
+        }),
+        Exit::Close => Box::pin(ready(Ok(AfterStep::Last(close(io))))),
+        Exit::Gone => {
+            io.answer_end();
+            Box::pin(ready(Ok(AfterStep::Last(Box::pin(ready(Ok(())))))))
+        }
+    }
 }
 
 /// Answers requests until a step of [`Exit`] is due.
@@ -102,13 +126,13 @@ fn drive<'a>(
 ) -> Poll<io::Result<Exit>> {
     loop {
         *stage = match stage {
-            Stage::Idle => match ready!(poll_next_request(io, context, keep_alive, cx))? {
+            Stage::Idle => match std::task::ready!(poll_next_request(io, context, keep_alive, cx))? {
                 Ok(response) => Stage::Respond(response),
                 Err(exit) => return Poll::Ready(Ok(exit)),
             },
             Stage::Respond(response) => {
                 let Poll::Ready(reply) = response.poll(&mut keep_alive.timer, cx) else {
-                    match ready!(io.poll_left(cx, response.leaves_by()))? {
+                    match std::task::ready!(io.poll_left(cx, response.leaves_by()))? {
                         LeavesBy::Reset => return Poll::Ready(Ok(Exit::Gone)),
                         LeavesBy::Fin => response.end(),
                     }
@@ -125,7 +149,7 @@ fn drive<'a>(
                 Stage::Write { bytes: outgoing.first, closes: outgoing.closes }
             }
             Stage::Write { bytes, closes } => {
-                ready!(io.poll_write_all(cx, bytes))?;
+                std::task::ready!(io.poll_write_all(cx, bytes))?;
                 if *closes {
                     return Poll::Ready(Ok(Exit::Close));
                 }

@@ -23,7 +23,7 @@ use crate::http::read::long_poll::{HeldRead, ReadStart};
 pub(super) struct PendingResponse<'a>(PendingState<'a>);
 
 enum PendingState<'a> {
-    Ready(Option<ResponseBytes>),
+    Ready(Option<Box<ResponseBytes>>),
     PendingAnswer(PendingAnswer<'a>),
     Reading {
         gateway: &'a Gateway,
@@ -50,7 +50,7 @@ enum ReadStage<'a> {
 impl<'a> PendingResponse<'a> {
     /// A response that is already complete.
     pub(super) fn ready(response: ResponseBytes) -> Self {
-        Self(PendingState::Ready(Some(response)))
+        Self(PendingState::Ready(Some(Box::new(response))))
     }
 
     /// Begins to answer a request.
@@ -115,7 +115,7 @@ impl<'a> PendingResponse<'a> {
     ) -> Poll<Reply<ResponseBytes>> {
         match &mut self.0 {
             PendingState::Ready(response) => {
-                response.take().map_or(Poll::Pending, |response| Poll::Ready(Reply::http(response)))
+                response.take().map_or(Poll::Pending, |response| Poll::Ready(Reply::http(*response)))
             }
             PendingState::PendingAnswer(reply) => reply.as_mut().poll(cx),
             PendingState::Reading { gateway, log, stage } => {

@@ -14,22 +14,43 @@ use super::context::BoxedStep;
 use super::io::{GuardedStream, LeavesBy};
 use super::response_bytes::Outgoing;
 
-/// Writes a response frame by frame. The head is written together with the first frame. Fails if the client is gone.
-pub(super) fn write_body(io: &mut GuardedStream, mut response: Box<Outgoing>) -> BoxedStep<'_, ()> {
-    Box::pin(async move {
-        while let Some(body) = &mut response.rest {
-            let Some(data) = next_frame(io, body).await? else { break };
-            let before = std::mem::take(&mut response.first);
-            if response.chunked {
-                let length = format!("{:x}\r\n", data.len());
-                io.write_all_buf(&mut before.chain(length.as_bytes()).chain(data).chain(&b"\r\n"[..]))
-                    .await?;
-            } else {
-                io.write_all_buf(&mut before.chain(data)).await?;
+/// Writes a response frame by frame, and returns the connection. The head is written together with the first frame. Fails if the client is gone.
+pub(super) fn write_body(
+    mut io: Box<GuardedStream>,
+    Outgoing { first: mut before, rest, chunked, closes: _ }: Outgoing,
+) -> impl Future<Output = io::Result<Box<GuardedStream>>> + Send {
+    let mut body = rest.unwrap_or_else(Body::empty);
+    async move {
+        loop {
+            let frame = next_frame(&mut io, &mut body).await?;
+            let is_last = frame.is_none();
+            write_frame(&mut io, std::mem::take(&mut before), frame, chunked).await?;
+            if is_last {
+                return Ok(io);
             }
         }
-        let end: &[u8] = if response.chunked { b"0\r\n\r\n" } else { b"" };
-        io.write_all_buf(&mut response.first.chain(end)).await
+    }
+}
+
+/// Writes one frame of a body with what comes before it, or the end of the body. Boxed, as it is short beside waiting for a frame, and a reader
+/// that waits would have the memory for it.
+fn write_frame(
+    io: &mut GuardedStream,
+    before: Bytes,
+    frame: Option<Bytes>,
+    chunked: bool,
+) -> BoxedStep<'_, ()> {
+    Box::pin(async move {
+        match frame {
+            Some(data) if chunked => {
+                let length = format!("{:x}\r\n", data.len());
+                let data = before.chain(length.as_bytes()).chain(data);
+                io.write_all_buf(&mut data.chain(&b"\r\n"[..])).await
+            }
+            Some(data) => io.write_all_buf(&mut before.chain(data)).await,
+            None if chunked => io.write_all_buf(&mut before.chain(&b"0\r\n\r\n"[..])).await,
+            None => io.write_all(&before).await,
+        }
     })
 }
 

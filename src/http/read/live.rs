@@ -40,7 +40,7 @@ pub(in crate::http) use self::encoder::{NDJSON, SSE, WEBSOCKET, cursor_seed};
 pub(in crate::http) struct LiveOpener {
     hub: Arc<Hub>,
     clock: Clock,
-    metrics: LiveMetrics,
+    metrics: Arc<LiveMetrics>,
     state: Arc<ConnectionState>,
     auth: Arc<Authenticator>,
     /// How long the form lasts. `None`: until either side closes the connection.
@@ -256,7 +256,7 @@ fn live_answer(content_type: &'static str, body: Body, is_private: bool) -> Resp
 
 /// Counts a reader in the metrics of its live form until it is dropped.
 struct ReaderGuard {
-    metrics: LiveMetrics,
+    metrics: Arc<LiveMetrics>,
     state: Arc<ConnectionState>,
     unauthorized: Option<UnauthorizedFlag>,
     /// Counts the form for its tenant, and keeps a device from being woken.
@@ -265,7 +265,7 @@ struct ReaderGuard {
 
 impl ReaderGuard {
     fn new(
-        metrics: LiveMetrics,
+        metrics: Arc<LiveMetrics>,
         state: Arc<ConnectionState>,
         unauthorized: Option<UnauthorizedFlag>,
         open: (Option<OpenCharge>, Option<Box<DeviceConnection>>),
