@@ -13,6 +13,7 @@ mod changes;
 mod claims;
 mod clients;
 mod devices;
+mod drain;
 mod held_poll;
 mod listing;
 mod moves;
@@ -33,7 +34,6 @@ mod update;
 mod waiters;
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use tokio::sync::watch;
@@ -50,6 +50,7 @@ pub use devices::{
     AppPolicy, ChannelView, Credential, CredentialKind, DeviceConnection, DeviceError, DeviceSpec,
     DeviceView, Devices, QuietHours, ReceiptState, RemovalReason, Removed, Verdict, WakeOrder,
 };
+pub use drain::DrainWaiter;
 pub use held_poll::{HeldPoll, PollError, PollSettings, PollStart, Polled};
 pub use listing::{StreamListing, StreamQuery, StreamView};
 pub use moves::Moves;
@@ -114,11 +115,7 @@ pub struct Hub {
     clock: Clock,
     budget: Arc<Budget>,
     default_retention: Retention,
-    draining: watch::Sender<bool>,
-    /// The same for live forms, which are many and wait for it with little memory.
-    drain_signal: Signal<bool>,
-    /// Copy of `draining` that every response reads without a lock.
-    is_draining: AtomicBool,
+    drain: Arc<drain::Drain>,
 }
 
 /// Delays between the attempts to read a store that cannot be reached.
@@ -202,9 +199,7 @@ impl Hub {
             limits,
             metrics,
             clock,
-            draining: watch::Sender::new(false),
-            drain_signal: Signal::default(),
-            is_draining: AtomicBool::new(false),
+            drain: Arc::default(),
         }
     }
 
@@ -305,11 +300,6 @@ impl Hub {
         clients::joined(self.clients.one(id), subscribed, 1).pop()
     }
 
-    /// Whether the gateway is draining.
-    pub fn is_draining(&self) -> bool {
-        self.is_draining.load(Ordering::SeqCst)
-    }
-
     /// Whether the store has found damaged records.
     pub fn store_is_damaged(&self) -> bool {
         self.store.is_damaged()
@@ -323,17 +313,6 @@ impl Hub {
     /// Whether the store has failed and rejects all changes.
     pub fn store_has_failed(&self) -> bool {
         self.store.has_failed()
-    }
-
-    /// Returns a receiver whose value becomes true when the gateway starts to drain.
-    pub fn draining(&self) -> watch::Receiver<bool> {
-        self.draining.subscribe()
-    }
-
-    /// Random delay, up to `drain_spread`, after which one connection ends during a drain. It differs per
-    /// connection so that clients do not all reconnect at once.
-    pub fn drain_moment(&self) -> Duration {
-        self.limits.drain_spread.get().mul_f64(fastrand::f64())
     }
 
     /// Takes a snapshot of the memory budget for the metrics.
@@ -417,13 +396,31 @@ impl Hub {
         self.is_draining() || self.budget.is_critical()
     }
 
+    /// Whether the gateway is draining.
+    pub fn is_draining(&self) -> bool {
+        self.drain.has_begun()
+    }
+
+    /// Returns a receiver whose value becomes true when the gateway starts to drain.
+    pub fn draining(&self) -> watch::Receiver<bool> {
+        self.drain.subscribe()
+    }
+
+    /// Returns what a connection waits for the drain with, in place of [`draining`](Self::draining), since there are very many.
+    pub fn drain_waiter(&self) -> DrainWaiter {
+        self.drain.waiter()
+    }
+
+    /// Random delay, up to `drain_spread`, after which one connection ends during a drain. It differs per
+    /// connection so that clients do not all reconnect at once.
+    pub fn drain_moment(&self) -> Duration {
+        self.limits.drain_spread.get().mul_f64(fastrand::f64())
+    }
+
     /// Starts a drain: ends held polls and live delivery forms evenly over `drain_spread`, each with its
     /// offset, then returns; at once if nobody is connected. New polls are no longer held.
     pub async fn drain(&self) {
-        self.is_draining.store(true, Ordering::SeqCst);
-        self.store.retire();
-        self.draining.send_replace(true);
-        self.drain_signal.update(|draining| *draining = true);
+        self.drain.begin(|| self.store.retire());
         if !self.metrics.has_connections() && self.clients.held() == 0 {
             return;
         }

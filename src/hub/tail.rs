@@ -6,12 +6,12 @@
 
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll, Waker, ready};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::signal::Waiter;
+use super::drain::DrainWaiter;
 use super::source::{PendingRead, Source, read_once};
 use super::update::Change;
 use super::{Hub, PollError};
@@ -40,11 +40,11 @@ pub struct Tail<S: Source> {
     heartbeat_at: Option<Instant>,
     /// An update is due even without news.
     is_due: bool,
-    rights: Rights,
+    rights: TailRights,
 }
 
 /// The rights of the client of a tail.
-enum Rights {
+enum TailRights {
     /// They do not end.
     Endless,
     Until(EndSignal),
@@ -65,14 +65,13 @@ enum TailStage<S: Source> {
 /// Decides when a tail ends: after its life, during a drain, or when memory is critical.
 struct TailDeadline {
     hub: Arc<Hub>,
+    drain: DrainWaiter,
     timer: ReusableSleep,
     ends_at: Option<Instant>,
     /// In milliseconds. Drawn at the begin, because a drain wakes tails in an order that no simulation can repeat.
     drain_moment: u32,
     /// The drain is already included in `ends_at`.
     drain_noted: bool,
-    /// Waits for a drain, with the waker that it has registered: each tail would take the lock of all of them whenever it is polled.
-    drain: (Waiter, Option<Waker>),
 }
 
 impl Hub {
@@ -94,7 +93,7 @@ impl Hub {
             life: TailDeadline::begin(self, life),
             heartbeat_at: None,
             is_due: false,
-            rights: rights_end.map_or(Rights::Endless, Rights::Until),
+            rights: rights_end.map_or(TailRights::Endless, TailRights::Until),
         })
     }
 }
@@ -126,11 +125,11 @@ impl<S: Source> Tail<S> {
     /// taken already.
     pub fn take_unauthorized(&mut self) -> Option<&'static str> {
         match self.rights {
-            Rights::Ended(why) => {
-                self.rights = Rights::Endless;
+            TailRights::Ended(why) => {
+                self.rights = TailRights::Endless;
                 Some(why)
             }
-            Rights::Endless | Rights::Until(_) => None,
+            TailRights::Endless | TailRights::Until(_) => None,
         }
     }
 
@@ -187,10 +186,10 @@ impl<S: Source> Tail<S> {
     /// Waits until something may have changed or an update is due. `None`: the rights of the client have ended.
     fn poll_wait(&mut self, source: &mut S, context: &mut Context<'_>) -> Poll<Option<Change<S::Batch>>> {
         let heartbeat_at = *self.heartbeat_at.get_or_insert_with(|| Instant::now() + self.heartbeat);
-        if let Rights::Until(end) = &mut self.rights
+        if let TailRights::Until(end) = &mut self.rights
             && let Poll::Ready(why) = end.as_mut().poll(context)
         {
-            self.rights = Rights::Ended(why);
+            self.rights = TailRights::Ended(why);
             return Poll::Ready(None);
         }
         if let Poll::Ready(change) = source.poll_changed(context) {
@@ -226,9 +225,9 @@ impl<S: Source> Tail<S> {
 impl TailDeadline {
     fn begin(hub: &Arc<Hub>, life: Option<Duration>) -> Self {
         let ends_at = life.map(|life| Instant::now() + life);
-        let (timer, drain) = Default::default();
         let drain_moment = u32::try_from(hub.drain_moment().as_millis()).unwrap_or(u32::MAX);
-        Self { hub: hub.clone(), timer, ends_at, drain_moment, drain_noted: false, drain }
+        let (drain, timer) = (hub.drain_waiter(), ReusableSleep::default());
+        Self { hub: hub.clone(), drain, timer, ends_at, drain_moment, drain_noted: false }
     }
 
     fn is_over(&mut self) -> bool {
@@ -251,20 +250,10 @@ impl TailDeadline {
 
     /// Completes at `heartbeat_at`, or when the tail is over if that is earlier.
     fn poll_due(&mut self, heartbeat_at: Instant, context: &mut Context<'_>) -> Poll<()> {
-        if !self.drain_noted && self.poll_drain(context).is_ready() {
+        if !self.drain_noted && self.drain.poll(context).is_ready() {
             self.note_drain();
         }
         self.timer.poll(context, self.ends_at.unwrap_or(heartbeat_at).min(heartbeat_at))
-    }
-
-    /// Completes when the gateway drains.
-    fn poll_drain(&mut self, context: &mut Context<'_>) -> Poll<()> {
-        let (waiter, registered) = &mut self.drain;
-        if registered.as_ref().is_some_and(|waker| waker.will_wake(context.waker())) {
-            return if self.hub.is_draining() { Poll::Ready(()) } else { Poll::Pending };
-        }
-        *registered = Some(context.waker().clone());
-        self.hub.drain_signal.poll_until(waiter, context, |draining| draining.then_some(()))
     }
 
     /// During a drain each tail ends after a random delay, so that clients do not all reconnect at once.
@@ -274,11 +263,5 @@ impl TailDeadline {
             let end = Instant::now() + Duration::from_millis(self.drain_moment.into());
             self.ends_at = Some(self.ends_at.unwrap_or(end).min(end));
         }
-    }
-}
-
-impl Drop for TailDeadline {
-    fn drop(&mut self) {
-        self.hub.drain_signal.forget(&mut self.drain.0);
     }
 }

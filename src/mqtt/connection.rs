@@ -2,16 +2,16 @@
 //! stores the session until either side ends the connection.
 
 use std::collections::{BTreeSet, HashMap, VecDeque};
-use std::future::{pending, ready};
+use std::future::poll_fn;
 use std::io;
 use std::num::NonZeroU16;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::sync::watch;
 use tokio::task::consume_budget;
-use tokio::time::{Instant, sleep_until, timeout};
+use tokio::time::{Instant, timeout};
 
 use super::Broker;
 use super::audit::Auditor;
@@ -19,12 +19,13 @@ use super::codec::{Breach, OutgoingPacket, Reason, Version, Will};
 use super::session::Session;
 use super::session_store::{Negotiated, OpenSession};
 use super::sessions::Attached;
-use super::unconfirmed::Unconfirmed;
+use super::unconfirmed::{Confirmed, Unconfirmed};
 use super::walks::{CatchUp, RetainedWalk};
 use super::wire::{Wire, WireProgress};
 use crate::auth::{EndOfRights, Grants, RightsEnd};
 use crate::budget::OpenCharge;
-use crate::hub::{DeviceConnection, Subscriber};
+use crate::clock::ReusableSleep;
+use crate::hub::{DeviceConnection, DrainWaiter, Subscriber, Waiter};
 use crate::stream::StreamName;
 
 /// Maximum number of changed streams taken at once; the others stay marked.
@@ -46,10 +47,8 @@ pub(super) struct Connection<S> {
     pub(super) session: Session,
     pub(super) subscriber: Subscriber,
     pub(super) negotiated: Negotiated,
-    /// Topics by the alias that the client has assigned.
-    pub(super) aliases_received: Vec<Option<StreamName>>,
-    /// Topic aliases that the gateway has assigned.
-    pub(super) aliases_sent: HashMap<StreamName, NonZeroU16>,
+    /// Boxed, as most connections have none.
+    pub(super) aliases: Option<Box<TopicAliases>>,
     /// Streams that may have messages to send.
     pub(super) ready: VecDeque<StreamName>,
     /// Streams that could not be read. `None`: there are none.
@@ -71,7 +70,12 @@ pub(super) struct Connection<S> {
     pub(super) auditor: Option<Box<Auditor>>,
     /// Completes when the rights of the client end. `None`: they never do.
     pub(super) rights_end: Option<EndOfRights>,
-    draining: watch::Receiver<bool>,
+    /// Waits for changes of the streams of `subscriber`.
+    waiter: Waiter,
+    drain: DrainWaiter,
+    timer: ReusableSleep,
+    /// The next wait looks at the wire before it looks for changed streams.
+    reads_first: bool,
     /// When the last packet arrived.
     pub(super) heard_at: Instant,
     /// When to end the connection during a drain.
@@ -82,11 +86,39 @@ pub(super) struct Connection<S> {
     _open: (Option<OpenCharge>, Option<Box<DeviceConnection>>),
 }
 
+/// The topic aliases of a connection.
+#[derive(Default)]
+pub(super) struct TopicAliases {
+    /// Topics by the alias that the client has assigned.
+    pub(super) received: Vec<Option<StreamName>>,
+    /// Aliases that the gateway has assigned.
+    pub(super) sent: HashMap<StreamName, NonZeroU16>,
+}
+
 /// Streams of a connection that could not be read.
 pub(super) struct FailedReads {
     pub(super) streams: BTreeSet<StreamName>,
     /// When they are read again.
     pub(super) retry_at: Instant,
+}
+
+/// What a connection waits for.
+enum Event {
+    /// The wire has read or written, or has failed.
+    Wire(io::Result<WireProgress>),
+    /// More messages can be sent at once.
+    More,
+    /// These streams have changed.
+    Changed(Vec<StreamName>),
+    /// A message of QoS 0 is appended or refused.
+    Confirmed(Confirmed),
+    Timer(TimerEvent),
+    /// The rights of the client have ended.
+    RightsEnd(RightsEnd),
+    /// A newer connection wants the session.
+    Superseded,
+    /// The gateway drains.
+    Drain,
 }
 
 /// What happens when the timer fires.
@@ -132,14 +164,13 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin> Connection<S> {
     ) -> Self {
         session.reconnected();
         let subscriber = broker.hub.subscriber(&session.client);
-        let draining = broker.hub.draining();
+        let drain = broker.hub.drain_waiter();
         let open = (open, broker.hub.session_connected(&session.client));
         Self {
             wire,
             subscriber,
             negotiated,
-            aliases_received: Vec::new(),
-            aliases_sent: HashMap::new(),
+            aliases: None,
             ready: VecDeque::new(),
             failed: None,
             retained: None,
@@ -151,7 +182,10 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin> Connection<S> {
             grants,
             may_renew,
             auditor,
-            draining,
+            waiter: Waiter::default(),
+            drain,
+            timer: ReusableSleep::default(),
+            reads_first: false,
             heard_at: Instant::now(),
             leave_at: None,
             save_at: None,
@@ -163,7 +197,8 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin> Connection<S> {
 
     /// Runs the connection to its end, then suspends the session.
     pub(super) async fn run(mut self: Box<Self>) {
-        self.resume().await;
+        // Boxed: it is over before the connection waits.
+        Box::pin(self.resume()).await;
         let ending = loop {
             if let Err(ending) = self.process().await {
                 break ending;
@@ -206,50 +241,78 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin> Connection<S> {
             Box::pin(self.save_if_possible()).await;
         }
         let has_room = self.wire.is_idle() && self.ready.is_empty() && self.vacancy() > 0 && !has_more;
-        let (timer_at, timer) = self.next_timer();
-        let event = tokio::select! {
-            progress = self.wire.progress() => match progress {
-                Ok(WireProgress::Read | WireProgress::Written) => return Ok(()),
-                Ok(WireProgress::Ended) => return Err(Ending::Lost(io::ErrorKind::UnexpectedEof.into())),
-                Err(error) => Ok(Ending::Lost(error)),
-            },
-            names = self.subscriber.changed(READY_MAX), if has_room => {
+        let ending = match poll_fn(|context| self.poll_event(context, has_room, has_more)).await {
+            Event::Wire(Ok(WireProgress::Read | WireProgress::Written)) | Event::More => return Ok(()),
+            Event::Wire(Ok(WireProgress::Ended)) => {
+                return Err(Ending::Lost(io::ErrorKind::UnexpectedEof.into()));
+            }
+            Event::Wire(Err(error)) => Ending::Lost(error),
+            Event::Changed(names) => {
                 self.ready.extend(names);
                 return Ok(());
             }
-            () = ready(()), if has_more => return Ok(()),
-            () = sleep_until(timer_at) => match timer {
-                TimerEvent::End(why) => Ok(Ending::ByGateway(why)),
-                TimerEvent::Save => return Ok(()),
-                TimerEvent::Retry => {
-                    self.ready.extend(self.failed.take().into_iter().flat_map(|failed| failed.streams));
-                    return Ok(());
-                }
-            },
-            why = ended(&mut self.rights_end) => {
-                return Err(Ending::ByGateway(match why {
-                    RightsEnd::Expired => Reason::MaximumConnectTime,
-                    RightsEnd::Revoked => {
-                        // A will is published by right of the token.
-                        self.negotiated.will = None;
-                        Reason::NotAuthorized
-                    }
-                }));
+            Event::Timer(TimerEvent::End(why)) => Ending::ByGateway(why),
+            Event::Timer(TimerEvent::Save) => return Ok(()),
+            Event::Timer(TimerEvent::Retry) => {
+                self.ready.extend(self.failed.take().into_iter().flat_map(|failed| failed.streams));
+                return Ok(());
             }
-            Some(confirmed) = self.unconfirmed.next(), if !self.unconfirmed.is_empty() => Err(confirmed),
-            () = self.attached.superseded() => Ok(Ending::ByGateway(Reason::SessionTakenOver)),
-            Ok(_) = self.draining.wait_for(|draining| *draining), if self.leave_at.is_none() => {
+            Event::RightsEnd(RightsEnd::Expired) => {
+                return Err(Ending::ByGateway(Reason::MaximumConnectTime));
+            }
+            Event::RightsEnd(RightsEnd::Revoked) => {
+                // A will is published by right of the token.
+                self.negotiated.will = None;
+                return Err(Ending::ByGateway(Reason::NotAuthorized));
+            }
+            Event::Confirmed(confirmed) => return self.confirmed(confirmed),
+            Event::Superseded => Ending::ByGateway(Reason::SessionTakenOver),
+            Event::Drain => {
                 self.leave_at = Some(Instant::now() + self.broker.hub.drain_moment());
                 return Ok(());
             }
         };
-        let ending = match event {
-            Ok(ending) => ending,
-            Err(confirmed) => return self.confirmed(confirmed),
-        };
         Box::pin(self.read_out()).await?;
         let has_spoken = matches!(ending, Ending::ByGateway(Reason::KeepAliveTimeout)) && !self.is_silent();
         if has_spoken { Ok(()) } else { Err(ending) }
+    }
+
+    /// Waits for the next event. Changed streams are only taken if there is room for their messages.
+    ///
+    /// It keeps little for each connection that waits, which may be very many; a `select!` would keep a future for each event.
+    fn poll_event(&mut self, context: &mut Context<'_>, has_room: bool, has_more: bool) -> Poll<Event> {
+        if let Some(end) = &mut self.rights_end
+            && let Poll::Ready(why) = end.as_mut().poll(context)
+        {
+            return Poll::Ready(Event::RightsEnd(why));
+        }
+        // They take turns, so that neither a client that floods the gateway nor a busy stream starves the other.
+        self.reads_first = !self.reads_first;
+        for is_turn_of_wire in [self.reads_first, !self.reads_first] {
+            if is_turn_of_wire {
+                if let Poll::Ready(progress) = self.wire.poll_progress(context) {
+                    return Poll::Ready(Event::Wire(progress));
+                }
+            } else if has_more {
+                return Poll::Ready(Event::More);
+            } else if has_room
+                && let Poll::Ready(names) =
+                    self.subscriber.poll_changed_or_missed(&mut self.waiter, context, READY_MAX)
+            {
+                return Poll::Ready(Event::Changed(names));
+            }
+        }
+        if let Poll::Ready(Some(confirmed)) = self.unconfirmed.poll_next(context) {
+            return Poll::Ready(Event::Confirmed(confirmed));
+        }
+        if self.attached.poll_superseded(context).is_ready() {
+            return Poll::Ready(Event::Superseded);
+        }
+        if self.leave_at.is_none() && self.drain.poll(context).is_ready() {
+            return Poll::Ready(Event::Drain);
+        }
+        let (timer_at, timer) = self.next_timer();
+        self.timer.poll(context, timer_at).map(|()| Event::Timer(timer))
     }
 
     /// Handles what the client had sent before the connection ends, so that no message is lost, and so that a
@@ -370,12 +433,5 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin> Connection<S> {
         if !matches!(ending, Ending::Lost(_)) {
             let _gone = timeout(LAST_PACKET_TIME, wire.close()).await;
         }
-    }
-}
-
-async fn ended(rights: &mut Option<EndOfRights>) -> RightsEnd {
-    match rights {
-        Some(end) => end.await,
-        None => pending().await,
     }
 }

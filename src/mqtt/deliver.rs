@@ -2,6 +2,7 @@
 //! subscriptions, and new messages. Each is read from the log when there is room for it on the wire.
 
 use std::collections::BTreeSet;
+use std::collections::HashMap;
 use std::num::NonZeroU16;
 use std::sync::Arc;
 use std::time::Duration;
@@ -353,7 +354,7 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin> Connection<S> {
         if !taken {
             self.broker.metrics.too_large.inc();
         } else if let Some((alias, false)) = alias {
-            self.aliases_sent.insert(topic.clone(), alias);
+            self.aliases.get_or_insert_default().sent.insert(topic.clone(), alias);
         }
         taken
     }
@@ -362,10 +363,11 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin> Connection<S> {
     /// aliases.
     fn alias(&self, topic: &StreamName) -> Option<(NonZeroU16, bool)> {
         let last = self.negotiated.last_alias?;
-        if let Some(alias) = self.aliases_sent.get(topic) {
+        let sent = self.aliases.as_ref().map(|aliases| &aliases.sent);
+        if let Some(alias) = sent.and_then(|sent| sent.get(topic)) {
             return Some((*alias, true));
         }
-        let next = u16::try_from(self.aliases_sent.len() + 1).ok().and_then(NonZeroU16::new)?;
+        let next = u16::try_from(sent.map_or(0, HashMap::len) + 1).ok().and_then(NonZeroU16::new)?;
         (next <= last).then_some((next, false))
     }
 }

@@ -184,13 +184,15 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin> Connection<S> {
             return Err(Reason::TopicAliasInvalid);
         }
         if topic.is_empty() {
-            return self.aliases_received.get(index).cloned().flatten().ok_or(Reason::ProtocolError);
+            let known = self.aliases.as_ref().and_then(|aliases| aliases.received.get(index)?.clone());
+            return known.ok_or(Reason::ProtocolError);
         }
         let name = publish::stream(topic, tenant)?;
-        if self.aliases_received.len() <= index {
-            self.aliases_received.resize(index + 1, None);
+        let received = &mut self.aliases.get_or_insert_default().received;
+        if received.len() <= index {
+            received.resize(index + 1, None);
         }
-        if let Some(place) = self.aliases_received.get_mut(index) {
+        if let Some(place) = received.get_mut(index) {
             *place = Some(name.clone());
         }
         Ok(name)

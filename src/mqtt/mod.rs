@@ -134,19 +134,24 @@ impl Broker {
 
     /// Serves a connection to its end. With `refuse` the connection is one too many, and is answered with a
     /// refusal.
-    pub async fn serve<S: AsyncRead + AsyncWrite + Send + Unpin>(
+    ///
+    /// This is not an async function, whose future would keep its arguments beside what it makes of them.
+    pub fn serve<S: AsyncRead + AsyncWrite + Send + Unpin>(
         self: Arc<Self>,
         io: S,
         peer: Peer,
         refuse: bool,
-    ) {
+    ) -> impl Future<Output = ()> + Send {
+        let open = self.metrics.open.clone();
         let wire = Wire::new(io, self.limits.mqtt_connect_bytes_max);
         // Boxed, so that an idle connection does not keep room for the state of its handshake.
-        let connected = Box::pin(self.clone().connect(wire, peer, refuse)).await;
-        let Some(connection) = connected else { return };
-        self.metrics.open.inc();
-        connection.run().await;
-        self.metrics.open.dec();
+        let connected = Box::pin(self.connect(wire, peer, refuse));
+        async move {
+            let Some(connection) = connected.await else { return };
+            open.inc();
+            connection.run().await;
+            open.dec();
+        }
     }
 
     /// Publishes wills, ends sessions that are due, and stores groups, once per second while there are any, and follows the claims of

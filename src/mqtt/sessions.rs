@@ -9,6 +9,7 @@ mod tests;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::task::{Context, Poll};
 
 use dashmap::DashMap;
 use futures_util::FutureExt;
@@ -21,7 +22,7 @@ use super::session::Session;
 use super::shares::{Accounts, SessionCharge, Share};
 use crate::auth::{CredentialRecord, Grants};
 use crate::budget::Budget;
-use crate::hub::Signal;
+use crate::hub::{Signal, Waiter};
 use crate::metrics::MqttMetrics;
 use crate::stream::{Principal, Tenant};
 
@@ -68,6 +69,8 @@ struct Claim {
     slot: Arc<SessionSlot>,
     /// Whether it counts in [`SessionSlot::connections`].
     is_connection: bool,
+    /// Waits for a newer connection.
+    waiter: Waiter,
 }
 
 #[derive(Debug)]
@@ -177,7 +180,7 @@ impl Sessions {
             }
             let charge = Some(self.accounts.open(tenant_of(client), principal));
             let mut attached = Attached { kept, claim, number, principal, charge };
-            if attached.superseded().now_or_never().is_some() {
+            if attached.is_superseded() {
                 return None;
             }
             return Some(match std::mem::replace(&mut *attached.kept, SlotState::Nothing) {
@@ -261,8 +264,13 @@ impl Sessions {
         let mut kept = slot.kept.clone().try_lock_owned().ok()?;
         match std::mem::replace(&mut *kept, SlotState::Nothing) {
             SlotState::Session(away, due, charge) if wanted(due) => {
-                let claim =
-                    Claim { sessions: self.clone(), client: client.clone(), slot, is_connection: false };
+                let claim = Claim {
+                    sessions: self.clone(),
+                    client: client.clone(),
+                    slot,
+                    is_connection: false,
+                    waiter: Waiter::default(),
+                };
                 let principal = charge.principal();
                 Some((Attached { kept, claim, number: 0, principal, charge: Some(charge) }, *away))
             }
@@ -283,7 +291,13 @@ impl Sessions {
     /// Takes the slot of a client that no connection has, whose session is in the store alone.
     pub(super) fn attach_vacant(self: &Arc<Self>, client: &Arc<str>) -> Option<Attached> {
         let slot = self.slot(client);
-        let claim = Claim { sessions: self.clone(), client: client.clone(), slot, is_connection: false };
+        let claim = Claim {
+            sessions: self.clone(),
+            client: client.clone(),
+            slot,
+            is_connection: false,
+            waiter: Waiter::default(),
+        };
         let kept = claim.slot.kept.clone().try_lock_owned().ok()?;
         let is_vacant =
             matches!(*kept, SlotState::Nothing) && claim.slot.connections.load(Ordering::SeqCst) == 0;
@@ -347,12 +361,14 @@ impl SessionSlot {
 impl Claim {
     fn of_connection(sessions: &Arc<Sessions>, client: &Arc<str>, slot: &Arc<SessionSlot>) -> Self {
         slot.connections.fetch_add(1, Ordering::SeqCst);
-        Self { sessions: sessions.clone(), client: client.clone(), slot: slot.clone(), is_connection: true }
+        let (sessions, client, slot) = (sessions.clone(), client.clone(), slot.clone());
+        Self { sessions, client, slot, is_connection: true, waiter: Waiter::default() }
     }
 }
 
 impl Drop for Claim {
     fn drop(&mut self) {
+        self.slot.newest.forget(&mut self.waiter);
         let connections = &self.slot.connections;
         if self.is_connection {
             connections.fetch_sub(1, Ordering::SeqCst);
@@ -369,9 +385,15 @@ impl Drop for Claim {
 }
 
 impl Attached {
-    /// Waits until a newer connection wants the session. Cancel safe.
-    pub(super) async fn superseded(&self) {
-        self.claim.slot.newest.wait_until(|newest| (*newest != self.number).then_some(())).await;
+    /// Whether a newer connection wants the session.
+    fn is_superseded(&self) -> bool {
+        self.claim.slot.newest.note(|newest| *newest != self.number)
+    }
+
+    /// Completes when a newer connection wants the session.
+    pub(super) fn poll_superseded(&mut self, context: &mut Context<'_>) -> Poll<()> {
+        let Claim { slot, waiter, .. } = &mut self.claim;
+        slot.newest.poll_until(waiter, context, |newest| (*newest != self.number).then_some(()))
     }
 
     /// Returns the principal that the session is charged to.

@@ -2,8 +2,10 @@
 //! their acknowledgement, so the connection goes on with the next packet, and one sync serves many of them. They are appended in
 //! the order in which they begin.
 
+use std::future::poll_fn;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll, ready};
 
 use futures_util::stream::FuturesUnordered;
 use futures_util::{FutureExt, StreamExt};
@@ -68,14 +70,15 @@ impl Unconfirmed {
 
     /// Waits for the next message that is appended or refused. `None`: there are no more.
     pub(super) async fn next(&mut self) -> Option<Confirmed> {
-        let confirmed = self.appends.as_mut()?.next().await?;
-        self.bytes -= confirmed.bytes;
-        self.appends.take_if(|appends| appends.is_empty());
-        Some(confirmed)
+        poll_fn(|context| self.poll_next(context)).await
     }
 
-    /// Whether there are no messages.
-    pub(super) fn is_empty(&self) -> bool {
-        self.appends.is_none()
+    /// Poll form of [`next`](Self::next).
+    pub(super) fn poll_next(&mut self, context: &mut Context<'_>) -> Poll<Option<Confirmed>> {
+        let Some(appends) = &mut self.appends else { return Poll::Ready(None) };
+        let confirmed = ready!(appends.poll_next_unpin(context));
+        self.bytes -= confirmed.as_ref().map_or(0, |confirmed| confirmed.bytes);
+        self.appends.take_if(|appends| appends.is_empty());
+        Poll::Ready(confirmed)
     }
 }

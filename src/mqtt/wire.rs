@@ -106,16 +106,18 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
 
     /// Writes queued packets or reads, whichever is possible first. Cancel safe.
     pub(super) async fn progress(&mut self) -> io::Result<WireProgress> {
+        poll_fn(|context| self.poll_progress(context)).await
+    }
+
+    /// Poll form of [`progress`](Self::progress).
+    pub(super) fn poll_progress(&mut self, context: &mut Context<'_>) -> Poll<io::Result<WireProgress>> {
         self.released = self.out.len();
-        poll_fn(|context| {
-            if !self.is_idle()
-                && let Poll::Ready(written) = self.poll_write(context)
-            {
-                return Poll::Ready(written.map(|()| WireProgress::Written));
-            }
-            if self.out.len() < UNWRITTEN_BYTES_MAX { self.poll_read(context) } else { Poll::Pending }
-        })
-        .await
+        if !self.is_idle()
+            && let Poll::Ready(written) = self.poll_write(context)
+        {
+            return Poll::Ready(written.map(|()| WireProgress::Written));
+        }
+        if self.out.len() < UNWRITTEN_BYTES_MAX { self.poll_read(context) } else { Poll::Pending }
     }
 
     /// Reads bytes that have arrived, without waiting. Returns their number; 0 at the end of the connection,

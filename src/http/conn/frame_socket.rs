@@ -108,8 +108,8 @@ impl FrameSocket {
         self.send(FrameKind::Ping, Bytes::new()).await
     }
 
-    /// Sends a close frame, unless one was sent. The reason is cut if it is too long. Not cancel safe.
-    pub(in crate::http) async fn send_close(&mut self, code: u16, reason: &str) -> io::Result<()> {
+    /// Sends a close frame, unless one was sent. The reason is ASCII, and cut if it is too long. Not cancel safe.
+    pub(in crate::http) async fn send_close(&mut self, code: u16, reason: &'static str) -> io::Result<()> {
         self.close_with(Some(code), reason);
         self.flush().await
     }
@@ -138,14 +138,12 @@ impl FrameSocket {
     }
 
     /// Queues a close frame as the last one.
-    fn close_with(&mut self, code: Option<u16>, reason: &str) {
+    fn close_with(&mut self, code: Option<u16>, reason: &'static str) {
         if std::mem::replace(&mut self.has_closed, true) {
             return;
         }
         let mut payload = code.map_or_else(Vec::new, |code| code.to_be_bytes().to_vec());
-        payload.extend_from_slice(
-            reason.get(..reason.floor_char_boundary(REASON_BYTES_MAX)).unwrap_or_default().as_bytes(),
-        );
+        payload.extend(reason.bytes().take(REASON_BYTES_MAX));
         self.queue(FrameKind::Close, &payload);
     }
 

@@ -1,5 +1,6 @@
 //! Sessions that are taken over, kept, and ended, by several connections at once.
 
+use std::future::poll_fn;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -78,12 +79,12 @@ async fn an_adopted_session_waits_for_its_client() {
 #[tokio::test]
 async fn a_client_counts_as_attached_while_a_connection_waits_for_a_session_that_ends() {
     let sessions = sessions();
-    let first = attach(&sessions, "a").await;
+    let mut first = attach(&sessions, "a").await;
     let waiting = {
         let sessions = sessions.clone();
         tokio::spawn(async move { sessions.attach(&"a".into(), Principal::GATEWAY).await })
     };
-    in_time("another connection waits", first.attached.superseded()).await;
+    in_time("another connection waits", poll_fn(|context| first.attached.poll_superseded(context))).await;
     drop(first.attached);
     assert!(sessions.is_attached("a"), "the session has ended, and a connection waits for the next one");
     drop(in_time("the session is free", waiting).await.unwrap().unwrap());
@@ -129,12 +130,12 @@ async fn the_newest_of_many_connections_gets_the_session() {
 #[tokio::test]
 async fn a_connection_that_waits_for_a_session_counts_and_a_sweep_does_not() {
     let sessions = sessions();
-    let first = attach(&sessions, "a").await;
+    let mut first = attach(&sessions, "a").await;
     let waiting = {
         let sessions = sessions.clone();
         tokio::spawn(async move { sessions.attach(&"a".into(), Principal::GATEWAY).await })
     };
-    in_time("the other one waits", first.attached.superseded()).await;
+    in_time("the other one waits", poll_fn(|context| first.attached.poll_superseded(context))).await;
     first.attached.detach(away(Instant::now(), None));
     assert!(sessions.is_attached("a"), "no connection has the session, and one waits for it");
     let second = in_time("the session is free", waiting).await.unwrap().unwrap();
