@@ -22,6 +22,7 @@ mod frames;
 mod fuzz;
 mod kept;
 mod losses;
+mod newest;
 mod open;
 mod packed;
 mod reclaim;

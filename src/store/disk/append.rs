@@ -9,10 +9,10 @@ use parking_lot::Mutex;
 use super::changes::{ChangeReply, STATE_BYTES, answer_with, ends_bytes_max, refuse};
 use super::committer::Committer;
 use super::kept::{Kept, Stored};
+use super::newest::StoredMessages;
 use super::record::{AppendNote, Ends, LogRecord, SessionNote, StreamRecord, moment};
 use super::room::NoRoom;
 use super::sessions::session_bytes;
-use super::shared::StoredMessages;
 use crate::store::entry::{DecidedAppend, Entry, State, WrittenState};
 use crate::store::log::{Log, Record as Logged};
 use crate::stream::{
@@ -209,7 +209,7 @@ impl Committer {
                 let record = (!append.payload.is_empty()).then(|| {
                     let (shape, bytes) = append.payload.clone().into_parts();
                     let annotation = append.annotation.clone();
-                    shared.hot.insert(kept.place(), StoredMessages { bytes, annotation });
+                    shared.newest.push(kept.place(), StoredMessages { bytes, annotation });
                     Logged { start, shape, content: Stored::Kept(kept), at: now, annotation: None }
                 });
                 let annotation = append.annotation.clone();

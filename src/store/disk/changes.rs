@@ -7,9 +7,9 @@ use tokio::sync::oneshot::Sender;
 
 use super::committer::Committer;
 use super::kept::Stored;
+use super::newest::StoredMessages;
 use super::record::{Ends, LogRecord, StreamRecord, moment};
 use super::room::NoRoom;
-use super::shared::StoredMessages;
 use crate::store::entry::{DecidedAppend, Entry, State, WrittenState};
 use crate::store::log::{Log, Record as Logged};
 use crate::store::streams::NewStream;
@@ -94,7 +94,7 @@ impl Committer {
         self.run_after_sync(move || {
             let (shape, bytes) = create.payload.into_parts();
             let record = (!shape.is_empty()).then(|| {
-                shared.hot.insert(kept.place(), StoredMessages { bytes, annotation: None });
+                shared.newest.push(kept.place(), StoredMessages { bytes, annotation: None });
                 let start = Position::default();
                 Logged { start, shape, content: Stored::Kept(kept.clone()), at: now, annotation: None }
             });

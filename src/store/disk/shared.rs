@@ -7,25 +7,22 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
-use moka::sync::Cache;
 
 use super::damage::DamageTable;
 use super::frame::FrameLocation;
 use super::kept::{RecordSpan, Slice, Stored};
+use super::newest::{NewestMessages, StoredMessages};
 use super::segment::{Segment, Segments, decode};
 use crate::budget::Budget;
 use crate::store::log::Placed;
 use crate::store::sessions::StoredSessions;
 use crate::store::streams::{Epochs, Streams};
 use crate::store::view::{MessagesView, View};
-use crate::stream::{Annotation, Batch, Failure, Messages, Observer, ReadError, Start, StreamName};
+use crate::stream::{Batch, Failure, Messages, Observer, ReadError, Start, StreamName};
 
 /// The pause before a failed write is tried again doubles from the first to the second of these.
 const PAUSE_MIN: Duration = Duration::from_millis(10);
 const PAUSE_MAX: Duration = Duration::from_secs(1);
-
-/// Memory of a cache entry besides its content.
-const HOT_ENTRY_BYTES: u32 = 256;
 
 /// Records at most this far apart are read at once.
 const NEAR_BYTES: u32 = 16 * 1024;
@@ -33,33 +30,13 @@ const NEAR_BYTES: u32 = 16 * 1024;
 /// The maximum bytes that are read at once, unless one record has more.
 const RUN_BYTES_MAX: u32 = 1024 * 1024;
 
-/// The messages of an append, and what the publisher declared about them.
-#[derive(Debug, Clone)]
-pub(super) struct StoredMessages {
-    pub(super) bytes: Bytes,
-    pub(super) annotation: Option<Arc<Annotation>>,
-}
-
-impl StoredMessages {
-    fn into_parts(self) -> (Bytes, Option<Arc<Annotation>>) {
-        (self.bytes, self.annotation)
-    }
-
-    /// The size of the entry in the cache.
-    fn weight(&self) -> u32 {
-        let said = self.annotation.as_ref().map_or(0, |said| size_of::<Annotation>() + said.size());
-        u32::try_from(self.bytes.len() + said).unwrap_or(u32::MAX).saturating_add(HOT_ENTRY_BYTES)
-    }
-}
-
 /// The state of a store on disk that readers and the committer share.
 pub(super) struct DiskState {
     pub(super) streams: Streams<Stored>,
     pub(super) segments: Arc<Segments>,
     pub(super) epochs: Epochs,
     pub(super) sessions: StoredSessions,
-    /// Cache of the newest messages, by the location of their records.
-    pub(super) hot: Cache<FrameLocation, StoredMessages>,
+    pub(super) newest: NewestMessages,
     pub(super) observer: Arc<dyn Observer>,
     pub(super) damage: DamageTable,
     /// Set once a write has failed.
@@ -93,12 +70,10 @@ impl DiskState {
         cache_bytes: u64,
         budget: &Arc<Budget>,
     ) -> Self {
-        let weigh = |_: &FrameLocation, body: &StoredMessages| body.weight();
-        let policy = moka::policy::EvictionPolicy::lru();
-        let hot = Cache::builder().max_capacity(cache_bytes).weigher(weigh).eviction_policy(policy).build();
+        let newest = NewestMessages::within(usize::try_from(cache_bytes).unwrap_or(usize::MAX));
         let (streams, damage) = (Streams::new(budget.clone()), DamageTable::default());
         let [broken, short, closing] = [const { AtomicBool::new(false) }; 3];
-        Self { streams, segments, epochs, sessions, hot, observer, damage, broken, short, closing }
+        Self { streams, segments, epochs, sessions, newest, observer, damage, broken, short, closing }
     }
 
     /// Notes that a record cannot be read any more.
@@ -214,7 +189,7 @@ impl DiskState {
         slices: &[Slice],
     ) -> Result<Option<Vec<StoredMessages>>, ReadFailure> {
         let hot: Vec<Option<StoredMessages>> =
-            slices.iter().map(|slice| self.hot.get(&slice.span.place)).collect();
+            slices.iter().map(|slice| self.newest.get(slice.span.place)).collect();
         let cold = hot.iter().filter(|content| content.is_none()).count();
         self.observer.read(hot.len() - cold, cold);
         if cold == 0 {
