@@ -12,7 +12,7 @@
 //! | sends a head | `head_bytes_max`, read into a buffer of at most `connection_buffer_bytes` | 16 KiB |
 //! | sends an append | `body_bytes_max`, and the read buffer | 1 MiB + 16 KiB |
 //! | does not read a response | `connection_buffer_bytes`, and references into the log | 16 KiB |
-//! | waits in a long poll over HTTP/1.1, whatever the request looked like | a socket and a waiter, without a buffer; over TLS also keys | 2 KiB, over TLS 2.5 KiB |
+//! | waits in a long poll over HTTP/1.1, whatever the request looked like | a socket and a waiter, without a buffer; requests that came in one read with it, up to 8 KiB; over TLS also keys | 2 KiB, over TLS 2.5 KiB, and 8 KiB |
 //! | waits in a long poll over HTTP/2 | hyper's connection with its buffers, and the state of one HTTP/2 stream per poll | 10 KiB |
 //! | waits for a response that is delayed because two clients use its client id | as in a long poll, for at most `takeover_delay_max` | 2 KiB, 10 s |
 //! | reads an idle SSE or NDJSON stream over HTTP/1.1 | a socket, a waiter and the tail | 3.5 KiB |

@@ -94,8 +94,11 @@ impl<'a> Query<'a> {
     /// Parses `query` as `application/x-www-form-urlencoded`.
     pub(in crate::http) fn parse(query: Option<&'a str>) -> Result<Self, Malformed> {
         let mut parsed = Self::default();
-        for pair in query.unwrap_or_default().split('&') {
-            let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
+        let mut rest = query.unwrap_or_default();
+        while !rest.is_empty() {
+            let (pair, behind) = split_at(rest, b'&');
+            rest = behind;
+            let (name, value) = split_at(pair, b'=');
             let decoded =
                 || decode(value).ok_or_else(|| Malformed::parameter(name, "is not percent-encoded UTF-8"));
             if name == STREAM {
@@ -124,6 +127,13 @@ impl<'a> Query<'a> {
     pub(in crate::http) fn streams(&self) -> impl Iterator<Item = &str> {
         self.streams.iter().map(AsRef::as_ref)
     }
+}
+
+/// Splits a short text at the first such ASCII character, which is in neither part. Each request does this several times, and `split_once` takes
+/// some 120 instructions for a dozen bytes.
+fn split_at(text: &str, separator: u8) -> (&str, &str) {
+    let index = text.bytes().position(|byte| byte == separator).unwrap_or(text.len());
+    (text.get(..index).unwrap_or_default(), text.get(index + 1..).unwrap_or_default())
 }
 
 /// The most unknown parameters that a warning names, and the most characters of each name.

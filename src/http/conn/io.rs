@@ -22,7 +22,10 @@ use super::transport::Transport;
 use crate::limits::Limits;
 
 /// Size of the read buffer on the stack, and so of the longest request that the fast path parses, body included.
-const REQUEST_BYTES_MAX: usize = 4 * 1024;
+const REQUEST_BYTES_MAX: usize = 8 * 1024;
+
+/// How many bytes a TLS client may send while a response is pending and its end is watched for.
+const EARLY_BYTES_MAX: usize = 4 * 1024;
 
 /// How a client ends its connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -251,8 +254,8 @@ impl GuardedStream {
         context: &mut Context<'_>,
         leaves_by: LeavesBy,
     ) -> Poll<io::Result<LeavesBy>> {
-        while !self.has_ended && self.read_ahead.len() < REQUEST_BYTES_MAX {
-            let mut bytes = [MaybeUninit::uninit(); REQUEST_BYTES_MAX];
+        while !self.has_ended && self.read_ahead.len() < EARLY_BYTES_MAX {
+            let mut bytes = [MaybeUninit::uninit(); EARLY_BYTES_MAX];
             let mut buffer = ReadBuf::uninit(&mut bytes);
             match ready!(self.poll_read_wanted(context, &mut buffer)) {
                 Err(_) => return Poll::Ready(Ok(LeavesBy::Reset)),
