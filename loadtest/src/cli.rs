@@ -233,7 +233,7 @@ mod tests {
         let Ok(Some(Command::Wake(wake))) = parse("loadtest wake --held 7 --rate 20 --rounds 3") else {
             panic!("no wake")
         };
-        assert_eq!((wake.load().held, wake.load().rate, wake.rounds.rounds), (7, 20.0, 3));
+        assert_eq!((wake.load().held, wake.load().rate, wake.rounds.rounds), (7, Some(20.0), 3));
         assert_eq!((wake.rounds.size, &wake.rounds.store), (100, &Storage::Memory));
         let Ok(Some(Command::Hold(hold))) = parse("loadtest hold --clients 7 --form sse --rival nchan")
         else {

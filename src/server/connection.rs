@@ -161,7 +161,7 @@ fn prepare(stream: &TcpStream, limits: &Limits) -> io::Result<()> {
 }
 
 /// Serves an MQTT connection over TCP to its end. `refuse`: the connection is above a limit, and the client is told so.
-async fn serve_mqtt(
+fn serve_mqtt(
     (stream, address): (TcpStream, SocketAddr),
     tls: Option<Arc<ServerConfig>>,
     broker: Arc<Broker>,
@@ -169,22 +169,26 @@ async fn serve_mqtt(
     state: Arc<ConnectionState>,
     mut phase: watch::Receiver<Phase>,
     refuse: bool,
-) -> io::Result<()> {
-    SockRef::from(&stream).set_tcp_keepalive(&TcpKeepalive::new().with_time(KEEP_ALIVE_TIME))?;
-    let accepted = Box::pin(Transport::accept(stream, tls, limits.head_timeout.get())).await?;
-    let (stream, certificate) = accepted;
-    let certificate = certificate.and_then(|certificate| broker.grants_of_certificate(&certificate));
-    let peer = Peer {
-        principal: state.principal(),
-        grants: certificate,
-        address: Some(LoggedAddress::Peer(address)),
-    };
-    let io = Box::new(GuardedStream::new(stream, Bytes::new(), state, limits, phase.clone()));
-    tokio::select! {
-        () = broker.serve(io, peer, refuse) => {}
-        _ = phase.wait_for(|phase| *phase >= Phase::Stopped) => {}
+) -> impl Future<Output = io::Result<()>> + Send {
+    let later = phase.clone();
+    // Boxed: what begins the connection is dropped before it is served.
+    let begun = Box::pin(async move {
+        SockRef::from(&stream).set_tcp_keepalive(&TcpKeepalive::new().with_time(KEEP_ALIVE_TIME))?;
+        let (stream, certificate) = Transport::accept(stream, tls, limits.head_timeout.get()).await?;
+        let grants = certificate.and_then(|certificate| broker.grants_of_certificate(&certificate));
+        let address = Some(LoggedAddress::Peer(address));
+        let peer = Peer { principal: state.principal(), grants, address };
+        let io = Box::new(GuardedStream::new(stream, Bytes::new(), state, limits, later));
+        Ok::<_, io::Error>(Box::pin(broker.serve(io, peer, refuse)))
+    });
+    async move {
+        let served = begun.await?;
+        tokio::select! {
+            () = served => {}
+            _ = phase.wait_for(|phase| *phase >= Phase::Stopped) => {}
+        }
+        Ok(())
     }
-    Ok(())
 }
 
 /// Serves MQTT over the WebSockets that the HTTP front hands over, until that front is gone.
