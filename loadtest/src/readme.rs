@@ -49,6 +49,9 @@ pub enum ReadmeError {
     /// A document lacks the comments around a table.
     #[error("{0} has no comments around the table {1}")]
     Unmarked(String, String),
+    /// These tables could not be made; the others were.
+    #[error("not made: {0}")]
+    Unmade(String),
     /// A command failed.
     #[error("loadtest {0}: {1}")]
     Failed(String, String),
@@ -80,31 +83,44 @@ fn write(path: &Path, bytes: impl AsRef<[u8]>) -> Result<(), ReadmeError> {
 }
 
 impl Readme {
-    /// Makes the tables one after another. `told` is called with the name of each file that was written.
+    /// Makes the tables one after another. `told` is called with the name of each file that was written. A table whose commands fail, as on a
+    /// machine that is too busy, does not stop those after it; the error names it in the end.
     pub fn make(&self, mut told: impl FnMut(&str)) -> Result<(), ReadmeError> {
-        let (from, all) = (repository(), names()?);
-        let into = self.into.clone().unwrap_or_else(|| from.clone());
+        let all = names()?;
         let wanted = if self.tables.is_empty() { &all } else { &self.tables };
+        if let Some(unknown) = wanted.iter().find(|name| !all.contains(name)) {
+            return Err(ReadmeError::Unknown(unknown.clone(), all.join(", ")));
+        }
+        let mut unmade = Vec::new();
         for name in wanted {
-            if !all.contains(name) {
-                return Err(ReadmeError::Unknown(name.clone(), all.join(", ")));
+            match self.make_table(name, &mut told) {
+                Err(error @ (ReadmeError::Failed(..) | ReadmeError::Missing(..))) => {
+                    unmade.push(format!("{name} ({error})"));
+                }
+                made => made?,
             }
-            let mut table = Table::read(&from, name)?;
-            if table.sources.is_empty() {
-                continue;
-            }
-            let scratch = Scratch::new("readme")?;
-            table.rows = self.measured(&table, &scratch)?;
-            let (made, present) = (into.join(&table.document), from.join(&table.document));
-            // Another table of the same document may have been made.
-            let before = read(if made.exists() { &made } else { &present })?;
-            write(&made, Document::new(&before).with(&table)?)?;
-            write(&into.join(FOLDER).join(name).with_extension("json"), table.json()?)?;
-            told(&format!("{} in {}", table.path(), table.document));
-            if let Some(path) = &table.picture {
-                picture::take(&scratch.path().join("report.html"), &into.join(path))?;
-                told(path);
-            }
+        }
+        if unmade.is_empty() { Ok(()) } else { Err(ReadmeError::Unmade(unmade.join(", "))) }
+    }
+
+    fn make_table(&self, name: &str, told: &mut impl FnMut(&str)) -> Result<(), ReadmeError> {
+        let from = repository();
+        let into = self.into.clone().unwrap_or_else(|| from.clone());
+        let mut table = Table::read(&from, name)?;
+        if table.sources.is_empty() {
+            return Ok(());
+        }
+        let scratch = Scratch::new("readme")?;
+        table.rows = self.measured(&table, &scratch)?;
+        let (made, present) = (into.join(&table.document), from.join(&table.document));
+        // Another table of the same document may have been made.
+        let before = read(if made.exists() { &made } else { &present })?;
+        write(&made, Document::new(&before).with(&table)?)?;
+        write(&into.join(FOLDER).join(name).with_extension("json"), table.json()?)?;
+        told(&format!("{} in {}", table.path(), table.document));
+        if let Some(path) = &table.picture {
+            picture::take(&scratch.path().join("report.html"), &into.join(path))?;
+            told(path);
         }
         Ok(())
     }

@@ -24,7 +24,7 @@ pub struct Conditions {
     #[arg(long, value_name = "BYTES", default_value_t = 256, value_parser = message_bytes)]
     pub size: usize,
     /// Measured seconds of each run
-    #[arg(long, default_value_t = 5.0, value_parser = seconds)]
+    #[arg(long, default_value_t = 3.5, value_parser = seconds)]
     pub seconds: f64,
     /// Seconds of warm-up before the measured time
     #[arg(long, default_value_t = 0.5, value_parser = seconds)]

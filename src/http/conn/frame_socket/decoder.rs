@@ -272,4 +272,7 @@ fn close_code(payload: &[u8]) -> Result<Option<u16>, Violation> {
 }
 
 #[cfg(test)]
+#[path = "../../../../fuzz/websocket_frames.rs"]
+mod fuzz;
+#[cfg(test)]
 mod tests;
