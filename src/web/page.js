@@ -202,7 +202,7 @@ class Panel {
     this.#root.querySelector(".curl code").textContent = curl(new URL("./", location.href).href, stream)
     this.#root.dataset.form = form ?? "fallback"
     const cut = this.#root.querySelector(".cut")
-    cut.setAttribute("aria-label", `Cut ${name} for ${CUT_SECONDS} s`)
+    cut.setAttribute("aria-label", `Cut for ${CUT_SECONDS} s: ${name}`)
     cut.addEventListener("click", () => this.cut())
     this.#plot = new Plot(this.#root.querySelector(".plot"), name)
     const reader = form === "mqtt" ? this.#readMqtt() : this.#read(form)

@@ -1,16 +1,14 @@
 // The dashboard of the admin listener, as an operator uses it.
 import assert from "node:assert/strict"
-import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs"
-import { createRequire } from "node:module"
+import { mkdtempSync, rmSync, writeFileSync } from "node:fs"
 import { tmpdir } from "node:os"
 import { join } from "node:path"
 import { after, before, test } from "node:test"
 import { chromium } from "playwright-core"
 import { start } from "../conformance/gateway.js"
+import { violations } from "./axe.js"
 import { startBrowser } from "./chromium.js"
 import { append, until } from "./world.js"
-
-const AXE = readFileSync(createRequire(import.meta.url).resolve("axe-core/axe.min.js"), "utf8")
 
 let browser
 let origin
@@ -34,13 +32,6 @@ async function open(context, options = {}, further = []) {
 }
 
 const streamButton = (page, name) => page.getByRole("button", { name, exact: true })
-
-// What axe-core finds, on the page as it is shown now. It is run by the debugger, which the policy of the page does not bind.
-async function violations(page) {
-  await page.evaluate(AXE)
-  const { violations } = await page.evaluate(() => globalThis.axe.run())
-  return violations.map(({ id, nodes }) => `${id}: ${nodes.map(({ html }) => html).join(" | ")}`)
-}
 
 async function beyondTheEdge(page) {
   return page.evaluate(() => [...document.querySelectorAll("body *")].filter((element) => {

@@ -4,6 +4,7 @@ import { spawn } from "node:child_process"
 import { after, before, test } from "node:test"
 import { chromium } from "playwright-core"
 import { token } from "../conformance/credentials.js"
+import { violations } from "./axe.js"
 import { startBrowser } from "./chromium.js"
 import { until, world } from "./world.js"
 
@@ -67,7 +68,7 @@ for (const name of PANELS) {
     await subscribed()
     await page.getByRole("button", { name: "Publish" }).click()
     await until(async () => (await figure(name, "received")) === "1/1")
-    await page.getByRole("button", { name: `Cut ${name} for 5 s` }).click()
+    await page.getByRole("button", { name: `Cut for 5 s: ${name}` }).click()
     assert.match(await page.getByRole("status").innerText(), new RegExp(`^${name} is cut for 5 s`))
     await panel(name).getByText("cut", { exact: true }).waitFor()
     // The others go on.
@@ -106,7 +107,7 @@ test("by keyboard alone: publish, switch on, cut; and the focus is visible", asy
     const name = at.getAttribute("aria-label") ?? at.labels?.[0]?.textContent.trim() ?? at.textContent
     return { name, outline: getComputedStyle(at).outlineStyle }
   })
-  const cuts = PANELS.map((name) => `Cut ${name} for 5 s`)
+  const cuts = PANELS.map((name) => `Cut for 5 s: ${name}`)
   const names = []
   while (names.at(-1) !== cuts.at(-1) && names.length < 40) {
     await page.keyboard.press("Tab")
@@ -115,7 +116,7 @@ test("by keyboard alone: publish, switch on, cut; and the focus is visible", asy
     names.push(name)
     if (name === "Message") await page.keyboard.press("Enter")
     if (name === "one every second") await page.keyboard.press("Space")
-    if (name === "Cut WebSocket for 5 s") await page.keyboard.press("Enter")
+    if (name === "Cut for 5 s: WebSocket") await page.keyboard.press("Enter")
   }
   assert.deepEqual(names.filter((name) => name.startsWith("Cut ")), ["Cut all for 5 s", ...cuts])
   await until(async () => (await figure("Server-sent events", "received")).split("/")[0] >= 3)
@@ -203,7 +204,7 @@ test("on a phone the fallback client comes first, and no figures run into each o
 
 for (const colorScheme of ["light", "dark"]) {
   for (const width of [1280, 360]) {
-    test(`nothing is cut off on a ${colorScheme} screen ${width} pixels wide`, async (context) => {
+    test(`nothing is cut off and axe finds nothing on a ${colorScheme} screen ${width} pixels wide`, async (context) => {
       const { page, figure, complaints } = await open(context, { colorScheme, viewport: { width, height: 800 } })
       await page.getByLabel("one every second").check()
       for (const name of PANELS) await until(async () => (await figure(name, "received")).split("/")[0] >= 2)
@@ -212,6 +213,7 @@ for (const colorScheme of ["light", "dark"]) {
         return right > document.documentElement.clientWidth && !element.closest("svg, .visually-hidden, .curl")
       }).map((element) => element.outerHTML.slice(0, 80)))
       assert.deepEqual(beyond, [])
+      assert.deepEqual(await violations(page), [])
       const background = await page.evaluate(() => getComputedStyle(document.body).backgroundColor)
       const [red] = background.match(/\d+/)
       assert.equal(red > 128, colorScheme === "light", background)

@@ -7,6 +7,7 @@ import { join } from "node:path"
 import { after, before, test } from "node:test"
 import { pathToFileURL } from "node:url"
 import { chromium } from "playwright-core"
+import { violations } from "./axe.js"
 import { startBrowser } from "./chromium.js"
 
 const ROOT = new URL("../..", import.meta.url).pathname
@@ -68,7 +69,7 @@ const coloured = (page) => page.$$eval("canvas", (canvases) => canvases.map((can
 
 for (const colorScheme of ["light", "dark"]) {
   for (const width of [1280, 390]) {
-    test(`the page is whole on a ${colorScheme} screen ${width} pixels wide`, async (context) => {
+    test(`the page is whole and axe finds nothing on a ${colorScheme} screen ${width} pixels wide`, async (context) => {
       const { page, complaints, requests } = await open(context, colorScheme, width)
       assert.deepEqual(complaints, [])
       assert.deepEqual(requests, [url])
@@ -79,19 +80,21 @@ for (const colorScheme of ["light", "dark"]) {
         inside: document.documentElement.scrollWidth, outside: document.documentElement.clientWidth,
       }))
       assert(inside <= outside, `${inside} pixels of content on ${outside}`)
+      assert.deepEqual(await violations(page), [])
     })
   }
 }
 
 for (const name of ["day", "networks"]) {
   for (const [colorScheme, width] of [["light", 1280], ["dark", 390]]) {
-    test(`the page of ${name} is whole on a ${colorScheme} screen ${width} pixels wide`, async (context) => {
+    test(`the page of ${name} is whole and axe finds nothing on a ${colorScheme} screen ${width} pixels wide`, async (context) => {
       const { page, complaints } = await open(context, colorScheme, width, others[name])
       assert.deepEqual(complaints, [])
       assert.notEqual(await page.locator("#verdict").innerText(), "")
       assert(await page.locator(`#${name} tbody tr`).count() >= 5)
       assert(await page.locator("#measured").isHidden() && await page.locator("#plots").isHidden())
       assert(await page.evaluate(() => document.documentElement.scrollWidth <= document.documentElement.clientWidth))
+      assert.deepEqual(await violations(page), [])
     })
   }
 }

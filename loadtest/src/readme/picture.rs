@@ -12,7 +12,7 @@ const PROGRAMS: [&str; 3] = ["chromium", "chromium-browser", "google-chrome"];
 const WINDOW: &str = "--window-size=1280,912";
 
 /// Leaves the plots of the page without what is operated.
-const ONLY_PLOTS: &str = "<style>header, body > p, main > :not(#plots), #plots > h2, #plots > .hint, #bars, #plots label { display: none }\
+const ONLY_PLOTS: &str = "<style>header, main > :not(#plots), #plots > h2, #plots > .hint, #bars, #plots label { display: none }\
                           body { padding: 1rem } .legend { margin: 0 0 .6rem } html { color-scheme: light }</style>";
 
 /// Takes a picture of a report's plots.
