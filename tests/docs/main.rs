@@ -59,10 +59,37 @@ documents! {
     wake_ups: "docs/wake-ups.md", IsStarted;
     subscriptions: "docs/subscriptions.md", Runs;
     xmpp: "docs/xmpp.md", IsStarted;
+    examples: "examples/README.md", IsStarted;
+    /// Requires Python.
+    chat: "examples/chat/README.md", IsStarted;
+    /// Requires the headers of libcurl.
+    device: "examples/device/README.md", Runs;
+    /// Requires the example of the Rust client: `cargo build --workspace --example token_stream`.
+    token_stream: "examples/token-stream/README.md", Runs;
+    /// Requires Python with paho.
+    job_queue: "examples/job-queue/README.md", Runs;
+    /// Requires Python.
+    dashboard: "examples/dashboard/README.md", IsStarted;
+    /// Requires Python.
+    push_to_wake: "examples/push-to-wake/README.md", IsStarted;
 }
 
 /// Folders with documents, relative to the repository.
-const FOLDERS: [&str; 6] = ["", "docs", "docs/design", "clients/js", "clients/rust", "loadtest"];
+const FOLDERS: [&str; 13] = [
+    "",
+    "docs",
+    "docs/design",
+    "clients/js",
+    "clients/rust",
+    "loadtest",
+    "examples",
+    "examples/chat",
+    "examples/device",
+    "examples/token-stream",
+    "examples/job-queue",
+    "examples/dashboard",
+    "examples/push-to-wake",
+];
 
 /// Languages of blocks that are not executed here. Rust blocks are doctests.
 const OTHER_LANGUAGES: [&str; 7] = ["", "text", "json", "toml", "yaml", "rust", "rust,no_run"];

@@ -45,6 +45,7 @@ impl Run {
         let gateway = Path::new(env!("CARGO_BIN_EXE_pollgate"));
         link(gateway, "target/release/pollgate");
         link(&gateway.with_file_name("loadtest"), "target/release/loadtest");
+        link(&gateway.with_file_name("examples"), "target/release/examples");
         link(&root.join("clients/js"), "node_modules/pollgate");
         link(root, "pollgate");
         link(&root.join("examples"), "examples");

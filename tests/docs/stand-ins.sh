@@ -3,6 +3,9 @@
 # REPOSITORY is its root; GATEWAY_UNDER_TEST and LOADTEST_UNDER_TEST are the commands of this build.
 
 gateways=()
+# Python's packages that documents need.
+PATH=$REPOSITORY/tests/docs/.venv/bin:$PATH
+
 trap 'for id in "${gateways[@]}" $(jobs -p); do kill "$id" 2>/dev/null; done; wait' EXIT
 exec 2>>log
 
@@ -24,7 +27,7 @@ cargo() {
     'run --release -- '*) serve "${@:4}" ;;
     'run --release -p loadtest') loadtest ;;
     'run --release -p loadtest -- '*) loadtest "${@:6}" ;;
-    'build --release' | 'build --release --workspace' | 'doc --open' | 'install durable-streams '*) ;;
+    'build --release' | 'build --release --workspace' | 'build --release --workspace --bins --example token_stream' | 'doc --open' | 'install durable-streams '*) ;;
     *) echo "not run here: cargo $*"; return 1 ;;
   esac
 }

@@ -1,5 +1,6 @@
 // Firefox with a push service of the test's own, on pages over plain HTTP of this machine.
 import puppeteer from "puppeteer-core"
+import { until } from "./world.js"
 
 const preferences = (socketUrl) => ({
   "dom.push.serverURL": socketUrl, "dom.push.testing.allowInsecureServerURL": true, "dom.push.connection.enabled": true,
@@ -20,4 +21,17 @@ export async function firefox(context, service, permission = PERMISSION.allowed)
   })
   context.after(() => browser.close())
   return browser
+}
+
+// The notifications of the page at a URL, seen from another tab.
+export async function notifications(tab, url) {
+  await tab.goto(url)
+  const found = () => tab.evaluate(async () => {
+    const registration = await navigator.serviceWorker.getRegistration("/")
+    return (await registration.getNotifications()).map(({ title, body }) => ({ title, body }))
+  })
+  return until("a notification", async () => {
+    const shown = await found()
+    return shown.length > 0 && shown
+  })
 }

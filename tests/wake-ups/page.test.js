@@ -1,7 +1,7 @@
 // The page of the gateway: a visitor registers the browser, closes the tab, and is woken by what is published then.
 import assert from "node:assert/strict"
 import { test } from "node:test"
-import { firefox, PERMISSION } from "./firefox.js"
+import { firefox, notifications, PERMISSION } from "./firefox.js"
 import { pushService } from "./push-service.js"
 import { ask, gatewayOf, key, metric, until } from "./world.js"
 
@@ -19,19 +19,6 @@ async function open(context, permission) {
   const said = () => page.$eval("#sleep [role=status]", ({ textContent }) => textContent)
   const says = (text) => until(`the page says: ${text}`, async () => (await said()).includes(text))
   return { service, gateway, browser, page, stream, says }
-}
-
-// The notifications of the page, seen from another tab.
-async function notifications(page, gateway) {
-  await page.goto(gateway.url)
-  const found = () => page.evaluate(async () => {
-    const registration = await navigator.serviceWorker.getRegistration("/")
-    return (await registration.getNotifications()).map(({ title, body }) => ({ title, body }))
-  })
-  return until("a notification", async () => {
-    const shown = await found()
-    return shown.length > 0 && shown
-  })
 }
 
 test("a closed tab is woken, reads from its offset, and shows what it read", { timeout: 180_000 }, async (context) => {
@@ -55,7 +42,7 @@ test("a closed tab is woken, reads from its offset, and shows what it read", { t
   await publish("while it is closed")
   await until("the wake is confirmed", async () => (await metric(gateway, 'pollgate_wake_polls_total{provider="web-push"}')) === 1)
   const expected = [{ title: "pollgate woke this browser", body: "One message, the last one: while it is closed" }]
-  assert.deepEqual(await notifications(other, gateway), expected)
+  assert.deepEqual(await notifications(other, gateway.url), expected)
   await until("nothing is pending", async () => !(await state()).pending)
   assert.equal(service.posted.length, 1)
 })
