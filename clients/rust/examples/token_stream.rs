@@ -42,7 +42,9 @@ impl Answer {
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn Error>> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
-    let [url, stream, path] = arguments.as_slice() else { return Err("usage: token_stream URL STREAM FILE".into()) };
+    let [url, stream, path] = arguments.as_slice() else {
+        return Err("usage: token_stream URL STREAM FILE".into());
+    };
 
     let mut answer = Answer::load(path)?;
     print_now(&answer.text)?;
