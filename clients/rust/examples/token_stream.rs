@@ -59,7 +59,8 @@ async fn main() -> Result<(), Box<dyn Error>> {
                 answer.save(path)?;
                 print_now(&token)?;
             }
-            Item::Closed { .. } => return Ok(println!()),
+            // The answer is complete.
+            Item::Closed { .. } => break,
             Item::Gap { reason, .. } => return Err(format!("tokens are no longer kept: {reason}").into()),
             Item::Refused(refusal) => return Err(refusal.into()),
             Item::Untrusted(error) => return Err(error.into()),
@@ -67,6 +68,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
             _ => {}
         }
     }
+    println!();
     Ok(())
 }
 
