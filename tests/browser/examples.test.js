@@ -1,7 +1,10 @@
 // The pages of examples/ in Chromium. That of push-to-wake is in tests/wake-ups, the other examples are in tests/docs.
 import assert from "node:assert/strict"
 import { once } from "node:events"
+import { mkdtempSync, rmSync } from "node:fs"
 import { createServer } from "node:http"
+import { tmpdir } from "node:os"
+import { join } from "node:path"
 import { after, before, test } from "node:test"
 import { chromium } from "playwright-core"
 import { start } from "../conformance/gateway.js"
@@ -43,10 +46,15 @@ async function chatter(context, { example, gateway, network, author, colorScheme
   return { page, complaints, author, say, read, state }
 }
 
-test("two browsers chat behind hostile networks: each message arrives once, in the same order", async (context) => {
+test("two browsers chat behind hostile networks, over a crash of the gateway: each message arrives once, in the same order", async (context) => {
   const examples = await Promise.all([serveExample(context, "chat"), serveExample(context, "chat")])
-  const gateway = await start("127.0.0.1:0", examples.flatMap(({ origin }) => ["--origin", origin]))
-  context.after(() => gateway.stop())
+  const folder = mkdtempSync(join(tmpdir(), "chat-"))
+  const settings = ["--store", folder, ...examples.flatMap(({ origin }) => ["--origin", origin])]
+  let gateway = await start("127.0.0.1:0", settings)
+  context.after(async () => {
+    await gateway.stop()
+    rmSync(folder, { recursive: true })
+  })
   const [ann, bob] = await Promise.all([
     chatter(context, { example: examples[0], gateway, network: "websocket-cut", author: "ann", colorScheme: "light" }),
     chatter(context, { example: examples[1], gateway, network: "proxy-buffer", author: "bob", colorScheme: "dark" }),
@@ -57,9 +65,14 @@ test("two browsers chat behind hostile networks: each message arrives once, in t
   await until(async () => (await ann.state()) === "reads by sse" && (await bob.state()) === "reads by long-poll")
   for (const n of numbers(10)) await Promise.all(both.map(({ say }) => say(`${n}`)))
   await until(async () => (await Promise.all(both.map(({ read }) => read()))).every((texts) => texts.length >= 21))
-  // What comes twice comes before this.
+
+  await gateway.stop()
+  await until(async () => (await Promise.all(both.map(({ state }) => state()))).every((text) => text.startsWith("the gateway is away")))
+  // It waits in the page. What comes twice comes before it.
   await bob.say("goodbye")
+  gateway = await start(gateway.address, settings)
   for (const { read } of both) await until(async () => (await read()).includes("bob: goodbye"))
+  for (const { state } of both) assert.match(await state(), /^reads by/)
 
   const [seen, seenByBob] = await Promise.all(both.map(({ read }) => read()))
   assert.deepEqual(seenByBob, seen)
