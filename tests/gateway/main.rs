@@ -49,5 +49,6 @@ mod subscriptions;
 mod tenants;
 mod tour;
 mod two_parsers;
+mod upgrades;
 mod wait_queues;
 mod wakes;

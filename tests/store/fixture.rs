@@ -1,25 +1,41 @@
-//! A store of format 1, written when the format was introduced: every later version must read it.
+//! Stores of each format so far, written by the versions that introduced it: every later version must read them.
 //!
-//! `WRITE_FIXTURE=1` writes it again, which is allowed only until a version with format 1 is released.
+//! `WRITE_FIXTURE=1` writes that of the present format. A fixture may be written again only until a version with its format is
+//! released. What a gateway keeps in such a store is in `tests/gateway/upgrades.rs`.
 
 use std::path::{Path, PathBuf};
 
 use pollgate::stream::{
-    Append, AppendRefusal, Create, Lifetime, ProducerRefusal, ReadError, Retention, SessionChange, Start,
+    Append, AppendRefusal, Create, Lifetime, MessageLimit, Payload, ProducerRefusal, ReadError, Retention,
+    SessionChange, Start,
 };
 
-use crate::directory::{directory, world_of};
+use crate::directory::{copy, directory, world_of};
 use crate::suite::*;
 
-/// The only file of the store.
-fn fixture() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/store/format-1.log")
+/// Size of the only file of a fixture, in bytes.
+const FILE_BYTES: u32 = 16 * 1024;
+
+/// The directory with the store of a format.
+fn fixture(format: u32) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("tests/store/fixtures/format-{format}"))
 }
+
+/// The format that this version writes, from the header of a new store.
+fn present_format() -> u32 {
+    let directory = directory();
+    drop(world_of(directory.path(), FILE_BYTES));
+    let file = std::fs::read(directory.path().join(FILE)).unwrap();
+    u32::from_le_bytes(file[8..12].try_into().unwrap())
+}
+
+/// Name of the only file of a fixture.
+const FILE: &str = "0000000001.log";
 
 /// Writes every kind of record.
 async fn write() {
     let directory = directory();
-    let (world, _) = world_of(directory.path(), 16 * 1024);
+    let (world, _) = world_of(directory.path(), FILE_BYTES);
     world.open("source").await;
     let point = world.push("source", 0..3).await;
     world.push("source", 3..5).await;
@@ -52,21 +68,33 @@ async fn write() {
     world.append("written", both).await.unwrap();
     world.change("bob", "a=1").await;
     world.store.change_session(SessionChange::end("bob".into())).await.unwrap();
+    // Format 3: a message without bytes.
+    world.create("notes", Create::open(text())).await.unwrap();
+    world.append("notes", append(text(), Payload::message(Default::default()))).await.unwrap();
+    world.append("notes", append(text(), raw(b"end"))).await.unwrap();
     world.store.close().await;
     drop(world);
-    std::fs::copy(directory.path().join("0000000001.log"), fixture()).unwrap();
+    let to = fixture(present_format());
+    std::fs::create_dir_all(&to).unwrap();
+    std::fs::copy(directory.path().join(FILE), to.join(FILE)).unwrap();
 }
 
 #[tokio::test]
-async fn a_store_of_format_1_is_read() {
+async fn a_store_of_each_format_is_read() {
     if std::env::var_os("WRITE_FIXTURE").is_some() {
         write().await;
     }
+    for format in 1..=present_format() {
+        read(format).await;
+    }
+}
+
+async fn read(format: u32) {
     let directory = directory();
-    std::fs::copy(fixture(), directory.path().join("0000000001.log")).unwrap();
-    let (world, opened) = world_of(directory.path(), 16 * 1024);
-    assert!(!opened.may_lack_end);
-    assert_eq!(opened.streams, 7);
+    copy(&fixture(format), directory.path());
+    let (world, opened) = world_of(directory.path(), FILE_BYTES);
+    assert!(!opened.may_lack_end, "format {format}");
+    assert_eq!(opened.streams, if format < 3 { 7 } else { 8 }, "format {format}");
     assert_eq!(world.content("fork").await, "0,1,2,3,9");
     assert!(matches!(world.read("source", Start::Earliest).await.unwrap_err(), ReadError::Missing(_)));
     let next = Append { producer: producer(2, 2), ..append(json(), numbers([1])) };
@@ -82,4 +110,10 @@ async fn a_store_of_format_1_is_read() {
     assert_eq!(world.content("cleared").await, "7");
     assert_eq!(world.content("written").await, "1,2");
     assert_eq!((&*world.session("ada").await, world.sessions().await.len()), ("b=2 c=3 d=4", 1));
+    if format >= 3 {
+        let limit = MessageLimit { bytes_max: usize::MAX, count_max: 10 };
+        let notes = world.store.messages(&name("notes"), Start::Earliest, limit, world.now).await.unwrap();
+        let notes: Vec<_> = notes.messages.iter().map(|message| &*message.bytes).collect();
+        assert_eq!(notes, [&b""[..], b"end"]);
+    }
 }
