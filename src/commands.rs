@@ -6,7 +6,9 @@ mod command_line;
 mod gateway;
 mod handled;
 mod lines;
+mod mqtt;
 mod options;
+mod progress;
 mod publish;
 mod serve;
 mod streams;
@@ -15,19 +17,21 @@ mod subscribe;
 use std::error::Error;
 use std::fmt::Display;
 use std::fs::File;
-use std::io::{self, BufRead, BufReader, BufWriter, Seek, Write};
+use std::io::{self, BufRead, BufReader, BufWriter, IsTerminal, Seek, Write};
 use std::os::fd::AsFd;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
+use indicatif::ProgressBar;
 use pollgate::config::{EngineCommand, PatternArgs, StoreCommand, TokenCommand, UserCommand};
 use pollgate::limits::{Limit, Limits};
 use pollgate::maintenance::{Checked, EngineAccess, MaintenanceError, OfflineStore, check, check_export};
 use pollgate::tokens::{NewUser, Patterns, generate_key, sign, user_settings};
 
 pub(crate) use command_line::{Cli, Command, Tool};
-use options::Beginning;
+use mqtt::BrokerUrl;
+use options::{Beginning, SubscribeCommand};
 pub(crate) use serve::serve;
 
 /// Columns of the paragraphs that `limits` prints.
@@ -36,9 +40,12 @@ const COLUMNS: usize = 100;
 /// Runs a command that is no gateway.
 pub(crate) async fn run(tool: Tool) -> Result<ExitCode, Box<dyn Error>> {
     match tool {
-        Tool::Pub(command) => publish::publish(command).await,
-        Tool::Sub(command) => subscribe::subscribe(command, Beginning::Now).await,
-        Tool::Follow(command) => subscribe::subscribe(command, Beginning::Last(10)).await,
+        Tool::Pub(command) => match BrokerUrl::parse(&command.gateway.url) {
+            Some(address) => mqtt::publish(command, &address?).await,
+            None => publish::publish(command).await,
+        },
+        Tool::Sub(command) => subscribe(command, Beginning::Now).await,
+        Tool::Follow(command) => subscribe(command, Beginning::Last(10)).await,
         Tool::Ls(command) => streams::list(command).await,
         Tool::Stat(command) => streams::stat(command).await,
         Tool::Rm(command) => streams::remove(command).await,
@@ -51,6 +58,13 @@ pub(crate) async fn run(tool: Tool) -> Result<ExitCode, Box<dyn Error>> {
         Tool::User(command) => user(command),
         Tool::Completions { shell } => Ok(command_line::completions(shell)),
         Tool::Man { directory } => command_line::man(&directory),
+    }
+}
+
+async fn subscribe(command: SubscribeCommand, beginning: Beginning) -> Result<ExitCode, Box<dyn Error>> {
+    match BrokerUrl::parse(&command.gateway.url) {
+        Some(address) => mqtt::subscribe(command, &address?, beginning).await,
+        None => subscribe::subscribe(command, beginning).await,
     }
 }
 
@@ -96,8 +110,10 @@ fn user(command: UserCommand) -> Result<ExitCode, Box<dyn Error>> {
 async fn store(command: StoreCommand) -> Result<ExitCode, Box<dyn Error>> {
     match command {
         StoreCommand::Check { directory } => {
-            let checked = check(&directory).map_err(|error| of_store("check", &directory, &error))?;
-            Ok(print_check(&checked)?)
+            let progress = progress::spinner("reading the store");
+            let checked = check(&directory).map_err(|error| of_store("check", &directory, &error));
+            progress.finish_and_clear();
+            Ok(print_check(&checked?)?)
         }
         StoreCommand::Export { directory, accept_damage, file } => {
             export(&directory, accept_damage, file).await
@@ -158,13 +174,19 @@ async fn export(
     accept_damage: bool,
     file: Option<PathBuf>,
 ) -> Result<ExitCode, Box<dyn Error>> {
+    let opening = progress::spinner("reading the store");
     let store = OfflineStore::open(directory, accept_damage);
+    opening.finish_and_clear();
     let store = store.map_err(|error| of_store("export", directory, &error))?;
+    // Lines of the export and what shows progress would overwrite each other.
+    let is_shown = file.is_some() || !io::stdout().is_terminal();
+    let writing = if is_shown { progress::bytes(None, "exporting") } else { ProgressBar::hidden() };
     let exported = match &file {
         Some(path) => {
-            let mut file = BufWriter::new(private_file(path).map_err(|error| of_file(path, &error))?);
-            let exported = match store.export(&mut file).await {
-                Ok(exported) => file.get_ref().sync_all().map(|()| exported).map_err(MaintenanceError::Write),
+            let file = private_file(path).map_err(|error| of_file(path, &error))?;
+            let mut out = BufWriter::new(writing.wrap_write(&file));
+            let exported = match store.export(&mut out).await {
+                Ok(exported) => file.sync_all().map(|()| exported).map_err(MaintenanceError::Write),
                 Err(error) => Err(error),
             };
             if exported.is_err() {
@@ -173,8 +195,12 @@ async fn export(
             }
             exported.map_err(|error| of_file(path, &error))
         }
-        None => store.export(&mut BufWriter::new(io::stdout())).await.map_err(|error| error.to_string()),
+        None => {
+            let mut out = BufWriter::new(writing.wrap_write(io::stdout()));
+            store.export(&mut out).await.map_err(|error| error.to_string())
+        }
     };
+    writing.finish_and_clear();
     store.close().await;
     eprintln!("exported {}", exported?);
     Ok(ExitCode::SUCCESS)
@@ -198,11 +224,18 @@ async fn import(directory: &Path, file: Option<PathBuf>) -> Result<ExitCode, Box
     };
     let of_export = |error: &dyn Display| format!("{name}: {error}");
     let export = export.map_err(|error| of_export(&error))?;
-    let mut export = check_export(BufReader::new(export)).map_err(|error| of_export(&error))?;
+    let total = export.metadata().ok().map(|file| file.len());
+    let reading = progress::bytes(total, "checking the export");
+    let export = check_export(BufReader::new(reading.wrap_read(export)));
+    let mut export = export.map_err(|error| of_export(&error))?;
+    reading.set_message("reading the store");
     let store = OfflineStore::open_or_create(directory);
     let store = store.map_err(|error| of_store("import into", directory, &error))?;
+    reading.set_message("importing");
     let imported = store.import(&mut export).await;
+    reading.set_message("syncing");
     store.close().await;
+    reading.finish_and_clear();
     eprintln!("imported {}", imported.map_err(|error| of_export(&error))?);
     Ok(ExitCode::SUCCESS)
 }

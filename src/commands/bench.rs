@@ -4,19 +4,18 @@
 mod probe;
 
 use std::error::Error;
-use std::future::Future;
 use std::io::{self, Write};
 use std::process::ExitCode;
 use std::time::Duration;
 
 use futures_util::future::join_all;
-use indicatif::{ProgressBar, ProgressStyle};
 use pollgate_client::{Client, Form};
 use serde::Serialize;
-use tokio::time::{Instant, sleep};
+use tokio::time::Instant;
 
 use super::gateway::{answered, builder, client};
 use super::options::BenchCommand;
+use super::progress::with_time;
 use probe::{FIRST_WITHIN, Probe};
 
 /// How long connections are silent, in seconds. Each has a connection of its own, and all are silent at the same time.
@@ -59,7 +58,7 @@ pub(crate) async fn bench(command: BenchCommand) -> Result<ExitCode, Box<dyn Err
     let mut silences: Vec<u64> = SILENCES.into_iter().filter(|silence| *silence < longest).collect();
     silences.push(longest);
     let work = join_all(Form::ALL.map(|form| of_form(&command, &publisher, &name, form, &silences)));
-    let forms = with_progress(FIRST_WITHIN + Duration::from_secs(longest), work).await;
+    let forms = with_time(FIRST_WITHIN + Duration::from_secs(longest), "connections are silent", work).await;
     let forms = forms.into_iter().collect::<Result<Vec<_>, _>>()?;
     let findings = Findings { url: command.gateway.url.clone(), publish_ms, advice: advice(&forms), forms };
     let mut out = io::stdout().lock();
@@ -128,28 +127,6 @@ async fn remove(command: &BenchCommand, client: &Client, name: &str) -> Result<(
         Err(error) if error.is::<pollgate_client::RequestError>() => Ok(()),
         outcome => outcome.map(|_| ()),
     }
-}
-
-/// Shows on a terminal how much of the expected time has passed.
-async fn with_progress<T>(expected: Duration, work: impl Future<Output = T>) -> T {
-    let bar = ProgressBar::new(expected.as_secs());
-    if let Ok(style) = ProgressStyle::with_template("{bar:40} {msg}") {
-        bar.set_style(style);
-    }
-    bar.set_message("connections are silent");
-    let began = Instant::now();
-    let ticks = async {
-        loop {
-            bar.set_position(began.elapsed().as_secs());
-            sleep(Duration::from_millis(500)).await;
-        }
-    };
-    let done = tokio::select! {
-        done = work => done,
-        never = ticks => never,
-    };
-    bar.finish_and_clear();
-    done
 }
 
 fn median_ms(mut times: Vec<Duration>) -> Option<f64> {

@@ -14,8 +14,8 @@ use super::options::GatewayArgs;
 /// The gateway has not answered in time.
 #[derive(Debug)]
 pub(crate) struct NoGateway {
-    url: String,
-    limit: Duration,
+    pub(super) url: String,
+    pub(super) limit: Duration,
 }
 
 impl fmt::Display for NoGateway {
@@ -64,6 +64,14 @@ where
     match timeout(limit, answer).await {
         Ok(answer) => Ok(answer?),
         Err(_) => Err(NoGateway { url: args.url.clone(), limit }.into()),
+    }
+}
+
+/// The token of the options, read now. `None`: there is none.
+pub(super) fn token(args: &GatewayArgs) -> Result<Option<String>, String> {
+    match &args.token_file {
+        Some(file) => read_token(file).map(Some),
+        None => Ok(std::env::var("POLLGATE_TOKEN").ok().map(|token| token.trim().to_owned())),
     }
 }
 

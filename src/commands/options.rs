@@ -11,11 +11,12 @@ use pollgate_client::Offset;
 /// Which gateway, and with which credentials.
 #[derive(Debug, Args)]
 pub(crate) struct GatewayArgs {
-    /// URL of the gateway, or of the proxy before it
+    /// URL of the gateway, or of the proxy before it; `pub` and `sub` also take one of MQTT: mqtt://, mqtts://, or wss:// with a
+    /// path that ends in /mqtt
     #[arg(long, value_name = "URL", env = "POLLGATE_URL", default_value = "http://127.0.0.1:4437")]
     pub(crate) url: String,
     /// File with the token that the gateway requires, read again when the gateway refuses it; `POLLGATE_TOKEN` may have the token
-    /// itself [default: none]
+    /// itself. An MQTT URL may have user and password instead [default: none]
     #[arg(long, value_name = "FILE")]
     pub(crate) token_file: Option<PathBuf>,
     /// PEM file with authorities that are trusted besides those of the operating system [default: none]

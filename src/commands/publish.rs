@@ -10,6 +10,7 @@ use tokio::task::{JoinSet, spawn_blocking};
 
 use super::gateway::{answered, client};
 use super::options::PublishCommand;
+use super::progress;
 
 /// Content type of a stream that is created without another one.
 const JSON: &str = "application/json";
@@ -18,7 +19,7 @@ const JSON: &str = "application/json";
 const UNACKNOWLEDGED_MAX: usize = 4096;
 
 /// Longest line of standard input. A gateway takes no message this long.
-const LINE_BYTES_MAX: u64 = 64 << 20;
+pub(super) const LINE_BYTES_MAX: u64 = 64 << 20;
 
 /// Publishes what the command says, and waits until the gateway has acknowledged all of it.
 pub(crate) async fn publish(command: PublishCommand) -> Result<ExitCode, Box<dyn Error>> {
@@ -61,16 +62,20 @@ impl<'a> LinePublisher<'a> {
     async fn publish_lines(&self) -> Result<(), Box<dyn Error>> {
         let (lines, mut read) = mpsc::channel(64);
         let reading = spawn_blocking(move || read_lines(|line| lines.blocking_send(line).is_ok()));
+        let progress = progress::messages("published");
         let mut unacknowledged = JoinSet::new();
         while let Some(line) = read.recv().await {
             unacknowledged.spawn(self.producer.publish(self.message(line)?));
             while unacknowledged.len() >= UNACKNOWLEDGED_MAX {
                 self.next_acknowledgement(&mut unacknowledged).await?;
+                progress.inc(1);
             }
         }
         while !unacknowledged.is_empty() {
             self.next_acknowledgement(&mut unacknowledged).await?;
+            progress.inc(1);
         }
+        progress.finish_and_clear();
         Ok(reading.await??)
     }
 
@@ -84,24 +89,26 @@ impl<'a> LinePublisher<'a> {
 
     /// The message as the stream takes it. In a JSON stream, text that does not begin like JSON is a string.
     fn message(&self, text: Vec<u8>) -> Result<Vec<u8>, Box<dyn Error>> {
-        if !self.producer.takes_json() {
-            return Ok(text);
+        if self.producer.takes_json() { as_json(text, self.command.string) } else { Ok(text) }
+    }
+}
+
+/// The text as a value of JSON. Text that does not begin like JSON is a string, and any text is if `is_string`.
+pub(super) fn as_json(text: Vec<u8>, is_string: bool) -> Result<Vec<u8>, Box<dyn Error>> {
+    let is_json = serde_json::from_slice::<serde::de::IgnoredAny>(&text);
+    let begins_like_json = matches!(text.trim_ascii_start().first(), Some(b'{' | b'[' | b'"'));
+    match is_json {
+        Ok(_) if !is_string => Ok(text),
+        Err(error) if begins_like_json && !is_string => {
+            Err(format!("the message begins like JSON and is none: {error}; --string publishes it as text")
+                .into())
         }
-        let is_json = serde_json::from_slice::<serde::de::IgnoredAny>(&text);
-        let begins_like_json = matches!(text.trim_ascii_start().first(), Some(b'{' | b'[' | b'"'));
-        match is_json {
-            Ok(_) if !self.command.string => Ok(text),
-            Err(error) if begins_like_json && !self.command.string => Err(format!(
-                "the message begins like JSON and is none: {error}; --string publishes it as text"
-            )
-            .into()),
-            _ => Ok(serde_json::to_vec(&String::from_utf8(text)?)?),
-        }
+        _ => Ok(serde_json::to_vec(&String::from_utf8(text)?)?),
     }
 }
 
 /// Reads the lines of standard input, without their ends, until `take` refuses one.
-fn read_lines(mut take: impl FnMut(Vec<u8>) -> bool) -> io::Result<()> {
+pub(super) fn read_lines(mut take: impl FnMut(Vec<u8>) -> bool) -> io::Result<()> {
     let mut input = io::stdin().lock();
     loop {
         let mut line = Vec::new();

@@ -2,12 +2,12 @@
 
 use std::collections::HashSet;
 use std::error::Error;
-use std::future::pending;
+use std::future::{Future, pending};
 use std::io::{self, BufWriter, ErrorKind, IsTerminal, StdoutLock, Write};
 use std::process::{ExitCode, Stdio};
 
 use futures_util::FutureExt;
-use pollgate_client::{Event, Form, Item, Message, Settings, Subscription};
+use pollgate_client::{Event, Form, Item, Offset, Settings, Subscription};
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::Errno;
 use tokio::io::AsyncWriteExt;
@@ -45,9 +45,16 @@ pub(crate) async fn subscribe(
         to_terminal: io::stdout().is_terminal(),
     };
     let out = BufWriter::new(io::stdout().lock());
+    until_signal_or_unread(Reading { command: &command, subscription, handled, lines, out }.run()).await
+}
+
+/// Runs a command that prints messages until it ends, a signal arrives, or nobody reads the output any more.
+pub(super) async fn until_signal_or_unread(
+    reading: impl Future<Output = Result<ExitCode, Box<dyn Error>>>,
+) -> Result<ExitCode, Box<dyn Error>> {
     let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
     tokio::select! {
-        ended = Reading { command: &command, subscription, handled, lines, out }.run() => match ended {
+        ended = reading => match ended {
             Err(error) if is_unread(&*error) => Ok(ExitCode::SUCCESS),
             ended => ended,
         },
@@ -116,7 +123,9 @@ impl Reading<'_> {
             eprintln!("pollgate: {remark}");
         }
         match (&command.exec, item) {
-            (Some(exec), Item::Message(message)) => run(exec, message).await?,
+            (Some(exec), Item::Message(message)) => {
+                execute(exec, &message.stream, message.offset, message.data.bytes()).await?;
+            }
             (Some(_), _) => {}
             (None, item) => lines.write(out, item)?,
         }
@@ -130,20 +139,21 @@ impl Reading<'_> {
     }
 }
 
-/// Runs a command of the shell with the message as its standard input. It need not read it.
-async fn run(command: &str, message: &Message) -> Result<(), Box<dyn Error>> {
+/// Runs a command of the shell with a message as its standard input. It need not read it.
+pub(super) async fn execute(
+    command: &str,
+    stream: &str,
+    offset: Option<Offset>,
+    message: &[u8],
+) -> Result<(), Box<dyn Error>> {
     let mut shell = Command::new("sh");
-    shell
-        .args(["-c", command])
-        .env("POLLGATE_STREAM", &*message.stream)
-        .stdin(Stdio::piped())
-        .kill_on_drop(true);
-    if let Some(offset) = message.offset {
+    shell.args(["-c", command]).env("POLLGATE_STREAM", stream).stdin(Stdio::piped()).kill_on_drop(true);
+    if let Some(offset) = offset {
         shell.env("POLLGATE_OFFSET", offset.to_string());
     }
     let mut child = shell.spawn()?;
     if let Some(mut input) = child.stdin.take() {
-        match input.write_all(message.data.bytes()).await {
+        match input.write_all(message).await {
             Err(error) if error.kind() != ErrorKind::BrokenPipe => return Err(error.into()),
             _ => {}
         }

@@ -12,26 +12,30 @@ use tokio::time::timeout;
 use crate::world::{Gateway, PATIENCE, post, put, send_signal};
 
 /// A folder of a user, and a gateway.
-struct Shell {
-    gateway: Gateway,
-    folder: TempDir,
+pub(crate) struct Shell {
+    pub(crate) gateway: Gateway,
+    pub(crate) folder: TempDir,
 }
 
 /// What a command left.
 #[derive(Debug, PartialEq)]
-struct Left {
-    code: i32,
-    out: String,
-    complaint: String,
+pub(crate) struct Left {
+    pub(crate) code: i32,
+    pub(crate) out: String,
+    pub(crate) complaint: String,
 }
 
 impl Shell {
-    async fn start() -> Self {
-        Self { gateway: Gateway::start(&["--store", "memory"]).await, folder: TempDir::new().unwrap() }
+    pub(crate) async fn start() -> Self {
+        Self::over(Gateway::start(&["--store", "memory"]).await)
+    }
+
+    pub(crate) fn over(gateway: Gateway) -> Self {
+        Self { gateway, folder: TempDir::new().unwrap() }
     }
 
     /// The command with its words, which spaces separate, in the folder and for the gateway.
-    fn command(&self, words: &str) -> Command {
+    pub(crate) fn command(&self, words: &str) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_pollgate"));
         command.args(words.split(' ')).current_dir(&self.folder).kill_on_drop(true);
         command.env("POLLGATE_URL", format!("http://{}", self.gateway.address));
@@ -40,27 +44,27 @@ impl Shell {
     }
 
     /// Runs a command to its end.
-    async fn run(&self, words: &str, input: &str) -> Left {
+    pub(crate) async fn run(&self, words: &str, input: &str) -> Left {
         let mut child = self.command(words).spawn().unwrap();
         child.stdin.take().unwrap().write_all(input.as_bytes()).await.unwrap();
         ended(child).await
     }
 
     /// Runs a command that has to succeed, and returns its output.
-    async fn output(&self, words: &str, input: &str) -> String {
+    pub(crate) async fn output(&self, words: &str, input: &str) -> String {
         let left = self.run(words, input).await;
         assert_eq!((left.code, &*left.complaint), (0, ""), "{words}: {left:?}");
         left.out
     }
 }
 
-async fn ended(child: Child) -> Left {
+pub(crate) async fn ended(child: Child) -> Left {
     let output = timeout(PATIENCE, child.wait_with_output()).await.expect("it hangs").unwrap();
     let [out, complaint] = [output.stdout, output.stderr].map(|text| String::from_utf8(text).unwrap());
     Left { code: output.status.code().unwrap(), out, complaint }
 }
 
-fn numbers(range: std::ops::RangeInclusive<u32>) -> String {
+pub(crate) fn numbers(range: std::ops::RangeInclusive<u32>) -> String {
     range.map(|number| format!("{number}\n")).collect()
 }
 

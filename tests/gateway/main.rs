@@ -30,6 +30,7 @@ mod hostile_events;
 mod http2;
 mod http_rules;
 mod lifetimes;
+mod mqtt_commands;
 mod observability;
 mod operators;
 mod origins;

@@ -121,6 +121,33 @@ async fn an_export_makes_the_same_streams_elsewhere() {
     assert_eq!(mqtt.take().await.payload, &b"kept"[..]);
 }
 
+/// Progress is shown on a terminal, which `script` provides; nothing but the result is written to a pipe.
+#[tokio::test]
+async fn long_commands_show_their_progress_on_a_terminal_only() {
+    let (directory, files) = (self::directory(), self::directory());
+    let gateway = Gateway::start(&["--store", text(directory.path())]).await;
+    gateway.send(put("/v1/stream/values").json("[1,2]")).await.expect(201);
+    gateway.kill().await;
+    let (place, made, there) =
+        (text(directory.path()), files.path().join("made"), files.path().join("there"));
+    for (words, shown, result) in [
+        (vec!["export", place, text(&made)], "exporting", "exported 1 streams and 2 messages"),
+        (vec!["import", text(&there), text(&made)], "importing", "imported 1 streams and 2 messages"),
+        (vec!["check", place], "reading the store", "all records are whole"),
+    ] {
+        let command = format!("{} store {}", env!("CARGO_BIN_EXE_pollgate"), words.join(" "));
+        let on_terminal = Command::new("script").args(["-qec", &command, "/dev/null"]).output().unwrap();
+        let (code, seen, _) = said(&on_terminal);
+        assert_eq!(code, Some(0), "{seen}");
+        assert!(seen.contains(shown) && seen.contains(result), "{seen:?}");
+        if words[0] == "export" {
+            std::fs::remove_file(&made).unwrap();
+            let (_, _, told) = said(&store(&words, ""));
+            assert_eq!(told, format!("{result}\n"));
+        }
+    }
+}
+
 #[tokio::test]
 async fn an_invalid_line_of_an_export_is_refused_with_its_number() {
     let directory = directory();

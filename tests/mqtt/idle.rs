@@ -48,13 +48,13 @@ fn memory_bytes(process: u32) -> u64 {
 }
 
 /// The broker of Debian's package, on a port of its own.
-struct Mosquitto {
-    address: SocketAddr,
+pub(crate) struct Mosquitto {
+    pub(crate) address: SocketAddr,
     child: Child,
 }
 
 impl Mosquitto {
-    async fn start() -> Self {
+    pub(crate) async fn start() -> Self {
         let free = SocketAddr::from(([127, 0, 0, 1], reserved_port()));
         let settings =
             std::path::Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("mosquitto-{}.conf", free.port()));

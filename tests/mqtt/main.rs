@@ -13,6 +13,7 @@
 mod world;
 
 mod breaches;
+mod commands;
 mod empty;
 mod endings;
 mod flapping;
