@@ -117,6 +117,10 @@ pub struct Settings {
     pub webhook_key: Vec<PathBuf>,
     /// Without authorization, clients may create streams that are filled from an origin.
     pub poll_origins: bool,
+    /// URL of the OpenTelemetry collector that traces of messages are sent to. `None`: messages are not traced.
+    pub otlp: Option<String>,
+    /// Part of the publishes without a trace context that is traced.
+    pub otlp_ratio: f64,
     /// Log format.
     pub log: LogFormat,
     /// Where the access log is written.
@@ -208,6 +212,8 @@ impl Default for Settings {
             outbound_ca: None,
             webhook_key: Vec::new(),
             poll_origins: false,
+            otlp: None,
+            otlp_ratio: 1.0,
             log: LogFormat::Text,
             access_log: AccessLogPlace::Off,
             audit_log: None,

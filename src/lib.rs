@@ -42,7 +42,7 @@
 //! * `export`: exports the streams of a store, for [`maintenance`] and for operators of a running server.
 //! * [`maintenance`]: checks, exports and imports a store while no server has it open.
 //! * [`tokens`]: makes keys and tokens.
-//! * [`config`], [`limits`], `clock`, `metrics`, `access_log`: settings, limits, time, metrics and the log of requests, which
+//! * [`config`], [`limits`], `clock`, `metrics`, `traces`, `access_log`: settings, limits, time, metrics, traces and the log of requests, which
 //!   all modules use.
 //!
 //! Modules without a link are private. The feature `internals` makes them public for the tests and benchmarks of this package.
@@ -87,6 +87,8 @@ mod store;
 #[cfg(not(feature = "internals"))]
 mod stream;
 #[cfg(not(feature = "internals"))]
+mod traces;
+#[cfg(not(feature = "internals"))]
 mod xmpp;
 
 #[cfg(feature = "internals")]
@@ -128,6 +130,9 @@ pub mod store;
 #[cfg(feature = "internals")]
 #[doc(hidden)]
 pub mod stream;
+#[cfg(feature = "internals")]
+#[doc(hidden)]
+pub mod traces;
 #[cfg(feature = "internals")]
 #[doc(hidden)]
 pub mod xmpp;

@@ -12,6 +12,7 @@ mod proxies;
 mod store;
 mod tls;
 mod tls_files;
+mod traces;
 mod wakes;
 mod xmpp;
 
@@ -278,7 +279,7 @@ impl Server {
         let store = self.store.ready().await?;
         let store = behind_upstream(self.upstream.as_ref(), store, &metrics, &self.budget)?;
         let hub = Hub::new(store.clone(), self.limits.clone(), metrics.clone(), clock);
-        let hub = Arc::new(hub.within(self.budget.clone()));
+        let hub = Arc::new(hub.within(self.budget.clone()).recording(self.outbound.traces()));
         hub.devices().offer(self.wake_apps.policies);
         hub.load_devices().await?;
         // Before any client is served: what was revoked must not be accepted again.
@@ -459,6 +460,7 @@ impl Running {
         }
         self.phase.send_replace(Phase::Stopped);
         self.store.close().await;
+        traces::stop(&self.hub, hard_stop).await;
         let logs = self.logs.clone();
         // A file that blocks does not delay the end for longer than clients may.
         let _closed = timeout_at(hard_stop, spawn_blocking(move || logs.close())).await;

@@ -56,6 +56,9 @@ impl Settings {
             let text = "upstream_token_file and upstream_ca need upstream, the URL of the gateway";
             return Err(SettingsError::Value(text.to_owned()));
         }
+        if !(0.0..=1.0).contains(&self.otlp_ratio) {
+            return Err(SettingsError::Value("otlp_ratio must be between 0 and 1".to_owned()));
+        }
         self.check_component()?;
         let is_protected = |key| {
             let credentials = if key == "admin" { &self.admin_token_file } else { &self.auth };

@@ -156,6 +156,14 @@ pub struct ServeArgs {
     /// rights to create and to manage the stream instead of this option [default: off]
     #[arg(long)]
     poll_origins: bool,
+    /// Trace messages from publish to delivery, and send the traces to the OpenTelemetry collector at this URL by OTLP over HTTP, for
+    /// example `http://127.0.0.1:4318`; the standard variables such as OTEL_EXPORTER_OTLP_HEADERS apply (docs/operating.md) [default: off]
+    #[arg(long, value_name = "URL")]
+    otlp: Option<String>,
+    /// Part of the publishes without `traceparent` that is traced, between 0 and 1; with it, the flag of the publisher counts
+    /// [default: 1]
+    #[arg(long, value_name = "RATIO")]
+    otlp_ratio: Option<String>,
     /// Log format: `text` or `json`; the variable RUST_LOG sets the level (info) [default: text]
     #[arg(long, value_name = "FORMAT")]
     log: Option<String>,
@@ -218,6 +226,8 @@ impl ServeArgs {
             ("drain", self.drain),
             ("public_url", self.public_url),
             ("outbound_ca", self.outbound_ca),
+            ("otlp", self.otlp),
+            ("otlp_ratio", self.otlp_ratio),
             ("log", self.log),
             ("auth", self.auth),
             ("tls_client_ca", self.tls_client_ca),

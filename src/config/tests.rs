@@ -41,6 +41,8 @@ fn other_value(option: &str) -> &'static str {
         "host" => "gate.example,other.example",
         "origin" => "https://app.example,https://other.example",
         "log" => "json",
+        "otlp" => "http://127.0.0.1:4318",
+        "otlp-ratio" => "0.25",
         "xmpp-component" => "localhost:5347",
         "xmpp-domain" => "example.org",
         "xmpp-component-name" => "streams.example.org",

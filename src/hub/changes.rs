@@ -23,6 +23,7 @@ use crate::stream::{
     Failure, Fork, InvalidMessages, Lifetime, Missing, Principal, Retention, SessionChange, Start, Store,
     StreamName, split,
 };
+use crate::traces::PublishSpan;
 
 /// A request to create a stream, as parsed by a front.
 #[derive(Debug, Clone, Default)]
@@ -128,7 +129,17 @@ impl Hub {
         if let Some(create) = &mut append.create {
             create.retention = self.default_retention;
         }
-        run_to_completion(self.change_context().append(name.clone(), append, self.clock.now())).await
+        let traced = self.begin_trace(name, &mut append);
+        let now = self.clock.now();
+        run_to_completion(self.change_context().append(name.clone(), append, now, traced)).await
+    }
+
+    /// Begins the span of a publish. `None`: it is not traced.
+    pub(super) fn begin_trace(&self, name: &StreamName, append: &mut Append) -> Option<Box<PublishSpan>> {
+        let traces = self.traces.as_ref()?;
+        let context = append.trace.take();
+        let context = context.as_ref().map(|context| (&*context.parent, &*context.state));
+        traces.publish(name.as_str(), context).map(Box::new)
     }
 
     pub(super) fn admit_rate(
@@ -196,6 +207,16 @@ pub(super) async fn run_to_completion<T: Send + 'static>(
     outcome
 }
 
+/// Ends the span of a publish, before readers can get the messages.
+#[cold]
+fn end_trace(traced: PublishSpan, name: &StreamName, appended: &Result<Appended, AppendError>) {
+    match appended {
+        Ok(appended) if appended.duplicate => traced.repeated(),
+        Ok(appended) => traced.stored(name.as_str(), appended.epoch.0, appended.tail.position.0),
+        Err(error) => traced.failed(error.to_string()),
+    }
+}
+
 /// A change whose caller still waits. Dropping it spawns the change as a task.
 struct Unfinished<F: Future<Output: Send + 'static> + Send + 'static>(Option<Pin<Box<F>>>);
 
@@ -229,8 +250,13 @@ impl ChangeContext {
         name: StreamName,
         append: Box<Append>,
         now: SystemTime,
+        traced: Option<Box<PublishSpan>>,
     ) -> Result<Appended, AppendError> {
-        let appended = self.store.append(&name, append, now).await?;
+        let appended = self.store.append(&name, append, now).await;
+        if let Some(traced) = traced {
+            end_trace(*traced, &name, &appended);
+        }
+        let appended = appended?;
         self.metrics.messages_in(name.tenant_prefix(), appended.messages, appended.bytes);
         if appended.created {
             self.waiters.begin(&name, appended.epoch, appended.tail.position, appended.closed);

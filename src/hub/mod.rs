@@ -74,9 +74,10 @@ use crate::clock::{Backoff, Clock};
 use crate::limits::{Limits, Span};
 use crate::metrics::{Counts, MemoryCounts, Metrics, TenantUsage};
 use crate::stream::{
-    Batch, ChangeError, Description, Failure, MessageLimit, Messages, Offset, ReadError, ReadLimit,
+    Batch, ChangeError, Description, Failure, MessageLimit, Messages, Offset, Position, ReadError, ReadLimit,
     Retention, SessionNames, Shortage, Start, Store, StoredSession, StreamName, Tenant,
 };
+use crate::traces::Traces;
 
 /// Least interval between two sweeps for expired streams.
 const SWEEP_INTERVAL: Duration = Duration::from_secs(1);
@@ -114,6 +115,8 @@ pub struct Hub {
     metrics: Arc<Metrics>,
     clock: Clock,
     budget: Arc<Budget>,
+    /// `None`: messages are not traced.
+    traces: Option<Arc<Traces>>,
     default_retention: Retention,
     drain: Arc<drain::Drain>,
 }
@@ -195,6 +198,7 @@ impl Hub {
             claim_listeners,
             default_retention: default_retention(&limits, store.outlives_process(), &Budget::unlimited()),
             budget: Budget::unlimited(),
+            traces: None,
             store,
             limits,
             metrics,
@@ -207,6 +211,23 @@ impl Hub {
     pub fn within(self, budget: Arc<Budget>) -> Self {
         let default_retention = default_retention(&self.limits, self.store.outlives_process(), &budget);
         Self { default_retention, budget, ..self }
+    }
+
+    /// Records traces of messages.
+    pub fn recording(self, traces: Option<Arc<Traces>>) -> Self {
+        Self { traces, ..self }
+    }
+
+    /// The traces of messages. `None`: there are none.
+    pub fn traces(&self) -> Option<&Arc<Traces>> {
+        self.traces.as_ref()
+    }
+
+    /// Records that a client got the messages of a stream between two positions, in a delivery form.
+    pub fn trace_delivery(&self, form: &'static str, name: &StreamName, from: Position, to: Position) {
+        if let Some(traces) = &self.traces {
+            traces.delivered(name.as_str(), form, from.0, to.0);
+        }
     }
 
     /// The memory budget.

@@ -79,6 +79,8 @@ impl StreamReader {
         self.has_more = !batch.up_to_date && !batch.is_empty();
         if batch.messages > 0 {
             self.hub.metrics.messages_out(self.waiters.name.tenant_prefix(), batch.messages, batch.len());
+            let form = self.form.map_or("long-poll", LiveForm::as_str);
+            self.hub.trace_delivery(form, &self.waiters.name, batch.start.position, batch.next.position);
         }
     }
 

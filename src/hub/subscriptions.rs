@@ -31,6 +31,7 @@ use tokio::sync::{Mutex as AsyncMutex, Semaphore, mpsc};
 use super::changes::{repeat_superseded, run_to_completion};
 use super::{Hub, Moves, SessionWalk};
 use crate::stream::{Failure, Principal, SessionNames, StreamName, Tenant};
+use crate::traces::RequestSpan;
 
 pub use glob::{Glob, InvalidGlob};
 pub use keys::{InvalidWebhookKey, WebhookKeys};
@@ -303,6 +304,12 @@ impl SubscriptionTable {
         let wake = delivery.wake;
         let begin = move |live: Arc<LiveSubscription>| async move { live.restart_lease(wake).await };
         self.at(delivery.tenant.clone(), delivery.id.clone(), begin).await.unwrap_or_default()
+    }
+
+    /// Begins the delivery of the messages of a webhook in their traces. `None`: none of them is traced.
+    pub fn hand_on(&self, delivery: &WebhookDelivery) -> Option<RequestSpan> {
+        let tails = delivery.shown.iter().map(|(name, tail)| (name.as_str(), tail.position.0));
+        self.shared.hub.traces()?.hand_on("webhook", tails)
     }
 
     /// Takes the outcome of a request to a webhook.

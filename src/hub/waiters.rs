@@ -66,6 +66,17 @@ pub enum LiveForm {
     WebSocket,
 }
 
+impl LiveForm {
+    /// The name of the form in traces.
+    pub(super) fn as_str(self) -> &'static str {
+        match self {
+            Self::Sse => "sse",
+            Self::Ndjson => "ndjson",
+            Self::WebSocket => "websocket",
+        }
+    }
+}
+
 /// The readers of one stream by delivery form.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]

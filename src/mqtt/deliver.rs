@@ -21,7 +21,7 @@ use super::groups::{Group, LEASE_MESSAGES_MAX};
 use super::session::{DeliveryPhase, GroupReader, InFlightMessage, Wanted};
 use super::walks::{CatchUp, RetainedWalk, WalkStep};
 use crate::stream::{
-    ContentType, Gap, GapReason, Message, MessageLimit, Offset, QoS, ReadError, Start, StreamName,
+    ContentType, Gap, GapReason, Message, MessageLimit, Messages, Offset, QoS, ReadError, Start, StreamName,
 };
 
 /// Delivery steps between two checks for input. A step sends the messages of one stream, or one page of a
@@ -107,6 +107,7 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin> Connection<S> {
             MessageLimit { bytes_max: self.broker.limits.tail_bytes_max, count_max: self.vacancy().max(1) };
         match self.broker.hub.messages(&name, offset, limit).await {
             Ok(batch) => {
+                self.trace(&name, &batch);
                 for message in &batch.messages {
                     self.send(&name, message, &wanted, (false, None), Some(&batch.content_type));
                 }
@@ -149,6 +150,7 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin> Connection<S> {
             };
             match self.broker.hub.messages(name, start, limit).await {
                 Ok(batch) => {
+                    self.trace(name, &batch);
                     let (wanted, mut unacknowledged) = (Wanted::by(options), Vec::new());
                     for message in &batch.messages {
                         if group.passes_over(name, message.start) {
@@ -182,6 +184,14 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin> Connection<S> {
             }
         }
         Ok(())
+    }
+
+    /// Records the deliveries of traced messages.
+    fn trace(&self, name: &StreamName, batch: &Messages) {
+        if let Some(first) = batch.messages.first() {
+            let (from, to) = (first.start.position, batch.next.position);
+            self.broker.hub.trace_delivery("mqtt", name, from, to);
+        }
     }
 
     /// Reads a stream again after a while, because it could not be read.

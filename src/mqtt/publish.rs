@@ -70,6 +70,7 @@ impl Broker {
         let offered = offered.unwrap_or_else(ContentType::octet_stream);
         let Publication { payload, qos, retain, properties, principal, may_create, stored_with_it } =
             publication;
+        let trace = self.hub.traces().and_then(|_| properties.trace());
         let annotation = properties.annotation(publisher, qos, retain, self.clock.now());
         let clears = retain && payload.is_empty();
         let append = Append::of_any_type(payload, offered, self.limits.json_depth_max);
@@ -77,6 +78,7 @@ impl Broker {
             annotation: Some(Arc::new(annotation)),
             session: stored_with_it.clone(),
             principal,
+            trace,
             ..if may_create { append.or_create() } else { append }
         };
         match self.hub.publish(name, append).await {

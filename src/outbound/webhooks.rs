@@ -166,9 +166,16 @@ impl WebhookSender {
         fields.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
         let signature = self.subscriptions.keys().signature(&delivery.body, self.clock.wall());
         fields.insert(SIGNATURE, HeaderValue::from_str(&signature).ok()?);
+        let traced = self.subscriptions.hand_on(delivery);
+        if let Some(traced) = &traced {
+            traced.put(request.headers_mut());
+        }
         let time = delivery.lease.min(RESPONSE_TIME_MAX);
         let limits = ExchangeLimits { time, body_bytes_max: RESPONSE_BYTES_MAX };
         let sent = self.client.send(&to, request, limits).await;
+        if let Some(traced) = traced {
+            traced.end(sent.as_ref().err().map(ToString::to_string));
+        }
         Some((to, sent))
     }
 

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use tokio::task::JoinHandle;
 
+use super::traces::{self, TraceError};
 use crate::auth::AuthError;
 use crate::auth::issue::generate_key;
 use crate::clock::Clock;
@@ -19,6 +20,7 @@ use crate::metrics::{Metrics, stall_timed};
 use crate::outbound::origins::OriginPoller;
 use crate::outbound::webhooks::WebhookSender;
 use crate::stream::Failure;
+use crate::traces::Traces;
 
 /// The file in the directory of a store with the key of webhooks.
 const KEY_FILE: &str = "webhook-key.json";
@@ -41,6 +43,9 @@ pub enum OutboundSettingsError {
     /// A key of webhooks cannot be used.
     #[error("--webhook-key: {0}")]
     Key(#[from] InvalidWebhookKey),
+    /// Traces cannot be sent.
+    #[error(transparent)]
+    Traces(#[from] TraceError),
     /// The public URL is malformed.
     #[error("--public-url must begin with http:// or https://, and have no query")]
     PublicUrl,
@@ -56,6 +61,8 @@ pub(super) struct Outbound {
     public_url: String,
     /// Streams may be filled from origins.
     polls_origins: bool,
+    /// `None`: messages are not traced.
+    traces: Option<Arc<Traces>>,
 }
 
 /// The tasks that send requests, and what fronts need to know of them.
@@ -79,10 +86,14 @@ impl Outbound {
         let is_local =
             address.ip().is_loopback() && settings.auth.is_none() && settings.behind_proxy.is_empty();
         let policy = if is_local { policy.allowing_loopback() } else { policy };
+        let client = HttpClient::new(policy.clone(), CONNECTIONS_MAX);
+        let trust = if is_simulated { Trust::nothing()? } else { trust(settings)? };
+        let trace = |url: &String| traces::start(url, settings.otlp_ratio, client.clone(), &trust, &policy);
         Ok(Self {
-            client: HttpClient::new(policy.clone(), CONNECTIONS_MAX),
+            traces: settings.otlp.as_ref().map(trace).transpose()?,
+            client,
             policy,
-            trust: if is_simulated { Trust::nothing()? } else { trust(settings)? },
+            trust,
             keys: keys(settings)?,
             public_url: public_url(settings, address)?,
             // Without tokens, anybody could make the gateway send requests.
@@ -93,6 +104,11 @@ impl Outbound {
     /// The client of all requests that the gateway sends.
     pub(super) fn client(&self) -> HttpClient {
         self.client.clone()
+    }
+
+    /// The traces of messages. `None`: they are not traced.
+    pub(super) fn traces(&self) -> Option<Arc<Traces>> {
+        self.traces.clone()
     }
 
     /// Loads the subscriptions and the origins of streams, and starts to send their requests.

@@ -30,8 +30,47 @@ pub struct Append {
     pub annotation: Option<Arc<Annotation>>,
     /// A change of the publisher's session, made in the same step. It is not made if the append is refused or a duplicate.
     pub session: Option<SessionChange>,
+    /// The trace context of the publisher's request, if messages are traced. It is not stored.
+    pub trace: Option<Box<TraceContext>>,
     /// Creates the stream in the same step if it does not exist. If `None`, an append to a missing stream is refused.
     pub create: Option<CreateIfMissing>,
+}
+
+/// The trace context of a request (W3C Trace Context), unparsed.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct TraceContext {
+    /// The value of `traceparent`.
+    pub parent: Box<str>,
+    /// The value of `tracestate`; empty if there is none.
+    pub state: Box<str>,
+}
+
+/// The longest `tracestate` that is kept, in bytes, as much as W3C Trace Context asks for.
+const TRACE_STATE_BYTES_MAX: usize = 512;
+
+/// The length of a `traceparent` of version 00, in bytes. Those of later versions are no shorter.
+const TRACE_PARENT_BYTES: usize = 55;
+
+/// The longest `traceparent` of a later version that is kept, in bytes.
+const TRACE_PARENT_BYTES_MAX: usize = 128;
+
+impl TraceContext {
+    /// A trace context of these values. `None`: `parent` has not the lengths that the standard requires. A `state` that is too long is left out.
+    pub fn new(parent: Option<&str>, state: Option<&str>) -> Option<Box<Self>> {
+        let parent = parent?;
+        let has_parts = [2, 35, 52].iter().all(|at| parent.as_bytes().get(*at) == Some(&b'-'));
+        let is_whole = match parent.len() {
+            TRACE_PARENT_BYTES => true,
+            length => {
+                length > TRACE_PARENT_BYTES && length <= TRACE_PARENT_BYTES_MAX && !parent.starts_with("00")
+            }
+        };
+        if !has_parts || !is_whole {
+            return None;
+        }
+        let state = state.filter(|state| state.len() <= TRACE_STATE_BYTES_MAX).unwrap_or_default();
+        Some(Box::new(Self { parent: parent.into(), state: state.into() }))
+    }
 }
 
 /// Where the content type of an append comes from.

@@ -31,8 +31,8 @@ mod tests;
 
 pub use admission::{Admission, Writers};
 pub use append::{
-    Append, AppendError, AppendRefusal, AppendType, Appended, CreateIfMissing, InvalidMessages, json_depth,
-    split,
+    Append, AppendError, AppendRefusal, AppendType, Appended, CreateIfMissing, InvalidMessages, TraceContext,
+    json_depth, split,
 };
 pub use cache_cursor::CacheCursor;
 pub use change::{

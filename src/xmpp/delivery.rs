@@ -31,6 +31,7 @@ impl PubsubService {
         let limit = MessageLimit { bytes_max: self.limits.tail_bytes_max, count_max: MESSAGES_A_TURN };
         match self.hub.messages(stream, Start::At(due.offset), limit).await {
             Ok(batch) => {
+                self.hub.trace_delivery("xmpp", stream, due.offset.position, batch.next.position);
                 let notification = |message: &Message| Notification {
                     stanza: self.notification(stream, message, &batch.content_type, jid),
                     next: message.next,

@@ -38,7 +38,7 @@ const ARROWS: &[(&str, &[&str])] = &[
 ];
 
 /// Folders that every folder may use and that use no other. `stream` may not use the clock.
-const LEAVES: &[&str] = &["access_log", "clock", "limits", "metrics"];
+const LEAVES: &[&str] = &["access_log", "clock", "limits", "metrics", "traces"];
 
 /// Uses that are forbidden even through other folders.
 const NEVER: &[(&str, &[&str])] = &[

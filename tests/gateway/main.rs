@@ -49,6 +49,7 @@ mod stream_origins;
 mod subscriptions;
 mod tenants;
 mod tour;
+mod traces;
 mod two_parsers;
 mod upgrades;
 mod wait_queues;

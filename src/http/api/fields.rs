@@ -55,6 +55,8 @@ names! {
     STREAM_TTL = "stream-ttl",
     STREAM_UP_TO_DATE = "stream-up-to-date",
     STREAM_WARNING = "stream-warning",
+    TRACEPARENT = "traceparent",
+    TRACESTATE = "tracestate",
     X_ACCEL_BUFFERING = "x-accel-buffering",
     X_FORWARDED_PROTO = "x-forwarded-proto",
 }

@@ -7,6 +7,7 @@ use tokio::sync::mpsc;
 
 use super::access::AccessPolicy;
 use super::bosh::BoshService;
+use super::fields::{Fields, TRACEPARENT, TRACESTATE};
 use super::form::FormMetrics;
 use super::polled_origins::OriginPolicy;
 use crate::access_log::AccessLog;
@@ -19,6 +20,7 @@ use crate::hub::Hub;
 use crate::hub::subscriptions::SubscriptionTable;
 use crate::limits::Limits;
 use crate::metrics::Metrics;
+use crate::stream::TraceContext;
 
 /// The HTTP front for publishers and readers: answers requests from the hub.
 pub struct Gateway {
@@ -82,6 +84,13 @@ impl Gateway {
             access_log,
             audit_log,
         }
+    }
+
+    /// The trace context of a publish, if messages are traced.
+    pub(in crate::http) fn trace_of(&self, fields: &(impl Fields + ?Sized)) -> Option<Box<TraceContext>> {
+        self.hub.traces()?;
+        let field = |name| fields.values(name).next().and_then(|value| std::str::from_utf8(value).ok());
+        TraceContext::new(field(&TRACEPARENT), field(&TRACESTATE))
     }
 
     /// Checks the credentials of all requests.

@@ -320,7 +320,8 @@ impl Gateway {
                 )));
             }
             Form::Append => {
-                let append = post(head.uri.query(), &head.headers)?;
+                let mut append = post(head.uri.query(), &head.headers)?;
+                append.trace = self.trace_of(&head.headers);
                 return Ok(ParsedHead::NeedsBody(BodyOperation::Append(name, Box::new(append))));
             }
             // Without authorization, every client may manage the stream.

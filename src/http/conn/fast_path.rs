@@ -126,7 +126,8 @@ impl Gateway {
             return Err(Error::BodyTooLarge { max: self.limits.body_bytes_max });
         }
         // The only copy of the body; the log stores it.
-        let append = append.with_body(Bytes::copy_from_slice(body), self.limits.json_depth_max)?;
+        let mut append = append.with_body(Bytes::copy_from_slice(body), self.limits.json_depth_max)?;
+        append.trace = self.trace_of(fields);
         Ok(Operation::OnStream(name, OnStream::Append(Box::new(append))))
     }
 }

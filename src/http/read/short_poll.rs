@@ -71,6 +71,7 @@ impl Gateway {
             return Ok(with_origin(answer));
         }
         self.metrics.messages_out(stream.tenant_prefix(), batch.messages, batch.len());
+        self.hub.trace_delivery("short-poll", &stream, batch.start.position, batch.next.position);
         let mut answer = with_origin(answer::messages(&batch, keep, audience));
         if let Some(lengths) = lengths {
             answer.put(STREAM_LENGTHS, lengths.as_bytes());

@@ -12,7 +12,7 @@ use super::interest::{FilterInterest, Interest, ReadUpTo};
 use super::readers::{ReadTarget, Readers};
 use crate::clock::Backoff;
 use crate::hub::ClientId;
-use crate::stream::{Filter, Principal, Start, StreamName, Tenant};
+use crate::stream::{Filter, Position, Principal, Start, StreamName, Tenant};
 
 /// A device that has just disconnected may come back without being woken.
 pub(super) const GRACE: Duration = Duration::from_secs(2);
@@ -69,6 +69,8 @@ pub struct WakeOrder {
     pub app: Arc<str>,
     /// Where the device receives it.
     pub credential: Credential,
+    /// A stream with something new for the device, and its tail, for traces.
+    pub news: Option<(StreamName, Position)>,
 }
 
 /// A registered device.
@@ -400,6 +402,7 @@ impl Device {
             wake: outstanding.wake,
             app: channel.app.clone(),
             credential: channel.credential.clone(),
+            news: self.interests.iter().find_map(Interest::news),
         })
     }
 

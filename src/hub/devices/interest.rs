@@ -37,6 +37,12 @@ impl Interest {
         self.tail.is_some_and(|tail| is_behind(self.offset, tail))
     }
 
+    /// The stream and its tail, if something lies behind the offset.
+    pub(super) fn news(&self) -> Option<(StreamName, Position)> {
+        self.is_pending().then_some(())?;
+        Some((self.stream.clone(), self.tail?.position))
+    }
+
     /// Takes over the last known tail. Returns whether it is another one than before with something unread.
     pub(super) fn follow(&mut self, readers: &Readers) -> bool {
         let tail = readers.tail(&self.stream).flatten();

@@ -67,6 +67,7 @@ impl MultiReader {
         let (progress, update) = match read {
             Ok(batch) => {
                 self.hub.metrics.messages_out(stream.name.tenant_prefix(), batch.messages, batch.len());
+                self.hub.trace_delivery("many", &stream.name, batch.start.position, batch.next.position);
                 let progress = progress_behind(&batch);
                 if stream.times && !batch.is_empty() {
                     times = self.hub.times_of(&stream.name, &batch).await;

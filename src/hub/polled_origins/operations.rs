@@ -226,10 +226,11 @@ impl Hub {
             self.tell_origin_status(origin).await;
         }
         let session = self.keeps_sessions().then(|| origin.change(seen));
-        let append = Box::new(Append { principal: origin.principal(), session, ..append });
+        let mut append = Box::new(Append { principal: origin.principal(), session, ..append });
+        let traced = self.begin_trace(origin.stream(), &mut append);
         let (context, stream, now) = (self.change_context(), origin.stream().clone(), self.clock.now());
         let filled = run_to_completion(async move {
-            let appended = context.append(stream, append, now).await;
+            let appended = context.append(stream, append, now, traced).await;
             drop(has_ended);
             appended
         });
@@ -300,7 +301,7 @@ impl ChangeContext {
                 SessionClaim::Held => return Err(Failure::Superseded.into()),
             }
         }
-        let created = self.append(stream, append, now).await;
+        let created = self.append(stream, append, now, None).await;
         match &created {
             Ok(appended) if appended.created => {
                 origins.add(Arc::new(origin));

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use mqtt_protocol_core::mqtt::packet::{PayloadFormat, Property};
 use serde::{Deserialize, Serialize};
 
-use crate::stream::{Annotation, QoS};
+use crate::stream::{Annotation, QoS, TraceContext};
 
 /// The properties of a message that are forwarded to subscribers (MQTT 5, section 3.3.2.3).
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -38,6 +38,13 @@ impl MessageProperties {
             }
         }
         found
+    }
+
+    /// The trace context, which user properties have by the names of the header fields of HTTP.
+    pub(in crate::mqtt) fn trace(&self) -> Option<Box<TraceContext>> {
+        let property =
+            |name| self.user_properties.iter().find(|(key, _)| &**key == name).map(|(_, value)| &**value);
+        TraceContext::new(property("traceparent"), property("tracestate"))
     }
 
     /// Memory that the properties take, in bytes.

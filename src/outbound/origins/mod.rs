@@ -25,7 +25,7 @@ use crate::http_client::{Destination, ExchangeLimits, HttpClient, Trust};
 use crate::hub::{Hub, OriginPlace, OriginState, PolledOrigin};
 use crate::limits::Limits;
 use crate::metrics::OriginMetrics;
-use crate::stream::{Append, AppendError, ChangeError, ContentType};
+use crate::stream::{Append, AppendError, ChangeError, ContentType, TraceContext};
 use permits::RequestPermits;
 use response::{Fetched, PollFailure, Validators, asked_wait, fetched, request};
 use schedule::PollSchedule;
@@ -207,8 +207,18 @@ impl OriginPoller {
             return (Err(PollFailure::Store), None);
         }
         let (time, body_bytes_max) = (self.limits.origin_timeout.get(), self.limits.origin_bytes_max);
-        let request = request(content_type, &progress.validators);
-        let response = match self.client.send(to, request, ExchangeLimits { time, body_bytes_max }).await {
+        let mut request = request(content_type, &progress.validators);
+        let traced = self.hub.traces().and_then(|traces| traces.poll(origin.stream().as_str()));
+        if let Some(traced) = &traced {
+            traced.put(request.headers_mut());
+        }
+        let field = |name| request.headers().get(name).and_then(|value| value.to_str().ok());
+        let trace = TraceContext::new(field("traceparent"), field("tracestate"));
+        let sent = self.client.send(to, request, ExchangeLimits { time, body_bytes_max }).await;
+        if let Some(traced) = traced {
+            traced.end(sent.as_ref().err().map(ToString::to_string));
+        }
+        let response = match sent {
             Ok(response) => response,
             Err(error) => {
                 tracing::debug!(origin = ?to, %error, "polling an origin failed");
@@ -219,7 +229,7 @@ impl OriginPoller {
         let outcome = match fetched(response, content_type) {
             Ok(Fetched::Unchanged) => Ok(false),
             Ok(Fetched::Body(body, validators)) => {
-                let appended = self.append(origin, content_type, body, &mut progress.seen).await;
+                let appended = self.append(origin, content_type, body, &mut progress.seen, trace).await;
                 // After a failure the whole response is needed again.
                 progress.validators = if appended.is_ok() { validators } else { Validators::default() };
                 appended
@@ -236,6 +246,7 @@ impl OriginPoller {
         content_type: &ContentType,
         body: Bytes,
         seen: &mut SeenDigests,
+        trace: Option<Box<TraceContext>>,
     ) -> Result<bool, PollFailure> {
         let limits = ContentLimits {
             json_depth_max: self.limits.json_depth_max,
@@ -245,7 +256,7 @@ impl OriginPoller {
         let Some(SeenChange { payload, seen: next, entries }) = change else { return Ok(false) };
         let is_new = !payload.is_empty();
         let stored = if is_new {
-            let append = Append::of(content_type.clone(), payload);
+            let append = Append { trace, ..Append::of(content_type.clone(), payload) };
             self.hub.fill(origin, append, entries).await.map(drop)
         } else {
             self.hub.note_seen(origin, entries).await.map_err(AppendError::Failed)

@@ -109,6 +109,11 @@ pub trait Adapter: fmt::Debug + Send + Sync {
         None
     }
 
+    /// Whether the provider is the operator's own, so that its requests continue the traces of messages.
+    fn continues_traces(&self) -> bool {
+        false
+    }
+
     /// Whether the URL comes from the device, and must not lead into a private network.
     fn is_sent_to_url_of_device(&self) -> bool {
         false

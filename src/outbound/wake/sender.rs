@@ -21,6 +21,7 @@ use crate::clock::{Clock, rfc3339};
 use crate::http_client::{Destination, ExchangeLimits, HttpClient, OutboundError, Trust};
 use crate::hub::{Creation, Hub, Removed, Verdict, WakeOrder};
 use crate::stream::{Append, ContentType, Payload, Retention, StreamName};
+use crate::traces::RequestSpan;
 
 /// Wakes are handed out this often, each time a part of those of a second.
 const TICKS_PER_SECOND: u32 = 10;
@@ -85,12 +86,19 @@ impl SendingApp {
         Self { wire: ProviderWire::Sms(smsc), ttl }
     }
 
-    async fn send(&self, order: &WakeOrder, client: &HttpClient, clock: Clock) -> Verdict {
+    async fn send(
+        &self,
+        order: &WakeOrder,
+        client: &HttpClient,
+        clock: Clock,
+        traced: Option<&RequestSpan>,
+    ) -> Verdict {
         let id = format!("{:016x}", order.wake);
         let (device, credential) = (order.device.chosen(), &order.credential);
         match &self.wire {
             ProviderWire::Http(app) => {
-                app.send(Wake { id: &id, device, credential, ttl: self.ttl }, client, clock).await
+                let wake = Wake { id: &id, device, credential, ttl: self.ttl };
+                app.send(wake, client, clock, traced).await
             }
             ProviderWire::Sms(smsc) => match token_of(credential) {
                 Ok(number) => smsc.submit(number, &id, self.ttl, clock).await,
@@ -144,7 +152,18 @@ impl WakeSender {
                 let apps = self.apps.clone();
                 tokio::spawn(async move {
                     let verdict = match apps.get(&order.app) {
-                        Some(app) => app.send(&order, &client, clock).await,
+                        Some(app) => {
+                            let tail = order.news.iter().map(|(stream, tail)| (stream.as_str(), tail.0));
+                            let traced = hub.traces().and_then(|traces| traces.hand_on("wake", tail));
+                            let verdict = app.send(&order, &client, clock, traced.as_ref()).await;
+                            if let Some(traced) = traced {
+                                traced.end(
+                                    (!matches!(verdict, Verdict::Ok { .. }))
+                                        .then(|| verdict.as_str().to_owned()),
+                                );
+                            }
+                            verdict
+                        }
                         None => Verdict::config("the app is not in the settings"),
                     };
                     note(&order, &verdict);
@@ -193,10 +212,16 @@ impl WakeSender {
 
 impl HttpApp {
     /// Sends a wake, twice if the provider does not accept the access token the first time.
-    async fn send(&self, wake: Wake<'_>, client: &HttpClient, clock: Clock) -> Verdict {
-        match self.send_once(wake, client, clock).await {
+    async fn send(
+        &self,
+        wake: Wake<'_>,
+        client: &HttpClient,
+        clock: Clock,
+        traced: Option<&RequestSpan>,
+    ) -> Verdict {
+        match self.send_once(wake, client, clock, traced).await {
             Ok(verdict) => verdict,
-            Err(None) => match self.send_once(wake, client, clock).await {
+            Err(None) => match self.send_once(wake, client, clock, traced).await {
                 Ok(verdict) => verdict,
                 Err(verdict) => {
                     verdict.unwrap_or_else(|| Verdict::config("the provider refuses each access token"))
@@ -212,9 +237,13 @@ impl HttpApp {
         wake: Wake<'_>,
         client: &HttpClient,
         clock: Clock,
+        traced: Option<&RequestSpan>,
     ) -> Result<Verdict, Option<Verdict>> {
         let access = self.access(client, clock).await.map_err(Some)?;
-        let request = self.adapter.request(wake, access.as_ref(), clock.wall()).map_err(Some)?;
+        let mut request = self.adapter.request(wake, access.as_ref(), clock.wall()).map_err(Some)?;
+        if let Some(traced) = traced.filter(|_| self.adapter.continues_traces()) {
+            traced.put(request.headers_mut());
+        }
         let response = self.exchange(client, request).await.map_err(Some)?;
         let answer = answer(&response);
         if access.is_some() && self.adapter.rejects_token(answer) {

@@ -89,6 +89,10 @@ impl Adapter for Webhook {
             _ => by_status(answer, now),
         }
     }
+
+    fn continues_traces(&self) -> bool {
+        true
+    }
 }
 
 #[cfg(test)]

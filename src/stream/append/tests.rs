@@ -142,3 +142,20 @@ fn depth_counts_brackets_outside_of_strings() {
     }
     assert!(split_json(&format!(r#""{}\"{}""#, "[".repeat(100), "{".repeat(100))).is_ok());
 }
+
+#[test]
+fn a_trace_context_has_the_lengths_of_its_standard() {
+    let parent = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
+    let context = TraceContext::new(Some(parent), Some("a=1")).unwrap();
+    assert_eq!((&*context.parent, &*context.state), (parent, "a=1"));
+    let long = "x".repeat(513);
+    assert_eq!(&*TraceContext::new(Some(parent), Some(&long)).unwrap().state, "");
+    let later = format!("01{}-more", &parent[2..]);
+    assert!(TraceContext::new(Some(&later), None).is_some());
+    for other in
+        ["", "00-0af7-b7ad-01", &format!("{parent}-more"), &parent.replace('-', "0"), &later.repeat(3)]
+    {
+        assert!(TraceContext::new(Some(other), None).is_none(), "{other}");
+    }
+    assert!(TraceContext::new(None, Some("a=1")).is_none());
+}
