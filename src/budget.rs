@@ -11,10 +11,10 @@
 //! docs/design/budget.md.
 
 mod charge;
-mod machine;
 mod quotas;
 mod watch;
 
+use std::net::IpAddr;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
@@ -26,8 +26,8 @@ use tokio::time::Instant;
 use crate::stream::{Principal, Shortage, StreamName, Tenant};
 
 pub use charge::{Charge, Charges, ConnectionCharge, OpenCharge, StreamCharge, allocated_bytes};
-pub use machine::{half_of_machine, principal_of};
 pub use quotas::{AppendRate, Quota, TenantQuotas};
+pub use watch::half_of_machine;
 
 use quotas::PaidAppends;
 
@@ -465,6 +465,16 @@ impl Drop for Owner {
         // A new owner of the same principal may be in the table by now.
         let key = (self.principal, self.tenant.clone());
         self.budget.owners.remove_if(&key, |_, owner| owner.strong_count() == 0);
+    }
+}
+
+/// The principal of a client at `address`. An IPv6 /64 network is one principal, since one host may use all
+/// of its addresses.
+pub fn principal_of(address: IpAddr) -> Principal {
+    match address.to_canonical() {
+        // Mapped into a reserved part of the IPv6 space (RFC 4291, section 2.4).
+        IpAddr::V4(address) => Principal(1 << 32 | u64::from(address.to_bits())),
+        IpAddr::V6(address) => Principal((address.to_bits() >> 64) as u64),
     }
 }
 

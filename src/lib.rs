@@ -42,8 +42,8 @@
 //! * `export`: exports the streams of a store, for [`maintenance`] and for operators of a running server.
 //! * [`maintenance`]: checks, exports and imports a store while no server has it open.
 //! * [`tokens`]: makes keys and tokens.
-//! * [`config`], [`limits`], `clock`, `metrics`, `traces`, `access_log`: settings, limits, time, metrics, traces and the log of requests, which
-//!   all modules use.
+//! * [`config`], [`limits`], `clock`, `metrics`, `traces`, `access_log`, `platform`: settings, limits, time, metrics, traces, the log of requests,
+//!   and what differs between operating systems, which all modules use.
 //!
 //! Modules without a link are private. The feature `internals` makes them public for the tests and benchmarks of this package.
 
@@ -56,6 +56,7 @@ pub mod config;
 mod fuzz;
 pub mod limits;
 pub mod maintenance;
+mod platform;
 pub mod server;
 
 pub use auth::issue as tokens;

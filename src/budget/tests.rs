@@ -9,6 +9,17 @@ fn budget(share_percent: u64) -> Arc<Budget> {
 }
 
 #[test]
+fn a_client_is_its_address_or_its_network_of_64_bits() {
+    let of = |text: &str| principal_of(text.parse().unwrap());
+    assert_eq!(of("192.0.2.1"), of("::ffff:192.0.2.1"));
+    assert_eq!(of("2001:db8::1"), of("2001:db8::ffff:1"));
+    let all = ["192.0.2.1", "192.0.2.2", "2001:db8::1", "2001:db8:0:1::1", "::1"].map(of);
+    for (index, one) in all.iter().enumerate() {
+        assert!(!all[..index].contains(one) && *one != Principal::GATEWAY);
+    }
+}
+
+#[test]
 fn appends_are_refused_from_85_percent_on_and_accepted_again_below() {
     let budget = budget(100);
     let owner = budget.owner(Principal(1));

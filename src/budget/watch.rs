@@ -8,7 +8,8 @@ use std::time::Duration;
 
 use tokio::time::{Instant, sleep, timeout};
 
-use super::{Account, Budget, machine};
+use super::{Account, Budget};
+use crate::platform::{memory_max, resident_bytes};
 
 /// Interval between two reads of the resident set.
 const WATCH: Duration = Duration::from_secs(1);
@@ -17,10 +18,15 @@ const WATCH_IDLE: Duration = Duration::from_secs(10);
 /// Interval between two reads of the resident set while memory is short.
 const WATCH_CLOSELY: Duration = Duration::from_millis(100);
 
+/// The default budget: half of the memory that the process can have.
+pub fn half_of_machine() -> u64 {
+    memory_max().unwrap_or(u64::MAX) / 2
+}
+
 impl Budget {
     /// Reads the resident set and returns the used bytes.
     pub fn refresh(&self) -> u64 {
-        if let Some(resident) = machine::resident_bytes() {
+        if let Some(resident) = resident_bytes() {
             self.resident.store(resident, Ordering::Relaxed);
             let unexplained = resident.saturating_sub(self.hot.charged.load(Ordering::Relaxed));
             self.hot.unexplained.store(unexplained, Ordering::Relaxed);

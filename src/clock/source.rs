@@ -15,10 +15,10 @@ pub(super) use system::Source;
 mod system {
     use std::sync::atomic::{AtomicI64, Ordering};
 
-    use rustix::time::{ClockId, Timespec, clock_gettime};
     use tokio::time::Instant;
 
     use super::{Duration, SystemTime};
+    use crate::platform;
 
     /// The clocks of the operating system, or tokio's.
     #[derive(Debug, Clone, Copy)]
@@ -69,10 +69,10 @@ mod system {
             }
         }
 
-        /// The time since boot, suspends included (clock_gettime(2), `CLOCK_BOOTTIME`).
+        /// The time since boot, suspends included.
         pub(in crate::clock) fn since_boot(self) -> Duration {
             match self {
-                Self::System => duration(clock_gettime(ClockId::Boottime)),
+                Self::System => platform::since_boot(),
                 Self::Tokio(time) => time.booted.elapsed(),
             }
         }
@@ -80,29 +80,18 @@ mod system {
         /// The time for which the machine was suspended since boot.
         pub(in crate::clock) fn suspended(self) -> Duration {
             match self {
-                Self::System => {
-                    let awake = duration(clock_gettime(ClockId::Monotonic));
-                    self.since_boot().saturating_sub(awake)
-                }
+                Self::System => platform::suspended(),
                 Self::Tokio(_) => Duration::ZERO,
             }
         }
 
-        /// The id of the current boot (random(4)).
+        /// The id of the current boot. `None`: the system has none.
         pub(in crate::clock) fn boot_id(self) -> Option<String> {
             match self {
-                Self::System => {
-                    let id = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").ok()?;
-                    Some(id.trim().to_owned())
-                }
+                Self::System => platform::boot_id(),
                 Self::Tokio(_) => None,
             }
         }
-    }
-
-    fn duration(time: Timespec) -> Duration {
-        let seconds = u64::try_from(time.tv_sec).unwrap_or_default();
-        Duration::new(seconds, u32::try_from(time.tv_nsec).unwrap_or_default())
     }
 }
 

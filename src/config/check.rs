@@ -2,9 +2,8 @@
 
 use std::net::IpAddr;
 
-use rustix::process::{Resource, getrlimit};
-
 use super::{MqttAddress, Settings, SettingsError};
+use crate::platform::descriptors_max;
 
 /// File descriptors for other things than client connections: listeners, files of the store, admin connections.
 const OTHER_DESCRIPTORS: usize = 64;
@@ -23,7 +22,7 @@ impl Settings {
     /// Checks what one setting requires of another.
     pub(crate) fn check(&self) -> Result<(), SettingsError> {
         self.limits.check().map_err(SettingsError::Value)?;
-        self.check_descriptors(getrlimit(Resource::Nofile).current)?;
+        self.check_descriptors(descriptors_max())?;
         let (hold, hold_max) = (self.hold.get(), self.hold_max.get());
         if hold > hold_max {
             let text = format!("hold ({hold:?}) must not exceed hold_max ({hold_max:?})");

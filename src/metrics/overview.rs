@@ -2,12 +2,12 @@
 
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::gauge::Gauge;
-use rustix::time::{ClockId, clock_gettime};
 use serde::Serialize;
 
 use super::durations::Durations;
 use super::live::LIVE_FORMS;
-use super::{Metrics, RequestLabels, process, stalls};
+use super::{Metrics, RequestLabels, stalls};
+use crate::platform;
 
 /// The statuses with which a short poll or a long poll is answered unless it fails.
 const POLL_STATUSES: [u16; 3] = [200, 204, 304];
@@ -86,7 +86,6 @@ impl<const N: usize> From<&Durations<N>> for Buckets {
 impl Metrics {
     /// Takes a snapshot for the dashboard.
     pub(crate) fn totals(&self, held_polls: usize) -> Totals {
-        let cpu = clock_gettime(ClockId::ProcessCPUTime);
         let live = LIVE_FORMS.iter().map(|form| {
             let metrics = self.live.of(form);
             FormTotals { form, open: Some(metrics.open.get()), sent: metrics.envelopes.get() }
@@ -95,8 +94,8 @@ impl Metrics {
         let xmpp_open = [&self.xmpp.clients, &self.xmpp.subscriptions].into_iter().map(Gauge::get).sum();
         let (store, engine) = (&self.store, &self.engine);
         Totals {
-            cpu_seconds: cpu.tv_sec as f64 + cpu.tv_nsec as f64 / 1e9,
-            descriptors: [process::open_descriptors(), process::descriptors_max()],
+            cpu_seconds: platform::cpu_time().as_secs_f64(),
+            descriptors: [platform::open_descriptors(), platform::descriptors_max()],
             connections: self.connections.get(),
             connections_refused: self.connections_refused.get(),
             messages_in: self.appended.messages.get(),

@@ -5,8 +5,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use rustix::process::{Resource, getrlimit};
-use socket2::{SockFilter, SockRef};
+use socket2::SockRef;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
 use tokio::task::{unconstrained, yield_now};
@@ -20,6 +19,7 @@ use crate::http::TrustedProxies;
 use crate::http::conn::Phase;
 use crate::limits::Limits;
 use crate::metrics::Metrics;
+use crate::platform::{descriptors_max, drop_new_handshakes};
 
 /// File descriptors that are reserved for other things than client connections.
 const DESCRIPTORS_RESERVED: usize = 1024;
@@ -144,7 +144,7 @@ impl Acceptor {
                 }
             }
         }
-        if let Err(error) = drop_syns(&listener) {
+        if let Err(error) = drop_new_handshakes(SockRef::from(&listener)) {
             tracing::warn!(%error, "cannot drop new handshakes; connections that arrive during the drain may be reset");
         }
         let grace = if metrics.has_connections() { HANDSHAKE_GRACE } else { HANDSHAKE_GRACE_WITHOUT_CLIENTS };
@@ -205,31 +205,12 @@ impl Rate {
     }
 }
 
-/// Attaches a packet filter that drops new SYNs, so that no handshake begins and none is refused. Closing a listener resets the
-/// connections in its queue, and only when no more can arrive is it certain that the queue has been emptied.
-fn drop_syns(listener: &TcpListener) -> io::Result<()> {
-    const LOAD_BYTE: u16 = 0x30;
-    const AND: u16 = 0x54;
-    const JUMP_IF_EQUAL: u16 = 0x15;
-    const RETURN: u16 = 0x06;
-    const FLAGS_AT: u32 = 13;
-    const SYN: u32 = 0x02;
-    const ACK: u32 = 0x10;
-    SockRef::from(listener).attach_filter(&[
-        SockFilter::new(LOAD_BYTE, 0, 0, FLAGS_AT),
-        SockFilter::new(AND, 0, 0, SYN | ACK),
-        SockFilter::new(JUMP_IF_EQUAL, 0, 1, SYN),
-        SockFilter::new(RETURN, 0, 0, 0),
-        SockFilter::new(RETURN, 0, 0, u32::MAX),
-    ])
-}
-
 /// How many connections may be open. If `connections_max` is 0, the limit on file descriptors decides.
 fn permits(connections_max: usize) -> usize {
     if connections_max > 0 {
         return connections_max.min(Semaphore::MAX_PERMITS);
     }
-    let descriptors = getrlimit(Resource::Nofile).current.and_then(|n| usize::try_from(n).ok());
+    let descriptors = descriptors_max().and_then(|n| usize::try_from(n).ok());
     let descriptors = descriptors.unwrap_or(1 << 20);
     descriptors.saturating_sub(DESCRIPTORS_RESERVED).max(descriptors / 2).min(Semaphore::MAX_PERMITS)
 }

@@ -25,6 +25,7 @@ use crate::http::conn::{
 use crate::limits::Limits;
 use crate::metrics::{ConnectionGuard, Metrics, stall_timed};
 use crate::mqtt::{Broker, Peer, WebSocketBytes};
+use crate::platform::close_when_unacknowledged_for;
 use crate::xmpp::ClientFront;
 
 /// How long a refusal may take, so that clients that send nothing do not delay the refusal of others.
@@ -156,7 +157,7 @@ fn prepare(stream: &TcpStream, limits: &Limits) -> io::Result<()> {
     match stream.set_nodelay(true) {
         Err(error) if error.kind() == io::ErrorKind::Unsupported => Ok(()),
         Err(error) => Err(error),
-        Ok(()) => SockRef::from(stream).set_tcp_user_timeout(Some(limits.write_timeout.get())),
+        Ok(()) => close_when_unacknowledged_for(SockRef::from(stream), limits.write_timeout.get()),
     }
 }
 

@@ -9,6 +9,7 @@ use socket2::{Domain, Protocol, SockRef, Socket, Type};
 
 use super::error::BindError;
 use crate::limits::Limits;
+use crate::platform::send_buffer_size;
 
 /// Size of one segment with the kernel's bookkeeping. While any of a socket's send buffer is free, the kernel accepts one more
 /// segment, so the buffer may exceed its size by this.
@@ -76,8 +77,8 @@ pub(super) fn listen(
     inherited: Option<TcpListener>,
     limits: &Limits,
 ) -> Result<(TcpListener, SocketAddr), BindError> {
-    // Linux doubles the requested size, and accepted connections inherit it.
-    let send_bytes = limits.socket_send_bytes.saturating_sub(SEGMENT_BYTES) / 2;
+    // Accepted connections inherit it.
+    let send_bytes = send_buffer_size(limits.socket_send_bytes.saturating_sub(SEGMENT_BYTES));
     let open = || {
         if let Some(listener) = inherited {
             SockRef::from(&listener).set_send_buffer_size(send_bytes)?;

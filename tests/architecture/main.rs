@@ -34,15 +34,17 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("auth", &["stream", "http_client"]),
     ("http_client", &[]),
     ("config", &["stream"]),
+    ("clock", &["platform"]),
+    ("metrics", &["platform"]),
     ("stream", &[]),
 ];
 
-/// Folders that every folder may use and that use no other. `stream` may not use the clock.
-const LEAVES: &[&str] = &["access_log", "clock", "limits", "metrics", "traces"];
+/// Folders that every folder may use, and that use none but `platform`. `stream` may use neither that nor the clock.
+const LEAVES: &[&str] = &["access_log", "clock", "limits", "metrics", "platform", "traces"];
 
 /// Uses that are forbidden even through other folders.
 const NEVER: &[(&str, &[&str])] = &[
-    ("stream", &["clock"]),
+    ("stream", &["clock", "platform"]),
     ("hub", FRONTS),
     ("store", &["hub"]),
     ("http", &["store", "mqtt", "xmpp"]),
