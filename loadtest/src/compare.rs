@@ -122,8 +122,8 @@ fn task(wanted: &Comparison, strategy: Strategy, transport: Transport) -> Task {
 
 /// Returns the runs to do, and adds a note for each strategy that the gateway does not support.
 fn entries(wanted: &Comparison, notes: &mut Vec<String>) -> Result<Vec<Entry>, ServerError> {
-    let Conditions { target, gateway, listen, .. } = &wanted.conditions;
-    let server = Server::own(target.as_deref(), gateway.as_deref(), *listen)?;
+    let Conditions { gateway, listen, .. } = &wanted.conditions;
+    let server = Server::own(wanted.conditions.target()?, gateway.as_deref(), *listen)?;
     let mut entries = Vec::new();
     let transports = wanted.transports();
     let runs = wanted

@@ -15,6 +15,7 @@ use crate::loads::{EngineCallError, EngineCalls, Load, Scene, ThreadError, messa
 use crate::servers::{Running, Server, ServerError, Storage};
 use crate::streams;
 use crate::tally::Tally;
+use crate::target::Target;
 use crate::wire::WireError;
 use crate::wrk::WrkError;
 
@@ -106,7 +107,8 @@ type Entry<L> = (Server, ServerFigures<<L as Load>::Figures>);
 
 /// Returns the gateway and its rivals, without rounds.
 fn entries<L: Load>(wanted: &Rounds, load: &L) -> Result<Vec<Entry<L>>, ServerError> {
-    let own = Server::own(wanted.target.as_deref(), wanted.gateway.as_deref(), None)?;
+    let target = wanted.target.as_deref().map(|url| Target::parse(url, None)).transpose()?;
+    let own = Server::own(target, wanted.gateway.as_deref(), None)?;
     let rivals = wanted.rival.iter().map(|rival| rival.server(&own)).collect::<Result<Vec<_>, _>>()?;
     let checked = std::iter::once(own).chain(rivals).map(|server| {
         server.installed()?;

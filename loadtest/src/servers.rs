@@ -171,12 +171,12 @@ impl FromStr for Server {
 impl Server {
     /// Returns the gateway: a running one, or its program, which is built if the user names none.
     pub fn own(
-        target: Option<&str>,
+        target: Option<Target>,
         program: Option<&Path>,
         listen: Option<SocketAddr>,
     ) -> Result<Self, ServerError> {
         let server = match (target, program) {
-            (Some(url), _) => Self::Target(Target::parse(url)?),
+            (Some(target), _) => Self::Target(target),
             (None, Some(program)) => Self::Gateway(program.to_owned(), listen),
             (None, None) => Self::Gateway(gateway::program()?, listen),
         };
@@ -268,11 +268,11 @@ impl Server {
         self.supports(strategy)?;
         let without = |why| Err(ServerError::UnsupportedOver(self.name().into(), strategy, transport, why));
         match (self, strategy) {
+            (Self::Target(target), _) if transport.has_tls() == target.certificate.is_empty() => without(
+                "TLS needs an https:// --target, --target-certificate, and --transport http1+tls or http2+tls",
+            ),
             _ if transport == Transport::Http1 => Ok(()),
             (_, Mqtt(_) | XmppWebSocket | XmppBosh) => without("it is no strategy over HTTP"),
-            (Self::Target(_), _) if transport.has_tls() => {
-                without("the certificate of --target is not known")
-            }
             (Self::Gateway(..) | Self::OtherBuild(_) | Self::Target(_), _) => Ok(()),
             (Self::Nchan(_), WebSocket(_)) if transport.is_http2() => {
                 without("nginx has no WebSockets over HTTP/2")

@@ -1,8 +1,11 @@
 //! [`Target`]: the addresses and the dialect of a server.
 
 use std::net::{SocketAddr, ToSocketAddrs};
+use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
+use tokio_rustls::rustls::pki_types::CertificateDer;
+use tokio_rustls::rustls::pki_types::pem::{self, PemObject};
 
 use crate::dialects::Dialect;
 use crate::providers::ProviderTarget;
@@ -32,22 +35,32 @@ pub struct Target {
 #[derive(Debug, thiserror::Error)]
 pub enum TargetError {
     /// It does not have the form of a URL with a port.
-    #[error("--target {0}: want http://HOST:PORT")]
+    #[error("--target {0}: want http://HOST:PORT, or https://HOST:PORT and --target-certificate")]
     Form(String),
     /// The host name cannot be resolved.
     #[error("--target {0}: {1}")]
     Address(String, std::io::Error),
+    /// The file has no certificate.
+    #[error("--target-certificate {0}: {1}")]
+    Certificate(PathBuf, pem::Error),
 }
 
 impl Target {
-    /// Parses the URL of a gateway, `http://host:port`.
-    pub fn parse(url: &str) -> Result<Self, TargetError> {
+    /// Parses the URL of a gateway: `http://host:port`, or `https://host:port` with the file of its certificate, in PEM.
+    pub fn parse(url: &str, certificate: Option<&Path>) -> Result<Self, TargetError> {
         let form = || TargetError::Form(url.to_owned());
-        let host = url.strip_prefix("http://").ok_or_else(form)?.trim_end_matches('/');
+        let scheme = if certificate.is_some() { "https://" } else { "http://" };
+        let host = url.strip_prefix(scheme).ok_or_else(form)?.trim_end_matches('/');
         let mut addresses =
             host.to_socket_addrs().map_err(|error| TargetError::Address(url.to_owned(), error))?;
-        let address = addresses.next().ok_or_else(form)?;
-        Ok(Self::of(address, Dialect::DurableStreams))
+        let mut target = Self::of(addresses.next().ok_or_else(form)?, Dialect::DurableStreams);
+        if let Some(file) = certificate {
+            let certificate = CertificateDer::from_pem_file(file);
+            let certificate =
+                certificate.map_err(|error| TargetError::Certificate(file.to_owned(), error))?;
+            target.certificate = certificate.to_vec();
+        }
+        Ok(target)
     }
 
     /// A server with one listener.

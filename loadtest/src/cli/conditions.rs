@@ -9,6 +9,7 @@ use clap::Args;
 use super::values::{message_bytes, radios, seconds, setting};
 use crate::model::radio::Radios;
 use crate::network::Profile;
+use crate::target::{Target, TargetError};
 use crate::workload::Plan;
 
 /// Workload, server and generators of every run.
@@ -36,9 +37,12 @@ pub struct Conditions {
     /// overlap are not ranked
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..))]
     pub repeat: u32,
-    /// A gateway that is already running, http://HOST:PORT [default: one is started]
+    /// A gateway that is already running, or a proxy in front of it: http://HOST:PORT, or https:// [default: one is started]
     #[arg(long, value_name = "URL")]
     pub target: Option<String>,
+    /// Certificate of an https:// target, in PEM: the only one that is trusted. It has to be valid for the address of the target
+    #[arg(long, value_name = "FILE", requires = "target")]
+    pub target_certificate: Option<PathBuf>,
     /// Path of the gateway's program [default: the one beside this program, rebuilt if its sources are newer]
     #[arg(long, value_name = "PATH", conflicts_with = "target")]
     pub gateway: Option<PathBuf>,
@@ -79,6 +83,12 @@ impl Conditions {
             seed: self.seed,
             run,
         }
+    }
+
+    /// Returns the running gateway, if there is one.
+    pub fn target(&self) -> Result<Option<Target>, TargetError> {
+        let certificate = self.target_certificate.as_deref();
+        self.target.as_deref().map(|url| Target::parse(url, certificate)).transpose()
     }
 
     /// Returns the user's radio profiles, or the built-in ones.

@@ -7,11 +7,12 @@ use clap::{CommandFactory, Parser};
 use super::Cli;
 
 /// Documents with command lines of this program, relative to the repository.
-const DOCUMENTS: [&str; 8] = [
+const DOCUMENTS: [&str; 9] = [
     "CONTRIBUTING.md",
     "README.md",
     "docs/benchmarks.md",
     "docs/comparison.md",
+    "docs/deployment.md",
     "docs/design/cost-model.md",
     "docs/design/simulation.md",
     "docs/networks.md",

@@ -70,5 +70,5 @@ async fn every_message_arrives_once_over_http2_and_over_tls() {
 async fn a_strategy_without_http_has_no_transport() {
     let load = ["--target", "http://127.0.0.1:9", "--strategy", "sse", "--transport", "http1+tls"];
     let ended = Loadtest::new(&load).run().await;
-    assert!(ended.said.contains("sse over http1+tls: the certificate of --target"), "{}", ended.said);
+    assert!(ended.said.contains("sse over http1+tls: TLS needs an https:// --target"), "{}", ended.said);
 }
