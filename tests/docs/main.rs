@@ -43,7 +43,7 @@ documents! {
     comparison: "docs/comparison.md", IsStarted;
     contributing: "CONTRIBUTING.md", IsStarted;
     javascript_client: "clients/js/README.md", Runs;
-    /// Requires nginx, Caddy, Apache, HAProxy and mosquitto's clients.
+    /// Requires nginx, Caddy, Apache, Squid, Varnish, hitch, HAProxy and mosquitto's clients.
     deployment: "docs/deployment.md", IsStarted;
     durability: "docs/durability.md", IsStarted;
     loadtest: "loadtest/README.md", Runs;

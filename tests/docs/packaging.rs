@@ -1,4 +1,4 @@
-//! The files of packaging/: the manifest of Kubernetes against the schemas of its API, and the command lines of all containers, which
+//! The files of packaging/: the manifests of Kubernetes against the schemas of its API, and the command lines of all containers, which
 //! run as they are. Requires what `tests/run docs` installs.
 
 use std::path::PathBuf;
@@ -19,12 +19,9 @@ fn passes(command: &mut Command) {
 }
 
 #[test]
-fn the_manifest_of_kubernetes_has_no_unknown_field() {
-    passes(
-        Command::new(of_python("kubernetes-validate"))
-            .arg("--strict")
-            .arg(root().join("packaging/kubernetes.yaml")),
-    );
+fn the_manifests_of_kubernetes_have_no_unknown_field() {
+    let manifests = ["kubernetes.yaml", "ingress.yaml"].map(|name| root().join("packaging").join(name));
+    passes(Command::new(of_python("kubernetes-validate")).arg("--strict").args(manifests));
 }
 
 #[test]
