@@ -130,7 +130,7 @@ impl Metrics {
             hold_seconds.clone(),
         );
         let publish_to_answer_seconds = Durations::from(Duration::from_micros(10));
-        let help = "Time in seconds from an append to the response or event for a reader that waited for it";
+        let help = "Time in seconds from an append to the response or event for a reader of one stream that waited for it";
         registry.register_with_unit(
             "publish_to_answer",
             help,

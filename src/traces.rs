@@ -2,7 +2,7 @@
 //! (W3C Trace Context). `server/traces.rs` sends them to a collector.
 //!
 //! Without `--otlp` there are no [`Traces`], and a publish and a delivery cost one look at an empty option more. The log has no trace contexts:
-//! [`RecentMessages`] has those of the last traced messages, so that a message that is delivered much later, or by another gateway, is in
+//! those of the last traced messages are in memory (`recent`), so that a message that is delivered much later, or by another gateway, is in
 //! no trace.
 
 mod recent;

@@ -27,7 +27,7 @@ pub(crate) struct Totals {
     bytes_in: u64,
     bytes_out: u64,
     forms: Vec<FormTotals>,
-    /// From an append to the response or event for a reader that waited for it.
+    /// From an append to the response or event for a reader of one stream that waited for it.
     publish_to_answer: Buckets,
     /// Tasks that held a worker thread for long: how often, and the longest time in seconds.
     stalls: (u64, f64),

@@ -1,7 +1,7 @@
 //! The long poll: returns the available messages at once, or is held until one arrives (protocol, section 5.7).
 
 use std::task::{Context, Poll, ready};
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 
 use hyper::StatusCode;
 
@@ -50,9 +50,8 @@ enum HeldSource<'a> {
 #[derive(Debug, Clone, Copy)]
 struct Echo {
     cursor: Option<CacheCursor>,
-    hold: Duration,
-    /// Whether the client requested the hold time.
-    hold_requested: bool,
+    /// The hold time in seconds, if the client requested one.
+    hold: Option<u32>,
     /// The origin of the page that gets the response, unless it is the gateway's own.
     origin: Option<AllowedOrigin>,
     /// Only clients with a token may read the stream.
@@ -154,7 +153,8 @@ impl Echo {
         origin: Option<AllowedOrigin>,
         audience: Audience,
     ) -> Self {
-        Self { cursor, hold: hold.time, hold_requested: hold.requested, origin, audience }
+        let seconds = u32::try_from(hold.time.as_secs()).unwrap_or(u32::MAX);
+        Self { cursor, hold: hold.requested.then_some(seconds), origin, audience }
     }
 }
 
@@ -225,9 +225,9 @@ fn write<A: Answer>(batch: &Batch, cursor: CacheCursor, echo: Echo, origin: Opti
 }
 
 fn put_hold(head: &mut impl Head, echo: Echo) {
-    if echo.hold_requested {
+    if let Some(seconds) = echo.hold {
         let mut wait = b"wait=".to_vec();
-        wait.extend_from_slice(itoa::Buffer::new().format(echo.hold.as_secs()).as_bytes());
+        wait.extend_from_slice(itoa::Buffer::new().format(seconds).as_bytes());
         head.put(PREFERENCE_APPLIED, &wait);
     }
 }
@@ -235,7 +235,7 @@ fn put_hold(head: &mut impl Head, echo: Echo) {
 /// Returns everything in which two responses with the same batch can differ.
 fn variant(cursor: CacheCursor, echo: Echo, now: SystemTime) -> Variant {
     let second = now.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs();
-    let hold = if echo.hold_requested { 1 + echo.hold.as_secs() } else { 0 };
+    let hold = echo.hold.map_or(0, |seconds| 1 + u64::from(seconds));
     let form = Form::LongPoll as u64 | AllowedOrigin::number(echo.origin) << u8::BITS;
     Variant([form | (echo.audience as u64) << (u64::BITS - 2), cursor.0, hold, second])
 }
