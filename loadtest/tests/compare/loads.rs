@@ -26,15 +26,17 @@ fn line(ended: &Ended, name: &str) -> Vec<f64> {
 /// figures.
 type Case<'a> = (&'a [&'a str], &'a str, usize, (usize, f64));
 
-const CASES: [Case<'_>; 8] = [
+const CASES: [Case<'_>; 10] = [
     (&["appends"], "appends/s", 5, (0, 500.0)),
     (&["wake"], "wakes/s", 5, (0, 15.0)),
+    (&["wake", "--closed-loop", "--held", "3"], "wakes/s", 5, (0, 50.0)),
     (&["short-polls", "--connections", "8"], "polls/s", 5, (0, 500.0)),
     (&["appends", "--generator", "wrk"], "appends/s", 5, (3, 1.0)),
     (&["short-polls", "--generator", "wrk", "--threads", "1"], "polls/s", 5, (4, 0.1)),
     (&["fan-out", "--clients", "50"], "publisher's answer", 6, (4, 1.0)),
-    (&["hold", "--clients", "200"], "KiB a client", 7, (0, 0.1)),
-    (&["hold", "--clients", "200", "--streams", "1", "--form", "sse"], "KiB a client", 7, (0, 0.1)),
+    (&["hold", "--clients", "200"], "KiB a client", 8, (0, 0.1)),
+    (&["hold", "--clients", "200", "--streams", "1", "--form", "sse"], "KiB a client", 8, (0, 0.1)),
+    (&["hold", "--clients", "200", "--form", "websocket"], "KiB a client", 8, (0, 0.1)),
 ];
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -54,13 +56,24 @@ async fn the_gateway_and_a_rival_take_turns() {
     }
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn mqtt_connections_are_held_beside_mosquitto() {
+    let _turn = alone().await;
+    let ended = load(&["hold", "--clients", "200", "--form", "mqtt", "--rival", "mosquitto"]).await;
+    assert_eq!(ended.code, Some(0));
+    for server in ["pollgate  ", "mosquitto  "] {
+        let figures = line(&ended, server);
+        assert!(figures.len() == 3 * 8 && figures[0] > 0.1, "{server}: {figures:?}");
+    }
+}
+
 /// A command for two instances of each server on one Redis, the header that its table must have, the number of columns, and the index of a
 /// column with the lower limit of its figures. The figures of `wake` and `fan-out` are those of messages that have all arrived.
 const SHARED: [Case<'_>; 4] = [
     (&["appends", "--connections", "4", "--rival", "engine"], "appends/s", 5, (0, 50.0)),
     (&["wake", "--rival", "memory"], "wakes/s", 5, (0, 15.0)),
     (&["fan-out", "--clients", "50", "--rival", "memory"], "publisher's answer", 6, (4, 1.0)),
-    (&["hold", "--clients", "200"], "KiB a client", 7, (0, 0.1)),
+    (&["hold", "--clients", "200"], "KiB a client", 8, (0, 0.1)),
 ];
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
