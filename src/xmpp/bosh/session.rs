@@ -148,8 +148,14 @@ impl BoshSession {
             }
             RidPlace::Repeated => {
                 self.clients.metrics.bosh_repeated.inc();
-                // Its client has given up the connection before.
-                wake(state.parked.replace(parked));
+                if state.parked.is_none() {
+                    state.parked = Some(parked);
+                } else {
+                    // Requests over two connections arrive in any order, so the client may read either. Both get the same response, and now: of two
+                    // responses to one request the client would take one, and miss what is in the other.
+                    let newest = state.window.taken();
+                    self.release(&mut state, newest);
+                }
             }
             RidPlace::Early => {
                 let before = state.early.replace(Box::new(EarlyRequest { body, parked }));
