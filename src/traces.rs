@@ -67,8 +67,8 @@ impl Extractor for ParentFields<'_> {
 }
 
 impl Traces {
-    /// Begins to record. Of the publishes without a trace context, the part `ratio` is traced; of the others, those whose publisher traces
-    /// them. Needs a tokio runtime if the exporter does.
+    /// Begins to record. A publish with a trace context is traced if its publisher has set the sampled flag. Of the other publishes, the part
+    /// `ratio` (0 to 1) is traced. Needs a tokio runtime if the exporter does.
     pub fn new(exporter: impl SpanExporter + 'static, ratio: f64) -> Arc<Self> {
         let name = std::env::var("OTEL_SERVICE_NAME").unwrap_or_else(|_| "pollgate".to_owned());
         let provider = SdkTracerProvider::builder()

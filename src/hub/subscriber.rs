@@ -139,21 +139,9 @@ impl Subscriber {
         }
     }
 
-    /// Like [`poll_changed_or_missed`](Self::poll_changed_or_missed), for subscribers without bound on their marks, which miss
-    /// none.
-    pub fn poll_changed(
-        &self,
-        waiter: &mut Waiter,
-        context: &mut Context<'_>,
-        max: usize,
-    ) -> Poll<Vec<StreamName>> {
-        let take = |marks: &mut Marks| (!marks.is_empty()).then(|| marks.take(max.max(1)));
-        self.member.marks.poll_until(waiter, context, take)
-    }
-
     /// Poll form of [`changed`](Self::changed), for state machines that are not futures. `waiter` must be dropped together with the
     /// subscriber.
-    pub fn poll_changed_or_missed(
+    pub fn poll_changed(
         &self,
         waiter: &mut Waiter,
         context: &mut Context<'_>,

@@ -296,8 +296,7 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin> Connection<S> {
             } else if has_more {
                 return Poll::Ready(Event::More);
             } else if has_room
-                && let Poll::Ready(names) =
-                    self.subscriber.poll_changed_or_missed(&mut self.waiter, context, READY_MAX)
+                && let Poll::Ready(names) = self.subscriber.poll_changed(&mut self.waiter, context, READY_MAX)
             {
                 return Poll::Ready(Event::Changed(names));
             }

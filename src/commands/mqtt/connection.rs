@@ -181,7 +181,7 @@ impl BrokerConnection {
         }
     }
 
-    /// Keeps the connection alive, for as long as it is polled, while no packet can be handled. Completes when it is lost.
+    /// Reads, writes and pings while the caller handles an earlier packet. Completes only if the connection is lost.
     pub(super) async fn keep_alive(&mut self) -> ConnectError {
         loop {
             if let Err(error) = self.progress().await {

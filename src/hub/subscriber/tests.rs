@@ -251,6 +251,19 @@ fn has_changed(reader: &mut StreamReader) -> bool {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_subscriber_that_may_have_missed_changes_is_woken_although_no_stream_is_marked() {
+    let hub = hub();
+    let subscriber = hub.subscriber("s");
+    subscriber.add(filter("s/#"));
+    let (mut waiter, mut context) = (Waiter::default(), Context::from_waker(Waker::noop()));
+    assert!(subscriber.poll_changed(&mut waiter, &mut context, 10).is_pending());
+    hub.subscribers.missed();
+    assert_eq!(subscriber.poll_changed(&mut waiter, &mut context, 10), Poll::Ready(Vec::new()));
+    assert!(subscriber.take_overflow());
+    assert!(subscriber.poll_changed(&mut waiter, &mut context, 10).is_pending());
+}
+
+#[tokio::test(start_paused = true)]
 async fn operators_see_subscribers_and_polls_of_a_client_together() {
     let hub = hub();
     create(&hub, "s").await;

@@ -67,9 +67,9 @@ pub(super) struct Decoder {
     header: [u8; HEADER_BYTES_MAX],
     header_bytes: u8,
     frame: Option<ArrivingFrame>,
-    /// What the message is whose last frame has not arrived.
+    /// The type of the message that is arriving: text or binary. `None` between two messages.
     message: Option<Opcode>,
-    /// The bytes of that message so far.
+    /// The part of its payload that has arrived.
     payload: Vec<u8>,
     /// How many of them are known to be UTF-8, if it is a text.
     valid: usize,
