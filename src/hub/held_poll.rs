@@ -200,7 +200,13 @@ impl<S: Source> HeldPoll<'_, S> {
                         Poll::Ready(Some(batch)) => return Poll::Ready(Ok(self.answer(source, batch))),
                         Poll::Ready(None) => {
                             let bytes_max = source.hub().limits.read_bytes_max;
-                            self.state = HeldPollState::PendingRead(read_once(source, bytes_max));
+                            match source.read_known(bytes_max) {
+                                Some(batch) if S::is_news(&batch) || self.end_reason.is_some() => {
+                                    return Poll::Ready(Ok(self.answer(source, batch)));
+                                }
+                                Some(_) => self.state = HeldPollState::Waiting(source),
+                                None => self.state = HeldPollState::PendingRead(read_once(source, bytes_max)),
+                            }
                         }
                     }
                 }

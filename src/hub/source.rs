@@ -43,6 +43,11 @@ pub trait Source: Send + Sized + Unpin + 'static {
     /// may then let the source read before the publisher returns.
     fn read_before_publisher_returns(&mut self);
 
+    /// Reads like [`read`](Self::read), if the store knows what follows without asking anybody.
+    fn read_known(&mut self, _bytes_max: usize) -> Option<Self::Batch> {
+        None
+    }
+
     /// Reads the next messages, about `bytes_max` bytes, without waiting. The messages count as delivered.
     ///
     /// After an error, or if the future is dropped, the source must not be used again.

@@ -9,7 +9,7 @@ use super::source::Source;
 use super::update::Change;
 use super::waiters::{LiveForm, StreamWaiters, TailMove};
 use super::{Hub, OriginStatus, SharedBatch, Update};
-use crate::stream::{Epoch, Gap, Offset, Position, ReadError, ReadLimit, Start, StreamName};
+use crate::stream::{Batch, Epoch, Gap, Offset, Position, ReadError, ReadLimit, Start, StreamName};
 
 /// A reader of one stream. Kept small, since there may be very many.
 pub struct StreamReader {
@@ -84,6 +84,22 @@ impl StreamReader {
         }
     }
 
+    /// Takes what was read: shares it with other readers that wait, and moves behind it.
+    fn take(&mut self, batch: Batch) -> SharedBatch {
+        let batch = SharedBatch::from(batch);
+        if let Start::At(from) = self.start
+            && std::mem::take(&mut self.woken)
+            && Self::is_news(&batch)
+            && batch.up_to_date
+            && batch.lives_for.is_none()
+            && batch.len() <= self.hub.limits.tail_bytes_max
+        {
+            self.waiters.share(from, &batch);
+        }
+        self.advance(&batch);
+        batch
+    }
+
     /// Joins the waiters of the stream that has the name now.
     fn rejoin(&mut self) {
         let successor = self.hub.waiters.join(&self.waiters.name, self.form);
@@ -129,29 +145,21 @@ impl Source for StreamReader {
         self.prompt = true;
     }
 
-    async fn read(&mut self, bytes_max: usize) -> Result<SharedBatch, ReadError> {
-        let hub = &self.hub;
-        let limit = ReadLimit { bytes_max };
-        let now = hub.clock.now();
+    fn read_known(&mut self, bytes_max: usize) -> Option<SharedBatch> {
+        let (hub, limit) = (&self.hub, ReadLimit { bytes_max });
+        let known = hub.store.known(&self.waiters.name, self.start, limit, hub.clock.now())?;
         // What has woken the reader may be newer than what the store knows without asking.
-        let known = hub.store.known(&self.waiters.name, self.start, limit, now);
-        let known = known.filter(|batch| !self.woken || !batch.is_empty() || batch.closed);
-        let batch = match known {
-            Some(batch) => batch,
-            None => hub.store.read(&self.waiters.name, self.start, limit, now).await?,
-        };
-        let batch = SharedBatch::from(batch);
-        if let Start::At(from) = self.start
-            && std::mem::take(&mut self.woken)
-            && Self::is_news(&batch)
-            && batch.up_to_date
-            && batch.lives_for.is_none()
-            && batch.len() <= hub.limits.tail_bytes_max
-        {
-            self.waiters.share(from, &batch);
+        let is_newest = !self.woken || !known.is_empty() || known.closed;
+        is_newest.then(|| self.take(known))
+    }
+
+    async fn read(&mut self, bytes_max: usize) -> Result<SharedBatch, ReadError> {
+        if let Some(batch) = self.read_known(bytes_max) {
+            return Ok(batch);
         }
-        self.advance(&batch);
-        Ok(batch)
+        let (hub, limit) = (&self.hub, ReadLimit { bytes_max });
+        let batch = hub.store.read(&self.waiters.name, self.start, limit, hub.clock.now()).await?;
+        Ok(self.take(batch))
     }
 
     fn poll_changed(&mut self, context: &mut Context<'_>) -> Poll<Change<SharedBatch>> {

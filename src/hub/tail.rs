@@ -151,14 +151,15 @@ impl<S: Source> Tail<S> {
                         return Poll::Pending;
                     }
                     Poll::Ready(None) => self.state = TailStage::Ended(Some(source)),
-                    Poll::Ready(Some(Change { published, batch: Some(batch) })) => {
+                    Poll::Ready(Some(Change { published, batch })) => {
+                        let bytes_max = self.life.hub.limits.tail_bytes_max;
+                        let Some(batch) = batch.or_else(|| source.read_known(bytes_max)) else {
+                            self.state = TailStage::Reading(read_once(source, bytes_max), published);
+                            continue;
+                        };
                         if let Some(update) = self.update_if_due(source, batch, published) {
                             return Poll::Ready(Some(update));
                         }
-                    }
-                    Poll::Ready(Some(Change { published, batch: None })) => {
-                        let bytes_max = self.life.hub.limits.tail_bytes_max;
-                        self.state = TailStage::Reading(read_once(source, bytes_max), published);
                     }
                 },
                 TailStage::Reading(mut reading, published) => {

@@ -146,6 +146,11 @@ impl Store for Memory {
         Box::pin(ready(view.map(|view| view.into_batch())))
     }
 
+    fn known(&self, name: &StreamName, start: Start, limit: ReadLimit, now: SystemTime) -> Option<Batch> {
+        let view = self.streams.with(name, now, |entry| entry.read(start, limit, self.streams.moment(now)));
+        view.ok()?.ok().map(|view| view.into_batch())
+    }
+
     fn messages<'a>(
         &'a self,
         name: &'a StreamName,

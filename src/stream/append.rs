@@ -264,16 +264,17 @@ pub fn split(body: Bytes, content_type: &ContentType, depth_max: usize) -> Resul
     if !content_type.is_json() || body.is_empty() {
         return Ok(Payload::raw(body));
     }
-    if json_depth(&body) > depth_max {
+    // Each level has a byte of its own.
+    if body.len() > depth_max && json_depth(&body) > depth_max {
         return Err(InvalidMessages::TooDeep(depth_max));
     }
     let not_json = |error: serde_json::Error| InvalidMessages::NotJson(error.to_string());
     let is_array = body.iter().find(|byte| !byte.is_ascii_whitespace()) == Some(&b'[');
-    let values: Vec<&RawValue> = if is_array {
-        serde_json::from_slice(&body).map_err(not_json)?
-    } else {
-        vec![serde_json::from_slice(&body).map_err(not_json)?]
-    };
+    if !is_array {
+        let value: &RawValue = serde_json::from_slice(&body).map_err(not_json)?;
+        return Ok(Payload::json_value(kept(&body, value.get().as_bytes())));
+    }
+    let values: Vec<&RawValue> = serde_json::from_slice(&body).map_err(not_json)?;
     let values: Vec<Bytes> = values.iter().map(|value| body.slice_ref(value.get().as_bytes())).collect();
     Ok(joined_in_place(&body, &values).unwrap_or_else(|| joined(&values)))
 }
@@ -291,10 +292,12 @@ fn joined_in_place(body: &Bytes, values: &[Bytes]) -> Option<Payload> {
         end = start_of(value) + value.len();
         ends.push(u32::try_from(end - start).ok()?);
     }
-    // Copies if the body is mostly white space, which would stay in memory with the slice.
-    let is_most = 2 * (end - start) >= body.len();
-    let bytes = if is_most { body.slice(start..end) } else { Bytes::copy_from_slice(body.get(start..end)?) };
-    Some(Payload::json(bytes, ends))
+    Some(Payload::json(kept(body, body.get(start..end)?), ends))
+}
+
+/// A part of `body` as a slice of it. Copies if the body is mostly white space, which would stay in memory with the slice.
+fn kept(body: &Bytes, part: &[u8]) -> Bytes {
+    if 2 * part.len() >= body.len() { body.slice_ref(part) } else { Bytes::copy_from_slice(part) }
 }
 
 fn joined(values: &[Bytes]) -> Payload {

@@ -7,9 +7,18 @@ use std::sync::Arc;
 /// parameters. Cheap to clone.
 #[derive(Clone)]
 pub struct ContentType {
-    text: Arc<str>,
+    text: TypeText,
     encoding: Encoding,
 }
+
+#[derive(Clone)]
+enum TypeText {
+    /// `application/json` in this spelling: the type of nearly all appends, without an allocation.
+    Json,
+    Other(Arc<str>),
+}
+
+const JSON: &str = "application/json";
 
 /// How the messages of a stream are encoded in a delivery form that consists of text.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -32,6 +41,9 @@ pub struct InvalidContentType;
 impl ContentType {
     /// Parses a `Content-Type` field value: `type/subtype` as RFC 9110 tokens, parameters optional, at most 256 bytes.
     pub fn parse(text: &str) -> Result<Self, InvalidContentType> {
+        if text == JSON {
+            return Ok(Self { text: TypeText::Json, encoding: Encoding::Json });
+        }
         if text.len() > CONTENT_TYPE_BYTES_MAX { Err(InvalidContentType) } else { Self::stored(text) }
     }
 
@@ -46,19 +58,20 @@ impl ContentType {
         {
             return Err(InvalidContentType);
         }
-        let encoding = if essence.eq_ignore_ascii_case("application/json") {
+        let encoding = if essence.eq_ignore_ascii_case(JSON) {
             Encoding::Json
         } else if kind.eq_ignore_ascii_case("text") {
             Encoding::Text
         } else {
             Encoding::Binary
         };
-        Ok(Self { text: text.into(), encoding })
+        let text = if text == JSON { TypeText::Json } else { TypeText::Other(text.into()) };
+        Ok(Self { text, encoding })
     }
 
     /// The content type of a stream that was created without one (protocol, section 5.1).
     pub fn octet_stream() -> Self {
-        Self { text: "application/octet-stream".into(), encoding: Encoding::Binary }
+        Self { text: TypeText::Other("application/octet-stream".into()), encoding: Encoding::Binary }
     }
 
     /// How messages of this type are encoded as text.
@@ -73,12 +86,15 @@ impl ContentType {
 
     /// Whether a browser that opens a response of this type only shows its text: JSON and plain text.
     pub fn is_inert(&self) -> bool {
-        self.is_json() || essence(&self.text).eq_ignore_ascii_case("text/plain")
+        self.is_json() || essence(self.as_str()).eq_ignore_ascii_case("text/plain")
     }
 
     /// The field value as it was sent.
     pub fn as_str(&self) -> &str {
-        &self.text
+        match &self.text {
+            TypeText::Json => JSON,
+            TypeText::Other(text) => text,
+        }
     }
 }
 
@@ -92,7 +108,11 @@ fn is_token(text: &str) -> bool {
 
 impl PartialEq for ContentType {
     fn eq(&self, other: &Self) -> bool {
-        Arc::ptr_eq(&self.text, &other.text) || essence(&self.text).eq_ignore_ascii_case(essence(&other.text))
+        match (&self.text, &other.text) {
+            (TypeText::Json, TypeText::Json) => true,
+            (TypeText::Other(one), TypeText::Other(other)) if Arc::ptr_eq(one, other) => true,
+            _ => essence(self.as_str()).eq_ignore_ascii_case(essence(other.as_str())),
+        }
     }
 }
 
@@ -100,7 +120,7 @@ impl Eq for ContentType {}
 
 impl fmt::Debug for ContentType {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fmt::Debug::fmt(&*self.text, f)
+        fmt::Debug::fmt(self.as_str(), f)
     }
 }
 

@@ -50,7 +50,7 @@ pub use filter_map::FilterMap;
 pub use filter_tree::FilterTree;
 pub use message::{Annotation, Message, MessageLimit, Messages, QoS};
 pub use name::{InvalidName, LEVELS_MAX, StreamName};
-pub use offset::{Epoch, InvalidOffset, Offset, Position, Progress, Start};
+pub use offset::{Epoch, InvalidOffset, Offset, Position, Progress, Start, hex};
 pub use payload::{Payload, Shape};
 pub use producer::{PRODUCER_ID_BYTES_MAX, PRODUCERS_MAX, Producer, ProducerId, ProducerRefusal, Producers};
 pub use quota::{Principal, Shortage};

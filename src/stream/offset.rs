@@ -60,20 +60,25 @@ impl Offset {
     pub fn to_text(self) -> [u8; 2 * DIGITS + 1] {
         let mut text = [b'_'; 2 * DIGITS + 1];
         let (epoch, rest) = text.split_at_mut(DIGITS);
-        write_hex(epoch, self.epoch.0);
+        epoch.copy_from_slice(&hex(self.epoch.0));
         if let Some((_, position)) = rest.split_first_mut() {
-            write_hex(position, self.position.0);
+            position.copy_from_slice(&hex(self.position.0));
         }
         text
     }
 }
 
-fn write_hex(digits: &mut [u8], mut value: u64) {
-    for digit in digits.iter_mut().rev() {
-        let nibble = (value & 0xf) as u8;
-        *digit = if nibble < 10 { b'0' + nibble } else { b'a' + nibble - 10 };
-        value >>= 4;
-    }
+/// The 16 hexadecimal digits of a number. Each half becomes a word with a digit in each byte, as every response has several such numbers.
+pub fn hex(number: u64) -> [u8; DIGITS] {
+    let digits = |half: u64| {
+        let halves = (half | half << 16) & 0x0000_ffff_0000_ffff;
+        let bytes = (halves | halves << 8) & 0x00ff_00ff_00ff_00ff;
+        let values = (bytes | bytes << 4) & 0x0f0f_0f0f_0f0f_0f0f;
+        let are_letters = (values + 0x0606_0606_0606_0606) >> 4 & 0x0101_0101_0101_0101;
+        values + 0x3030_3030_3030_3030 + are_letters * u64::from(b'a' - b'9' - 1)
+    };
+    let [high, low] = [number >> 32, number & 0xffff_ffff].map(digits);
+    (u128::from(high) << 64 | u128::from(low)).to_be_bytes()
 }
 
 /// Parses exactly [`DIGITS`] digits in lower case, so that each number has one spelling.

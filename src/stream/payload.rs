@@ -48,7 +48,12 @@ impl Payload {
         Self { bytes, shape }
     }
 
-    /// JSON values separated by commas in `bytes`. `ends` has the end of each value, without its comma.
+    /// One JSON value.
+    pub fn json_value(bytes: Bytes) -> Self {
+        Self::json(bytes, Vec::new())
+    }
+
+    /// JSON values separated by commas in `bytes`. `ends` has the end of each value, without its comma, and may be empty for one value.
     pub fn json(bytes: Bytes, ends: Vec<u32>) -> Self {
         let shape = Shape::json(length(&bytes), ends);
         Self { bytes, shape }
@@ -112,7 +117,7 @@ impl Shape {
         Self { length, division: Division::Message, ends: None }
     }
 
-    /// The shape of JSON values in `length` bytes; `ends` has the end of each.
+    /// The shape of JSON values in `length` bytes; `ends` has the end of each, and may be empty for one value.
     pub fn json(length: u32, ends: Vec<u32>) -> Self {
         if length == 0 {
             return Self::default();

@@ -11,7 +11,7 @@ use hyper::header::{
 
 use super::fields::*;
 use crate::http::conn::{Answer, Body, FRAME_BYTES_MAX, Head};
-use crate::stream::{Batch, CacheCursor, Offset};
+use crate::stream::{Batch, CacheCursor, Offset, hex};
 
 /// How long shared caches may keep messages before the tail, which never change (protocol, section 10.1).
 const FRESH: Duration = Duration::from_secs(60);
@@ -120,11 +120,10 @@ pub(in crate::http) fn entity_tag(batch: &Batch) -> String {
 
 /// Appends a number in hexadecimal without leading zeros. The formatter showed in the profile of the short poll.
 fn push_hex(text: &mut String, number: u64) {
-    let digits = (u64::BITS - number.leading_zeros()).div_ceil(4).max(1);
-    for digit in (0..digits).rev() {
-        let nibble = (number >> (4 * digit) & 0xf) as u32;
-        text.extend(char::from_digit(nibble, 16));
-    }
+    let digits = hex(number);
+    let zeros = (number.leading_zeros() as usize / 4).min(digits.len() - 1);
+    let digits = digits.get(zeros..).and_then(|digits| std::str::from_utf8(digits).ok());
+    text.push_str(digits.unwrap_or_default());
 }
 
 /// Adds the entity tag and the freshness of a response. A response without messages ends at the tail.

@@ -134,7 +134,7 @@ pub(in crate::http) fn text<'a>(
         return Err(Malformed::field(name, "must not be given twice"));
     }
     let text = std::str::from_utf8(value).map_err(|_| Malformed::field(name, "is not UTF-8"))?;
-    Ok(Some(text.trim()))
+    Ok(Some(text.trim_ascii()))
 }
 
 /// Returns the elements of a list as one text, which is the same however they are spread over lines (RFC 9110, section 5.3).

@@ -170,7 +170,7 @@ impl Parameters for Query<'_> {
 }
 
 fn decode(value: &str) -> Option<Cow<'_, str>> {
-    if !value.contains(['%', '+']) {
+    if memchr::memchr2(b'%', b'+', value.as_bytes()).is_none() {
         return Some(Cow::Borrowed(value));
     }
     if !has_whole_escapes(value) {

@@ -3,8 +3,10 @@
 //! httparse, which hyper uses too, parses the head. A request with anything unusual is left to hyper, so that one parser
 //! decides what is HTTP (docs/design/http1.md). hyper also gets each request that the access policy refuses.
 
+use std::mem::MaybeUninit;
+
 use bytes::Bytes;
-use httparse::{EMPTY_HEADER, Request, Status};
+use httparse::{Request, Status};
 use hyper::header::{CONNECTION, CONTENT_LENGTH, EXPECT, HeaderName, TRANSFER_ENCODING, UPGRADE};
 use hyper::{Method, Version};
 
@@ -39,9 +41,10 @@ impl Gateway {
     /// Parses the request at the beginning of `bytes`: a short or long poll, or an append, over HTTP/1.1 on a connection that
     /// stays open.
     pub(super) fn try_parse(&self, bytes: &[u8], state: &ConnectionState) -> Parsed {
-        let mut room = [EMPTY_HEADER; FIELDS_MAX];
-        let mut request = Request::new(&mut room);
-        let Ok(Status::Complete(head_bytes)) = request.parse(bytes) else { return Parsed::Other };
+        let mut room = [const { MaybeUninit::uninit() }; FIELDS_MAX];
+        let mut request = Request::new(&mut []);
+        let parsed = request.parse_with_uninit_headers(bytes, &mut room);
+        let Ok(Status::Complete(head_bytes)) = parsed else { return Parsed::Other };
         let (head, behind) = bytes.split_at(head_bytes.min(bytes.len()));
         let fields = ParsedFields::new(request.headers);
         let Some((target, body)) = usual(&request, &fields, behind) else { return Parsed::Other };
@@ -52,10 +55,8 @@ impl Gateway {
         {
             return Parsed::Other;
         }
-        let (path, query) = match target.split_once('?') {
-            Some((path, query)) => (path, Some(query)),
-            None => (target, None),
-        };
+        let path_bytes = memchr::memchr(b'?', target.as_bytes()).unwrap_or(target.len());
+        let (path, query) = (target.get(..path_bytes).unwrap_or_default(), target.get(path_bytes + 1..));
         let method = if request.method == Some("GET") { Method::GET } else { Method::POST };
         // hyper parses the request again, and the check that follows logs the refusal and answers it.
         let Ok(origin) = self.access.check(Version::HTTP_11, &method, None, &fields) else {

@@ -7,7 +7,7 @@ use std::cell::Cell;
 use std::fmt::{self, Write};
 use std::time::{Duration, SystemTime};
 
-use bytes::{BufMut, Bytes, BytesMut};
+use bytes::Bytes;
 use httpdate::HttpDate;
 use hyper::body::Body as _;
 use hyper::header::{CONNECTION, CONTENT_LENGTH, DATE, HeaderName, TRANSFER_ENCODING};
@@ -38,7 +38,7 @@ pub(super) struct ResponseBytes {
 
 enum Text {
     /// The status line and the fields added so far, and the body.
-    Begun(BytesMut, Body),
+    Begun(Vec<u8>, Body),
     /// The whole response, whose bytes other readers may share.
     Whole(Bytes),
 }
@@ -94,8 +94,8 @@ impl ResponseBytes {
         let status = self.status;
         if status.is_informational() || status == StatusCode::NO_CONTENT || status == StatusCode::NOT_MODIFIED
         {
-            head.put_slice(b"\r\n");
-            return Outgoing { first: head.freeze(), rest: None, chunked: false, closes };
+            head.extend_from_slice(b"\r\n");
+            return Outgoing { first: head.into(), rest: None, chunked: false, closes };
         }
         let length = body.size_hint().exact();
         match length {
@@ -105,18 +105,18 @@ impl ResponseBytes {
             None if http10 => {}
             None => field(&mut head, &TRANSFER_ENCODING, b"chunked"),
         }
-        head.put_slice(b"\r\n");
+        head.extend_from_slice(b"\r\n");
         if without_body {
-            return Outgoing { first: head.freeze(), rest: None, chunked: false, closes };
+            return Outgoing { first: head.into(), rest: None, chunked: false, closes };
         }
         let rest = match body.into_small(joined_bytes_max) {
             Ok(small) => {
-                head.put_slice(&small);
+                head.extend_from_slice(&small);
                 None
             }
             Err(body) => Some(body),
         };
-        Outgoing { first: head.freeze(), rest, chunked: length.is_none() && !http10, closes }
+        Outgoing { first: head.into(), rest, chunked: length.is_none() && !http10, closes }
     }
 }
 
@@ -134,12 +134,12 @@ impl Head for ResponseBytes {
 
 impl Answer for ResponseBytes {
     fn begin(status: StatusCode) -> Self {
-        let mut head = BytesMut::with_capacity(HEAD_BYTES);
-        head.put_slice(b"HTTP/1.1 ");
-        head.put_slice(status.as_str().as_bytes());
-        head.put_u8(b' ');
-        head.put_slice(status.canonical_reason().unwrap_or_default().as_bytes());
-        head.put_slice(b"\r\n");
+        let mut head = Vec::with_capacity(HEAD_BYTES);
+        head.extend_from_slice(b"HTTP/1.1 ");
+        head.extend_from_slice(status.as_str().as_bytes());
+        head.push(b' ');
+        head.extend_from_slice(status.canonical_reason().unwrap_or_default().as_bytes());
+        head.extend_from_slice(b"\r\n");
         Self { status, framing: Framing::PERSISTENT, text: Text::Begun(head, Body::empty()) }
     }
 
@@ -168,11 +168,11 @@ impl Answer for ResponseBytes {
         let Text::Whole(bytes) = &self.text else { return self.put(name, value) };
         let after_status = memchr::memchr(b'\n', bytes).map_or(bytes.len(), |end| end + 1);
         let (status, rest) = bytes.split_at(after_status);
-        let mut copy = BytesMut::with_capacity(bytes.len() + name.as_str().len() + value.len() + 4);
-        copy.put_slice(status);
+        let mut copy = Vec::with_capacity(bytes.len() + name.as_str().len() + value.len() + 4);
+        copy.extend_from_slice(status);
         field(&mut copy, &name, value);
-        copy.put_slice(rest);
-        self.text = Text::Whole(copy.freeze());
+        copy.extend_from_slice(rest);
+        self.text = Text::Whole(copy.into());
     }
 
     fn log(&mut self, mut entry: AccessEntry) {
@@ -224,12 +224,12 @@ fn date(response: &mut ResponseBytes, now: SystemTime) {
     response.put(DATE, &date_text(now));
 }
 
-fn field(head: &mut BytesMut, name: &HeaderName, value: &[u8]) {
+fn field(head: &mut Vec<u8>, name: &HeaderName, value: &[u8]) {
     head.reserve(name.as_str().len() + value.len() + 4);
-    head.put_slice(name.as_str().as_bytes());
-    head.put_slice(b": ");
-    head.put_slice(value);
-    head.put_slice(b"\r\n");
+    head.extend_from_slice(name.as_str().as_bytes());
+    head.extend_from_slice(b": ");
+    head.extend_from_slice(value);
+    head.extend_from_slice(b"\r\n");
 }
 
 /// `Sun, 06 Nov 1994 08:49:37 GMT`.

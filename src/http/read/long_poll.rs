@@ -226,8 +226,7 @@ fn write<A: Answer>(batch: &Batch, cursor: CacheCursor, echo: Echo, origin: Opti
 
 fn put_hold(head: &mut impl Head, echo: Echo) {
     if let Some(seconds) = echo.hold {
-        let mut wait = b"wait=".to_vec();
-        wait.extend_from_slice(itoa::Buffer::new().format(seconds).as_bytes());
+        let wait = [b"wait=", itoa::Buffer::new().format(seconds).as_bytes()].concat();
         head.put(PREFERENCE_APPLIED, &wait);
     }
 }
