@@ -10,6 +10,8 @@ use std::future::Future;
 use std::pin::Pin;
 use std::task::{Context, Poll, Waker};
 
+use smallvec::SmallVec;
+
 use super::sync::Mutex;
 
 /// A value of type `S` and the tasks that wait for it to change.
@@ -29,8 +31,21 @@ struct Inner<S> {
 #[derive(Debug, Default)]
 struct Wakers {
     round: u64,
-    slots: Vec<Option<Waker>>,
-    free: Vec<usize>,
+    slots: Slots,
+    /// Number of slots with a waker.
+    waiting: usize,
+    /// The slot that was left last, if there are slots without a waker.
+    free: usize,
+}
+
+/// Most signals have one waiter, and there are very many signals: the first waker takes no allocation.
+type Slots = SmallVec<[Slot; 1]>;
+
+#[derive(Debug)]
+enum Slot {
+    Waiting(Waker),
+    /// The value is the slot that was left before this one, if there are further slots without a waker.
+    Free(usize),
 }
 
 /// The registration of one waiting task in a [`Signal`]; empty while the task does not wait.
@@ -109,14 +124,14 @@ impl<S> Signal<S> {
 
     /// Returns the number of waiting tasks.
     pub fn waiting(&self) -> usize {
-        self.inner.lock().wakers.sleeping()
+        self.inner.lock().wakers.waiting
     }
 }
 
 /// Wakers that a change has taken. Each is woken once, at the latest when this is dropped.
 #[derive(Debug)]
 #[must_use = "dropping it wakes all waiters"]
-pub struct Woken(Vec<Option<Waker>>);
+pub struct Woken(Slots);
 
 impl Woken {
     /// Returns the number of slots, an upper bound of the number of wakers: some slots may be empty.
@@ -132,12 +147,12 @@ impl Woken {
     /// Wakes the wakers of up to `count` slots.
     pub fn wake(&mut self, count: usize) {
         let rest = self.0.len().saturating_sub(count);
-        self.0.drain(rest..).flatten().for_each(Waker::wake);
+        self.0.drain(rest..).filter_map(Slot::into_waker).for_each(Waker::wake);
     }
 
     /// Splits off up to `count` slots.
     pub fn split_off(&mut self, count: usize) -> Self {
-        Self(self.0.split_off(self.0.len().saturating_sub(count)))
+        Self(self.0.drain(self.0.len().saturating_sub(count)..).collect())
     }
 }
 
@@ -172,47 +187,50 @@ impl<S, F> Drop for WaitUntil<'_, S, F> {
     }
 }
 
+impl Slot {
+    fn into_waker(self) -> Option<Waker> {
+        match self {
+            Self::Waiting(waker) => Some(waker),
+            Self::Free(_) => None,
+        }
+    }
+}
+
 impl Wakers {
-    fn take(&mut self) -> Vec<Option<Waker>> {
-        self.round += 1;
-        self.free.clear();
+    fn take(&mut self) -> Slots {
+        (self.round, self.waiting) = (self.round + 1, 0);
         std::mem::take(&mut self.slots)
     }
 
     fn put(&mut self, key: Option<WaiterKey>, waker: &Waker) -> WaiterKey {
-        if let Some(key) = key.filter(|key| key.round == self.round)
-            && let Some(Some(old)) = self.slots.get_mut(key.slot)
+        let round = self.round;
+        if let Some(key) = key.filter(|key| key.round == round)
+            && let Some(Slot::Waiting(old)) = self.slots.get_mut(key.slot)
         {
             old.clone_from(waker);
             return key;
         }
-        let slot = self.free.pop().unwrap_or(self.slots.len());
-        match self.slots.get_mut(slot) {
-            Some(empty) => *empty = Some(waker.clone()),
-            None => {
-                // Most signals have one waiter, and there are very many signals.
-                if self.slots.is_empty() {
-                    self.slots.reserve_exact(1);
-                }
-                self.slots.push(Some(waker.clone()));
-            }
+        let has_free = self.waiting < self.slots.len();
+        self.waiting += 1;
+        if let Some(slot) = self.slots.get_mut(self.free).filter(|_| has_free)
+            && let Slot::Free(before) = std::mem::replace(slot, Slot::Waiting(waker.clone()))
+        {
+            return WaiterKey { round, slot: std::mem::replace(&mut self.free, before) };
         }
-        WaiterKey { round: self.round, slot }
+        self.slots.push(Slot::Waiting(waker.clone()));
+        WaiterKey { round, slot: self.slots.len() - 1 }
     }
 
-    fn remove(&mut self, key: WaiterKey) {
-        if key.round != self.round {
+    fn remove(&mut self, WaiterKey { round, slot }: WaiterKey) {
+        if round != self.round {
             return;
         }
-        if self.slots.get_mut(key.slot).and_then(Option::take).is_some() {
-            self.free.push(key.slot);
+        if let Some(left @ Slot::Waiting(_)) = self.slots.get_mut(slot) {
+            *left = Slot::Free(std::mem::replace(&mut self.free, slot));
+            self.waiting -= 1;
         }
-        if self.sleeping() == 0 {
-            *self = Self { round: self.round, ..Self::default() };
+        if self.waiting == 0 {
+            self.slots = Slots::new();
         }
-    }
-
-    fn sleeping(&self) -> usize {
-        self.slots.len() - self.free.len()
     }
 }
