@@ -251,7 +251,11 @@ impl Hub {
     pub async fn read(&self, name: &StreamName, start: Start) -> Result<Batch, ReadError> {
         self.origins.note_reader(name);
         let limit = ReadLimit { bytes_max: self.limits.read_bytes_max };
-        self.store.read(name, start, limit, self.clock.now()).await
+        let now = self.clock.now();
+        match self.store.read_at_once(name, start, limit, now) {
+            Some(read) => read,
+            None => self.store.read(name, start, limit, now).await,
+        }
     }
 
     /// Reads messages one by one. This does not count as use of the stream.

@@ -183,6 +183,21 @@ impl Store for Disk {
         })
     }
 
+    fn read_at_once(
+        &self,
+        name: &StreamName,
+        start: Start,
+        limit: ReadLimit,
+        now: SystemTime,
+    ) -> Option<Result<Batch, ReadError>> {
+        let at = self.shared.streams.moment(now);
+        match self.shared.streams.with(name, now, |entry| entry.read(start, limit, at)) {
+            Ok(Ok(view)) => self.shared.batch_in_memory(view).map(Ok),
+            Ok(Err(error)) => Some(Err(error)),
+            Err(missing) => Some(Err(missing.into())),
+        }
+    }
+
     fn messages<'a>(
         &'a self,
         name: &'a StreamName,

@@ -89,6 +89,18 @@ impl Memory {
         }
     }
 
+    fn read_now(
+        &self,
+        name: &StreamName,
+        start: Start,
+        limit: ReadLimit,
+        now: SystemTime,
+    ) -> Result<Batch, ReadError> {
+        let view =
+            self.streams.with(name, now, |entry| entry.read(start, limit, self.streams.moment(now)))??;
+        Ok(view.into_batch())
+    }
+
     fn append_to(
         &self,
         entry: &mut Entry<Bytes>,
@@ -141,14 +153,17 @@ impl Store for Memory {
         limit: ReadLimit,
         now: SystemTime,
     ) -> Work<'a, Result<Batch, ReadError>> {
-        let view = self.streams.with(name, now, |entry| entry.read(start, limit, self.streams.moment(now)));
-        let view = view.unwrap_or_else(|missing| Err(missing.into()));
-        Box::pin(ready(view.map(|view| view.into_batch())))
+        Box::pin(ready(self.read_now(name, start, limit, now)))
     }
 
-    fn known(&self, name: &StreamName, start: Start, limit: ReadLimit, now: SystemTime) -> Option<Batch> {
-        let view = self.streams.with(name, now, |entry| entry.read(start, limit, self.streams.moment(now)));
-        view.ok()?.ok().map(|view| view.into_batch())
+    fn read_at_once(
+        &self,
+        name: &StreamName,
+        start: Start,
+        limit: ReadLimit,
+        now: SystemTime,
+    ) -> Option<Result<Batch, ReadError>> {
+        Some(self.read_now(name, start, limit, now))
     }
 
     fn messages<'a>(

@@ -56,10 +56,21 @@ pub trait Store: Send + Sync + 'static {
         now: SystemTime,
     ) -> Work<'a, Result<Batch, ReadError>>;
 
+    /// What [`read`](Self::read) returns, if it has nothing to wait for. It saves the future.
+    fn read_at_once(
+        &self,
+        _name: &StreamName,
+        _start: Start,
+        _limit: ReadLimit,
+        _now: SystemTime,
+    ) -> Option<Result<Batch, ReadError>> {
+        None
+    }
+
     /// What a read from `start` returns as far as the store knows without asking anybody: the next messages, or that there are none. For
     /// readers that wait for further messages, and are told of them: another gateway may have appended in this moment.
-    fn known(&self, _name: &StreamName, _start: Start, _limit: ReadLimit, _now: SystemTime) -> Option<Batch> {
-        None
+    fn known(&self, name: &StreamName, start: Start, limit: ReadLimit, now: SystemTime) -> Option<Batch> {
+        self.read_at_once(name, start, limit, now)?.ok()
     }
 
     /// Reads messages one by one, each with its annotation. If `start` is inside an append of bytes, the first message is the

@@ -160,6 +160,17 @@ impl DiskState {
         Ok(pieces.map(|pieces| view.with_content(pieces).into_batch()))
     }
 
+    /// The content of a view, if all of it is in memory.
+    pub(super) fn batch_in_memory(&self, view: View<Slice>) -> Option<Batch> {
+        let slices = view.slice.pieces.iter();
+        let pieces = slices.map(|slice| Some(cut(self.newest.get(slice.span.place)?, slice).ok()?.bytes));
+        let pieces: Vec<_> = pieces.collect::<Option<_>>()?;
+        if !pieces.is_empty() {
+            self.observer.read(pieces.len(), 0);
+        }
+        Some(view.with_content(pieces).into_batch())
+    }
+
     /// Loads the content of messages. `None` if records were moved meanwhile, as for [`batch`](Self::batch).
     pub(super) async fn messages(
         self: &Arc<Self>,

@@ -116,8 +116,14 @@ impl World {
     }
 
     pub async fn read(&self, stream: &str, start: Start) -> Result<Batch, ReadError> {
-        let limit = ReadLimit { bytes_max: 1 << 20 };
-        self.store.read(&name(stream), start, limit, self.now).await
+        let (stream, limit) = (name(stream), ReadLimit { bytes_max: 1 << 20 });
+        let at_once = self.store.read_at_once(&stream, start, limit, self.now);
+        let read = self.store.read(&stream, start, limit, self.now).await;
+        // A store that can answer at once says the same.
+        if let Some(at_once) = at_once {
+            assert_eq!(format!("{at_once:?}"), format!("{read:?}"));
+        }
+        read
     }
 
     /// Reads all bytes of a stream, in several reads if needed.
