@@ -11,7 +11,7 @@ if (!binary) throw new Error("GATEWAY_BINARY is not set")
 // An address of its own, if none is asked for: a gateway that was killed gets it again.
 const own = async (address) => (address === "127.0.0.1:0" ? `127.0.0.1:${await reservedPort()}` : address)
 
-// Starts it with further arguments and returns its addresses, its URL, `stop`, which kills it as a crash would, and
+// Starts it with further arguments and returns its process id, its addresses, its URL, `stop`, which kills it as a crash would, and
 // `drain`, which asks it to end and returns its exit code.
 export async function start(listen = "127.0.0.1:0", further = [], mqtt = "off") {
   const addresses = ["--listen", await own(listen), "--admin", "127.0.0.1:0", "--mqtt", await own(mqtt)]
@@ -30,7 +30,7 @@ export async function start(listen = "127.0.0.1:0", further = [], mqtt = "off") 
     // An empty line ends the list.
     if (!line) {
       const address = new URL(said.listening).host
-      const ends = { stop: () => end("SIGKILL"), drain: () => end("SIGTERM") }
+      const ends = { pid: child.pid, stop: () => end("SIGKILL"), drain: () => end("SIGTERM") }
       return { url: said.listening, address, admin: said.admin, mqtt: said.mqtt, ...ends }
     }
     const [what, where] = line.split(" ")
