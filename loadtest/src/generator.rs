@@ -130,7 +130,7 @@ pub async fn generate(job: Job, lead: Lead) -> Result<Measured, GeneratorError> 
         wake_to_poll: pairs(&readers.recorder.wake_to_poll()),
         opening,
         totals: TotalsAt { connections: totals.connections, ..totals.since(totals_before) },
-        energy: readers.energy(&job.radios, began, measured),
+        energy: readers.energy(&job.radios, began, measured).into_iter().collect(),
         lateness: Lateness::of(
             sends_due(&job, &workload, start.elapsed()),
             &publisher.lateness(),

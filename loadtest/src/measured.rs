@@ -32,7 +32,7 @@ pub struct Measured {
     pub totals: TotalsAt,
     /// What the readers had sent and received when all were connected.
     pub opening: TotalsAt,
-    /// Energy of each traced client, with one entry per radio.
+    /// Energy of a client, as each generator with traced clients has found it, with one entry per radio.
     pub energy: Vec<Vec<Energy>>,
     /// Lateness of the publishers.
     pub lateness: Lateness,
@@ -137,13 +137,13 @@ impl Measured {
         }
     }
 
-    /// Returns the mean energy over the traced clients, one entry per radio profile.
+    /// Returns the energy of a client, one entry per radio profile.
     pub fn mean_energy(&self) -> Vec<Energy> {
-        let clients = self.energy.len().max(1) as f64;
+        let generators = self.energy.len().max(1) as f64;
         let mut sums: Vec<Energy> = Vec::new();
         for energy in self.energy.iter().flatten() {
-            let joules = energy.joules_per_client_hour / clients;
-            let battery = energy.battery_per_day / clients;
+            let joules = energy.joules_per_client_hour / generators;
+            let battery = energy.battery_per_day / generators;
             match sums.iter_mut().find(|sum| sum.radio == energy.radio) {
                 Some(sum) => {
                     sum.joules_per_client_hour += joules;

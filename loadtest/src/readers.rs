@@ -102,10 +102,10 @@ impl Readers {
         self.receptions.iter().map(|one| one.lock().counts(workload, &window, had_time)).sum()
     }
 
-    /// Returns the radio energy of each traced client.
-    pub fn energy(&self, radios: &Radios, began: Instant, horizon: Duration) -> Vec<Vec<Energy>> {
+    /// Returns the radio energy of a client, from the packets of those that are traced; `None` if none is.
+    pub fn energy(&self, radios: &Radios, began: Instant, horizon: Duration) -> Option<Vec<Energy>> {
         let packets = self.traced.iter().filter_map(|meter| meter.packets(began, horizon));
-        packets.map(|packets| radios.energy(&packets, horizon)).collect()
+        (!self.traced.is_empty()).then(|| radios.energy(packets, horizon))
     }
 }
 

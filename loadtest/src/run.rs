@@ -204,15 +204,8 @@ fn disagreement(prediction: &data::Prediction, latency: Option<&data::Latency>) 
     })
 }
 
-/// Returns a note if the measured time is so short that chance decides the number of polls or heartbeats in it.
+/// Returns a note if the measured time is so short that chance decides the number of heartbeats in it.
 fn too_short(strategy: Strategy, measured: Duration) -> Option<String> {
-    let interval = strategy.pause();
-    if interval > measured {
-        return Some(format!(
-            "measured for {measured:?}, which is less than an interval of {interval:?}: a client that did not poll in it \
-             counts as asleep, so its energy is too low"
-        ));
-    }
     let heartbeat = strategy.heartbeat().filter(|heartbeat| *heartbeat * 2 > measured)?;
     Some(format!(
         "measured for {measured:?}, which is less than two heartbeats of {heartbeat:?}: where messages are rare, bytes and \

@@ -20,12 +20,22 @@ pub struct PacketEvent {
 const BATTERY_JOULES: f64 = 4.0 * 3600.0 * 3.85;
 
 impl Radios {
-    /// Returns the energy of one client's packets under each profile. `events` are in ascending order of time and lie within
-    /// `horizon`.
+    /// Returns the energy of one client under each profile, from the packets of several clients that do the same. Those of each are in ascending
+    /// order of time and lie within `horizon`.
     ///
-    /// The profiles assume that nothing else wakes the radio.
-    pub fn energy(&self, events: &[PacketEvent], horizon: Duration) -> Vec<data::Energy> {
-        self.iter().map(|radio| per_client_hour(&radio.name, radio.mean_watts(events, horizon))).collect()
+    /// One client is assumed to do what they did one after the other. So a time between two packets may be longer than `horizon`, and who
+    /// had no packet in it was not asleep all the time. The profiles assume that nothing else wakes the radio.
+    pub fn energy(
+        &self,
+        clients: impl IntoIterator<Item = Vec<PacketEvent>>,
+        horizon: Duration,
+    ) -> Vec<data::Energy> {
+        let (mut events, mut whole) = (Vec::new(), Duration::ZERO);
+        for packets in clients {
+            events.extend(packets.into_iter().map(|packet| PacketEvent { at: whole + packet.at, ..packet }));
+            whole += horizon;
+        }
+        self.iter().map(|radio| per_client_hour(&radio.name, radio.mean_watts(&events, whole))).collect()
     }
 }
 
@@ -151,12 +161,27 @@ mod tests {
     fn energy_is_reported_per_client_hour_and_as_a_share_of_a_battery() {
         // One packet per second never lets an LTE radio sleep.
         let events: Vec<_> = (0..60).map(|second| packet(f64::from(second) + 0.5)).collect();
-        let energy = |events: &[PacketEvent], horizon| Radios::default().energy(events, horizon);
+        let energy = |events: &[PacketEvent], horizon| Radios::default().energy([events.to_vec()], horizon);
         let lte = energy(&events, Duration::from_secs(60)).remove(0);
         assert_eq!(lte.radio, "LTE");
         assert!((lte.joules_per_client_hour - 1.0755 * 3600.0).abs() < 1e-6, "{lte:?}");
         assert!((lte.battery_per_day - 1.0755 * 86400.0 / 55_440.0).abs() < 1e-9, "{lte:?}");
         assert_eq!(energy(&[], Duration::from_secs(60))[0].joules_per_client_hour, 0.0);
         assert_eq!(energy(&events, Duration::ZERO)[0].joules_per_client_hour, 0.0);
+    }
+
+    #[test]
+    fn short_windows_of_many_clients_tell_what_a_long_one_of_a_client_does() {
+        // A packet every 20 s, at another moment for each client.
+        let lte = |windows: Vec<Vec<PacketEvent>>, horizon| {
+            Radios::default().energy(windows, Duration::from_secs(horizon)).remove(0).joules_per_client_hour
+        };
+        let long = lte(vec![(0..30).map(|at| packet(20.0 * f64::from(at) + 1.0)).collect()], 600);
+        let window = |client: u32| match f64::from(client * 7 % 20) {
+            at if at < 4.0 => vec![packet(at)],
+            _ => Vec::new(),
+        };
+        let short = lte((0..200).map(window).collect(), 4);
+        assert!((short / long - 1.0).abs() < 0.1, "{short} {long}");
     }
 }

@@ -64,14 +64,8 @@ async fn every_form_delivers_everything() {
     check(&report, 7);
     let page = ended.page("report");
     assert!(page.contains("short-poll:5s") && page.contains("uPlot"), "no page of this report");
-    let too_short = of(&report, "short-poll:5s");
-    assert!(
-        too_short.notes.iter().any(|note| note.contains("its energy is too low")),
-        "{:?}",
-        too_short.notes
-    );
-    for run in report.runs.iter().filter(|run| run.strategy != too_short.strategy) {
-        // Messages twice a second keep an LTE radio on: 1.0755 W.
+    for run in &report.runs {
+        // Messages twice a second, or a poll every 5 s, which is longer than the run, keep an LTE radio on: 1.0755 W.
         let joules = run.energy[0].joules_per_client_hour;
         assert!(
             run.energy[0].radio == "LTE" && (3400.0..4200.0).contains(&joules),
