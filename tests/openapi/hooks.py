@@ -1,7 +1,6 @@
 """What no schema says: values that the gateway has issued, and fields that only some others go with."""
 
 import random
-import re
 
 import schemathesis
 from hypothesis import strategies as st
@@ -100,8 +99,8 @@ def before_call(context, case, kwargs):
     # Most requests are for a stream that exists.
     path = case.path_parameters
     chosen = random.Random(repr((path, case.query, case.body)))
-    # In rare cases the generator appends a character that the pattern excludes.
-    if "device" in path and not re.fullmatch("[!-~]{1,128}", path["device"]):
+    # A percent sign would be sent as the beginning of an escape.
+    if "%" in path.get("device", ""):
         path["device"] = "phone"
     if "stream" in path and (chosen.random() < 0.8 or len(path["stream"].encode()) > NAME_BYTES_MAX):
         path["stream"] = chosen.choice(STREAMS)
