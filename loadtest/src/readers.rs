@@ -102,7 +102,7 @@ impl Readers {
         self.receptions.iter().map(|one| one.lock().counts(workload, &window, had_time)).sum()
     }
 
-    /// Returns the radio energy of a client, from the packets of those that are traced; `None` if none is.
+    /// Computes the radio energy of one client from the packets of the traced clients. Returns `None` if no client is traced.
     pub fn energy(&self, radios: &Radios, began: Instant, horizon: Duration) -> Option<Vec<Energy>> {
         let packets = self.traced.iter().filter_map(|meter| meter.packets(began, horizon));
         (!self.traced.is_empty()).then(|| radios.energy(packets, horizon))

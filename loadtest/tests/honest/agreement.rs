@@ -21,7 +21,7 @@ fn pair(row: &Value, name: &str) -> [f64; 2] {
 
 /// Next to no processor time, so that it runs beside the other tests.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-#[ignore = "runs the command as users build it, which LOADTEST_BINARY names; tests/run honest sets it"]
+#[ignore = "needs an optimised command, which LOADTEST_BINARY names; tests/run honest sets it"]
 async fn simulated_clients_do_what_measured_ones_do() {
     let networks = ["none", "nat-idle:5s", "proxy-cut:5s", "no-websocket", "proxy-buffer", "lossy-answers"];
     let networks = networks.iter().flat_map(|network| ["--network", network]);
@@ -46,7 +46,7 @@ async fn simulated_clients_do_what_measured_ones_do() {
 
 /// Settings of the grid: a dozen, or as many as `AGREE_SETTINGS` says.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-#[ignore = "runs the command as users build it, which LOADTEST_BINARY names; tests/run honest sets it"]
+#[ignore = "needs an optimised command, which LOADTEST_BINARY names; tests/run honest sets it"]
 async fn formulas_agree_with_simulations() {
     let settings = std::env::var("AGREE_SETTINGS").unwrap_or_else(|_| "12".to_owned());
     let rows = figures(&["--formulas", "--settings", &settings]).await;

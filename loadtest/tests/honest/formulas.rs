@@ -22,7 +22,7 @@ const LATENCY_MICROS: f64 = 1000.0;
 ///
 /// A debug build takes as long for a delivery as the allowed error.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-#[ignore = "needs a release build, which LOADTEST_BINARY names; tests/run honest sets it"]
+#[ignore = "needs an optimised command, which LOADTEST_BINARY names; tests/run honest sets it"]
 async fn polls_agree_with_the_formulas_at_three_rates() {
     let _turn = alone().await;
     for (rate, clients) in [("0.5", "200"), ("1", "100"), ("2", "100")] {

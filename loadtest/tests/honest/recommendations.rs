@@ -50,7 +50,7 @@ fn cost(answer: &Value, strategy: &str, question: &str) -> f64 {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-#[ignore = "runs the command as users build it, which LOADTEST_BINARY names; tests/run honest sets it"]
+#[ignore = "needs an optimised command, which LOADTEST_BINARY names; tests/run honest sets it"]
 async fn what_is_recommended_is_the_best_in_simulation() {
     let Cases { case: cases } = toml::from_str(include_str!("../../src/advice/cases.toml")).unwrap();
     assert_eq!(cases.len(), 12);
@@ -78,7 +78,7 @@ async fn what_is_recommended_is_the_best_in_simulation() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-#[ignore = "runs the command as users build it, which LOADTEST_BINARY names; tests/run honest sets it"]
+#[ignore = "needs an optimised command, which LOADTEST_BINARY names; tests/run honest sets it"]
 async fn the_default_command_begins_with_a_verdict_in_which_strategies_differ() {
     let _turn = alone().await;
     let short =

@@ -8,7 +8,7 @@ use crate::world::{Loadtest, alone};
 const BOUNDS: [(&str, f64); 4] = [("requests", 0.1), ("bytes", 0.15), ("cores", 2.0), ("memory", 2.0)];
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-#[ignore = "needs a release build, which LOADTEST_BINARY names; tests/run honest sets it"]
+#[ignore = "needs an optimised command, which LOADTEST_BINARY names; tests/run honest sets it"]
 async fn predictions_for_a_few_hundred_clients_agree_with_a_gateway_that_serves_them() {
     let _turn = alone().await;
     let strategies = ["--strategy", "short-poll:1s", "--strategy", "long-poll:2s"];
