@@ -15,7 +15,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::clients::{CredentialMark, HoldEnd, QueueSlot};
-use super::source::{PendingRead, Source, read_once};
+use super::source::{PendingRead, Source, read_next, read_once};
 use super::{ClientId, Hub, TooManyPolls};
 use crate::budget::OpenCharge;
 use crate::clock::ReusableSleep;
@@ -132,7 +132,7 @@ impl Hub {
         let supersede = |client: &ClientId| self.clients.supersede(client, &source.subject());
         let before = client.as_ref().is_some_and(supersede);
         let may_wait = source.may_wait() && !hold.is_zero();
-        let batch = source.read(self.limits.read_bytes_max).await?;
+        let batch = read_next(&mut source, self.limits.read_bytes_max).await?;
         if S::is_news(&batch) || !may_wait {
             return Ok(PollStart::Answered(Polled {
                 batch,

@@ -43,12 +43,13 @@ pub trait Source: Send + Sized + Unpin + 'static {
     /// may then let the source read before the publisher returns.
     fn read_before_publisher_returns(&mut self);
 
-    /// Reads like [`read`](Self::read), if the store knows what follows without asking anybody.
+    /// Reads like [`read`](Self::read), if the store knows what follows without waiting for anything.
     fn read_known(&mut self, _bytes_max: usize) -> Option<Self::Batch> {
         None
     }
 
-    /// Reads the next messages, about `bytes_max` bytes, without waiting. The messages count as delivered.
+    /// Reads the next messages, about `bytes_max` bytes, whether there are any or not. The messages count as delivered. Callers
+    /// try [`read_known`](Self::read_known) first.
     ///
     /// After an error, or if the future is dropped, the source must not be used again.
     fn read(&mut self, bytes_max: usize) -> impl Future<Output = Result<Self::Batch, ReadError>> + Send;
@@ -68,11 +69,23 @@ pub trait Source: Send + Sized + Unpin + 'static {
     fn gap(gap: Gap) -> Option<Self::Update>;
 }
 
+/// Reads the next messages, by a future only if the store has to wait for something.
+///
+/// # Errors
+///
+/// The source cannot be read at its position. It must not be used again then, nor after the future was dropped.
+pub(super) async fn read_next<S: Source>(source: &mut S, bytes_max: usize) -> Result<S::Batch, ReadError> {
+    match source.read_known(bytes_max) {
+        Some(batch) => Ok(batch),
+        None => source.read(bytes_max).await,
+    }
+}
+
 /// A pending read, which returns the source with its result.
 pub(super) type PendingRead<S> =
     Pin<Box<dyn Future<Output = (S, Result<<S as Source>::Batch, ReadError>)> + Send>>;
 
-/// Begins to read a source; for callers that are not futures.
+/// Begins to read a source that knew nothing; for callers that are not futures.
 pub(super) fn read_once<S: Source>(mut source: S, bytes_max: usize) -> PendingRead<S> {
     Box::pin(async move {
         let batch = source.read(bytes_max).await;

@@ -154,9 +154,6 @@ impl Source for StreamReader {
     }
 
     async fn read(&mut self, bytes_max: usize) -> Result<SharedBatch, ReadError> {
-        if let Some(batch) = self.read_known(bytes_max) {
-            return Ok(batch);
-        }
         let (hub, limit) = (&self.hub, ReadLimit { bytes_max });
         let batch = hub.store.read(&self.waiters.name, self.start, limit, hub.clock.now()).await?;
         Ok(self.take(batch))

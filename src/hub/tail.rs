@@ -12,7 +12,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::drain::DrainWaiter;
-use super::source::{PendingRead, Source, read_once};
+use super::source::{PendingRead, Source, read_next, read_once};
 use super::update::Change;
 use super::{Hub, PollError};
 use crate::clock::ReusableSleep;
@@ -85,7 +85,7 @@ impl Hub {
         if self.is_draining() {
             return Err(PollError::Draining);
         }
-        let first = source.read(self.limits.tail_bytes_max).await?;
+        let first = read_next(&mut source, self.limits.tail_bytes_max).await?;
         let TailSettings { heartbeat, life, rights_end } = settings;
         Ok(Tail {
             state: TailStage::First(source, first),

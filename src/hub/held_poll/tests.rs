@@ -12,7 +12,7 @@ use crate::clock::Clock;
 use crate::hub::{Creation, StreamReader};
 use crate::limits::Limits;
 use crate::metrics::Metrics;
-use crate::store::Memory;
+use crate::store::{CountedMemory, Memory};
 use crate::stream::{Append, ContentType, Payload, Position, Principal, Start, StreamName};
 
 type Held<'a> = HeldPoll<'a, StreamReader>;
@@ -42,6 +42,24 @@ async fn a_poll_is_answered_early_while_memory_is_critical() {
     let _charge = Charge::new(&budget.owner(Principal(1)), Account::Messages, 62 << 20);
     hub.answer_idle_polls_if_memory_is_critical();
     assert!(is_answered(&mut held) && hub.is_shedding());
+}
+
+#[tokio::test]
+async fn each_read_of_a_poll_asks_the_store_once_for_what_it_knows_and_once_for_the_rest() {
+    let store = Arc::new(CountedMemory::default());
+    let metrics = Arc::new(Metrics::new());
+    let hub = Arc::new(Hub::new(store.clone(), Arc::new(Limits::default()), metrics, Clock::start()));
+    hub.create(&stream(), Creation::default()).await.unwrap();
+    let asked = || (store.looks.swap(0, Ordering::Relaxed), store.calls.swap(0, Ordering::Relaxed));
+    asked();
+    let mut held = held(&hub, false).await;
+    // Besides the read, it attaches the reader to the stream.
+    assert_eq!(asked(), (1, 2));
+    publish(&hub).await;
+    assert_eq!(asked(), (0, 1));
+    assert!(is_answered(&mut held));
+    // Besides the read, the reader is detached.
+    assert_eq!(asked(), (1, 2));
 }
 
 /// Begins a poll and checks that it is held.
