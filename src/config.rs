@@ -68,6 +68,8 @@ pub struct Settings {
     pub upstream: Option<String>,
     /// File with the token that the upstream gateway requires.
     pub upstream_token_file: Option<PathBuf>,
+    /// Folder with the tokens that the upstream gateway requires for the streams of each tenant.
+    pub upstream_token_directory: Option<PathBuf>,
     /// File with authorities that are trusted in requests to the upstream gateway.
     pub upstream_ca: Option<PathBuf>,
     /// When appends to a store on disk are synced.
@@ -189,6 +191,7 @@ impl Default for Settings {
             gateway_name: None,
             upstream: None,
             upstream_token_file: None,
+            upstream_token_directory: None,
             upstream_ca: None,
             sync: SyncPolicy::Always,
             accept_damage: false,

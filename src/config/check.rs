@@ -50,9 +50,9 @@ impl Settings {
                 "proxy_protocol needs behind_proxy, the addresses of the proxies".to_owned(),
             ));
         }
-        let has_upstream_options = self.upstream_token_file.is_some() || self.upstream_ca.is_some();
-        if has_upstream_options && self.upstream.is_none() {
-            let text = "upstream_token_file and upstream_ca need upstream, the URL of the gateway";
+        let upstream_options = [&self.upstream_token_file, &self.upstream_token_directory, &self.upstream_ca];
+        if upstream_options.into_iter().any(Option::is_some) && self.upstream.is_none() {
+            let text = "upstream_token_file, upstream_token_directory and upstream_ca need upstream, the URL of the gateway";
             return Err(SettingsError::Value(text.to_owned()));
         }
         if !(0.0..=1.0).contains(&self.otlp_ratio) {

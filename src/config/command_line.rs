@@ -69,6 +69,10 @@ pub struct ServeArgs {
     /// File with the token for the upstream gateway; it is read again when it changes [default: none]
     #[arg(long, value_name = "FILE")]
     upstream_token_file: Option<String>,
+    /// Folder with the tokens for the upstream gateway by tenant, each in a file with the name of the tenant (`default` for clients
+    /// without one); they are read again when they change. The streams of other tenants are not served [default: none]
+    #[arg(long, value_name = "DIRECTORY")]
+    upstream_token_directory: Option<String>,
     /// PEM file with authorities that are trusted for the upstream gateway, besides those of the operating system [default: none]
     #[arg(long, value_name = "FILE")]
     upstream_ca: Option<String>,
@@ -218,6 +222,7 @@ impl ServeArgs {
             ("gateway_name", self.gateway_name),
             ("upstream", self.upstream),
             ("upstream_token_file", self.upstream_token_file),
+            ("upstream_token_directory", self.upstream_token_directory),
             ("upstream_ca", self.upstream_ca),
             ("sync", self.sync),
             ("memory_max", self.memory_max),

@@ -28,6 +28,7 @@ fn other_value(option: &str) -> &'static str {
         "store" => "memory",
         "upstream" => "https://gate.example",
         "upstream-token-file" => "file",
+        "upstream-token-directory" => "tokens",
         "upstream-ca" => "ca.pem",
         "gateway-name" => "east-1",
         "sync" => "never",

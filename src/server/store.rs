@@ -103,6 +103,7 @@ pub(super) fn upstream_options(settings: &Settings) -> Option<UpstreamOptions> {
     Some(UpstreamOptions {
         url: settings.upstream.clone()?,
         token_file: settings.upstream_token_file.clone(),
+        token_directory: settings.upstream_token_directory.clone(),
         ca: settings.upstream_ca.clone(),
         streams_max: limits.upstream_streams_max,
         bytes_max: limits.upstream_bytes_max,

@@ -6,11 +6,12 @@
 //!
 //! ```text
 //! this file -> shared (reads) -> mirror (state of one stream) -> kept (its messages in memory)
-//!                             -> parent (requests) -> answer (parses responses)
+//!                             -> parent (requests) -> access (tokens), answer (parses responses)
 //!              follow (subscriptions to the parent) -> mirror
 //!              discover (streams of wildcards) -> parent, shared
 //! ```
 
+mod access;
 mod answer;
 mod discover;
 mod follow;
@@ -22,12 +23,12 @@ mod shared;
 mod tests;
 
 use std::fmt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use parking_lot::Mutex;
-use pollgate_client::{BuildError, Client, Settings, Token};
+use pollgate_client::BuildError;
 use tokio::runtime::Handle;
 use tokio::task::JoinSet;
 use tokio::time::sleep;
@@ -39,8 +40,9 @@ use crate::stream::{
     Append, AppendError, AppendType, Appended, Batch, ChangeError, ContentType, Create, CreateError, Created,
     Description, Epoch, Failure, Filter, Message, MessageLimit, Messages, Missing, NewsListener,
     PAGE_STREAMS_MAX, ReadError, ReadLimit, SessionChange, SessionNames, SessionPage, Snapshot, Start, Store,
-    StreamName, StreamPage, Work, WriterStates,
+    StreamName, StreamPage, Work, WriterStates, split_tenant,
 };
+use access::UpstreamAccess;
 use kept::MirrorRoom;
 use parent::Parent;
 use shared::UpstreamShared;
@@ -65,8 +67,10 @@ const ATTACHED: Epoch = Epoch(0);
 pub struct UpstreamOptions {
     /// URL of the parent.
     pub url: String,
-    /// File with the token that the parent requires.
+    /// File with the token that the parent requires, for the default tenant.
     pub token_file: Option<PathBuf>,
+    /// Folder with the tokens for other tenants, each in a file with the name of the tenant.
+    pub token_directory: Option<PathBuf>,
     /// File with authorities that are trusted besides those of the operating system.
     pub ca: Option<PathBuf>,
     /// Streams that are followed at once.
@@ -100,15 +104,16 @@ pub enum UpstreamError {
         error: std::io::Error,
     },
     /// The file of the token has something else.
-    #[error("--upstream-token-file {}: a token consists of visible ASCII characters", .0.display())]
+    #[error("{}: a token consists of visible ASCII characters", .0.display())]
     Token(PathBuf),
+    /// A file in the folder of the tokens has a name that no tenant has.
+    #[error("--upstream-token-directory: {} has not the name of a tenant", .0.display())]
+    Tenant(PathBuf),
 }
 
 /// The store of an edge.
 pub struct Upstream {
     shared: Arc<UpstreamShared>,
-    client: Client,
-    token: Option<(PathBuf, Token)>,
     /// Sessions and the gateway's own streams.
     local: Arc<dyn Store>,
     runtime: Handle,
@@ -131,30 +136,16 @@ impl Upstream {
             Trust::nothing()?
         };
         let destination = Destination::of_operator(&options.url, &trust)?;
-        let parent = Parent::new(destination, options.response_bytes_max, metrics.clone());
-        let settings = Settings { backoff_max: BACKOFF_MAX, times: true, ..Settings::default() };
-        let mut builder = Client::builder(&options.url).settings(settings);
-        if let Some(path) = &options.ca {
-            builder = builder.root_certificates(read(path)?);
-        }
-        let mut token = None;
-        if let Some(path) = &options.token_file {
-            let text = read(path)?;
-            let invalid = || UpstreamError::Token(path.clone());
-            let current = Token::new(text.trim()).map_err(|_| invalid())?;
-            parent.authorize(text.trim()).map_err(|_| invalid())?;
-            builder = builder.token(current.clone());
-            token = Some((path.clone(), current));
-        }
+        let access = UpstreamAccess::open(options)?;
+        let parent = Parent::new(destination, access, options.response_bytes_max, metrics.clone());
         let bytes_max = options.bytes_max.min(budget.max() / KEPT_DIVISOR);
         let room = MirrorRoom::new(bytes_max, options.stream_bytes_max);
         let shared = UpstreamShared::new(parent, options.streams_max, room, budget, metrics);
-        let (client, tasks) = (builder.build()?, Mutex::default());
-        Ok(Self { shared: Arc::new(shared), client, token, local, runtime, tasks })
+        Ok(Self { shared: Arc::new(shared), local, runtime, tasks: Mutex::default() })
     }
 
     fn is_local(name: &StreamName) -> bool {
-        name.as_str().starts_with(OWN_STREAMS)
+        name.local().starts_with(OWN_STREAMS)
     }
 
     async fn forward_append(
@@ -222,24 +213,14 @@ impl Upstream {
     }
 }
 
-/// Tells whether the parent is reachable, and reads the token again. Runs until it is aborted.
-async fn check(shared: Arc<UpstreamShared>, token: Option<(PathBuf, Token)>) {
+/// Tells whether the parent is reachable, and reads the tokens again. Runs until it is aborted.
+async fn check(shared: Arc<UpstreamShared>) {
     loop {
         shared.parent.probe().await;
         sleep(CHECK_INTERVAL).await;
-        if let Some((path, current)) = &token {
-            let path = path.clone();
-            let Ok(Ok(text)) = tokio::task::spawn_blocking(move || read(&path)).await else { continue };
-            // A file that is being replaced may be empty.
-            if shared.parent.is_new_token(text.trim()) && current.replace(text.trim()).is_ok() {
-                let _valid = shared.parent.authorize(text.trim());
-            }
-        }
+        let refreshed = shared.clone();
+        let _panicked = tokio::task::spawn_blocking(move || refreshed.parent.access.refresh()).await;
     }
-}
-
-fn read(path: &Path) -> Result<String, UpstreamError> {
-    std::fs::read_to_string(path).map_err(|error| UpstreamError::Read { path: path.to_owned(), error })
 }
 
 impl Store for Upstream {
@@ -431,7 +412,7 @@ impl Store for Upstream {
         after: Option<&'a StreamName>,
         now: SystemTime,
     ) -> Work<'a, Result<StreamPage, Failure>> {
-        if prefix.starts_with(OWN_STREAMS) {
+        if split_tenant(prefix).1.starts_with(OWN_STREAMS) {
             return self.local.page(prefix, after, now);
         }
         Box::pin(async move {
@@ -446,12 +427,9 @@ impl Store for Upstream {
 
     fn tell(&self, listener: Arc<dyn NewsListener>) {
         let mut tasks = self.tasks.lock();
-        tasks.spawn_on(
-            follow::follow(self.shared.clone(), self.client.clone(), listener.clone()),
-            &self.runtime,
-        );
+        tasks.spawn_on(follow::follow(self.shared.clone(), listener.clone()), &self.runtime);
         tasks.spawn_on(discover::discover(self.shared.clone(), listener.clone()), &self.runtime);
-        tasks.spawn_on(check(self.shared.clone(), self.token.clone()), &self.runtime);
+        tasks.spawn_on(check(self.shared.clone()), &self.runtime);
         self.local.tell(listener);
     }
 

@@ -48,6 +48,7 @@ mod store_on_disk;
 mod stream_origins;
 mod subscriptions;
 mod tenants;
+mod tenants_at_an_edge;
 mod tour;
 mod traces;
 mod two_parsers;

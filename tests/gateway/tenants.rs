@@ -11,13 +11,42 @@ const ALL: [&str; 8] = ["--read", "#", "--append", "#", "--create", "#", "--mana
 const NEWS: &str = "/v1/stream/news/today";
 
 /// A gateway with clients of the tenants `acme` and `beta` and of the default tenant, each with all rights in its own tenant.
-struct World {
-    protected: Protected,
-    clients: [(&'static str, String); 3],
+pub(crate) struct World {
+    pub(crate) protected: Protected,
+    pub(crate) clients: [(&'static str, String); 3],
+    /// The gateway behind the one that clients use, if that is an edge.
+    pub(crate) parent: Option<Gateway>,
 }
 
 impl World {
-    async fn start() -> Self {
+    /// One gateway, and one that clients reach through an edge.
+    async fn both() -> [Self; 2] {
+        [Self::start().await, Self::at_edge(&["acme", "beta", "default"]).await]
+    }
+
+    /// Clients use an edge, which has tokens for these tenants at its parent.
+    pub(crate) async fn at_edge(tenants: &[&str]) -> Self {
+        let mut world = Self::start().await;
+        let folder = world.protected.folder.path();
+        std::fs::create_dir(world.tokens()).unwrap();
+        for (name, token) in world.clients.iter().filter(|(name, _)| tenants.contains(name)) {
+            std::fs::write(world.tokens().join(name), token).unwrap();
+        }
+        let path = |path: &std::path::Path| path.to_str().unwrap().to_owned();
+        let (auth, tokens) = (path(&folder.join("auth.toml")), path(&world.tokens()));
+        let upstream = format!("http://{}", world.protected.gateway.address);
+        let options = ["--auth", &auth, "--upstream", &upstream, "--upstream-token-directory", &tokens];
+        let edge = Gateway::start(&options).await;
+        world.parent = Some(std::mem::replace(&mut world.protected.gateway, edge));
+        world
+    }
+
+    /// The folder with the tokens of an edge.
+    pub(crate) fn tokens(&self) -> std::path::PathBuf {
+        self.protected.folder.path().join("tokens")
+    }
+
+    pub(crate) async fn start() -> Self {
         let protected = Protected::start("public = ['open/#']\n").await;
         let token = |tenant: &[&str]| protected.token(&[tenant, &ALL].concat());
         let clients = [
@@ -25,10 +54,10 @@ impl World {
             ("beta", token(&["--tenant", "beta"])),
             ("default", token(&[])),
         ];
-        Self { protected, clients }
+        Self { protected, clients, parent: None }
     }
 
-    async fn mqtt(&self, version: u8, hello: Hello, token: &str) -> Mqtt {
+    pub(crate) async fn mqtt(&self, version: u8, hello: Hello, token: &str) -> Mqtt {
         let hello = Hello { version, password: Some(token.to_owned()), ..hello };
         let mut client = Mqtt::open(self.protected.gateway.mqtt, version).await;
         client.send(&hello.bytes()).await;
@@ -40,134 +69,140 @@ impl World {
 /// All responses that contain stream names, as one client gets them.
 #[tokio::test]
 async fn each_tenant_reads_its_own_messages_under_the_same_name_in_each_form() {
-    let world = World::start().await;
-    for (name, token) in &world.clients {
-        let created =
-            world.protected.send(Some(token), put(NEWS).json(format!("[\"{name}\"]"))).await.expect(201);
-        assert!(created.header("location").ends_with(NEWS), "{created:?}");
-    }
-    for (name, token) in &world.clients {
-        let send = async |request| world.protected.send(Some(token), request).await;
-        let bearer = format!("Bearer {token}");
-        let own = format!("[\"{name}\"]");
-        assert_eq!(send(get(NEWS)).await.expect(200).text(), own);
-        assert_eq!(send(get(format!("{NEWS}?offset=-1&live=long-poll"))).await.expect(200).text(), own);
-        send(head(NEWS)).await.expect(200);
-        let many = send(get("/v1/streams?stream=news/today&from=earliest")).await.expect(200);
-        let batch = &many.json()["batches"][0];
-        assert_eq!((&batch["stream"], &batch["data"][0]), (&"news/today".into(), &(*name).into()));
-        let resume = many.json()["resume"].as_str().unwrap().to_owned();
-        for (other, token) in &world.clients {
-            // An offset of another tenant's stream belongs to a different log.
-            let resumed = get(format!("/v1/streams?stream=news/today&resume={resume}"));
-            let resumed = world.protected.send(Some(token), resumed).await.expect(200).json();
-            let is_gap = resumed["batches"][0]["gap"] == "reason=epoch";
-            assert_eq!(is_gap, other != name, "{other}: {resumed}");
+    for world in World::both().await {
+        for (name, token) in &world.clients {
+            let created =
+                world.protected.send(Some(token), put(NEWS).json(format!("[\"{name}\"]"))).await.expect(201);
+            assert!(created.header("location").ends_with(NEWS), "{created:?}");
         }
-        let connection = world.protected.gateway.connect().await;
-        let request = get(format!("{NEWS}?offset=-1&live=sse")).header("authorization", &bearer);
-        assert_eq!(connection.events_of(request).await.data().await, own);
-        let head =
-            handshake(&format!("{NEWS}?offset=-1&live=websocket")) + &format!("authorization: {bearer}\r\n");
-        let raw = Raw::open(world.protected.gateway.address).await;
-        let mut socket = WebSocket::open_with(raw, head).await.unwrap();
-        assert_eq!(socket.json().await.unwrap()["data"][0], **name);
-        let raw = Raw::open(world.protected.gateway.address).await;
-        let head = handshake(&format!("{NEWS}?offset=-1&live=websocket"));
-        let mut socket = WebSocket::open_with(raw, head).await.unwrap();
-        socket.send_text(format!("{{\"auth\":\"{token}\"}}")).await;
-        assert!(socket.json().await.unwrap()["authorized"].is_object());
-        assert_eq!(socket.json().await.unwrap()["data"][0], **name);
-        let ticket = post("/v1/ticket").json(r#"{"stream":["news/today"],"live":"sse"}"#);
-        let ticket = send(ticket).await.expect(200).json()["ticket"].as_str().unwrap().to_owned();
-        let connection = world.protected.gateway.connect().await;
-        let events = connection.events(format!("{NEWS}?offset=-1&live=sse&ticket={ticket}")).await;
-        assert_eq!({ events }.data().await, own);
-        // A fork takes its source from the same tenant.
-        let fork = put("/v1/stream/fork").header("content-type", "application/json");
-        send(fork.header("stream-forked-from", NEWS)).await.expect(201);
-        assert_eq!(send(get("/v1/stream/fork")).await.expect(200).text(), own);
-    }
-    // A deletion by one tenant does not affect the others.
-    let [(_, acme), (_, beta), (_, default)] = &world.clients;
-    world.protected.send(Some(acme), delete("/v1/stream/fork")).await.expect(204);
-    world.protected.send(Some(acme), delete(NEWS)).await.expect(204);
-    world.protected.send(Some(acme), get(NEWS)).await.expect(404);
-    world.protected.send(Some(acme), post(NEWS).json("2")).await.expect(404);
-    for token in [beta, default] {
-        world.protected.send(Some(token), get(NEWS)).await.expect(200);
+        for (name, token) in &world.clients {
+            let send = async |request| world.protected.send(Some(token), request).await;
+            let bearer = format!("Bearer {token}");
+            let own = format!("[\"{name}\"]");
+            assert_eq!(send(get(NEWS)).await.expect(200).text(), own);
+            assert_eq!(send(get(format!("{NEWS}?offset=-1&live=long-poll"))).await.expect(200).text(), own);
+            send(head(NEWS)).await.expect(200);
+            let many = send(get("/v1/streams?stream=news/today&from=earliest")).await.expect(200);
+            let batch = &many.json()["batches"][0];
+            assert_eq!((&batch["stream"], &batch["data"][0]), (&"news/today".into(), &(*name).into()));
+            let resume = many.json()["resume"].as_str().unwrap().to_owned();
+            for (other, token) in &world.clients {
+                // An offset of another tenant's stream belongs to a different log.
+                let resumed = get(format!("/v1/streams?stream=news/today&resume={resume}"));
+                let resumed = world.protected.send(Some(token), resumed).await.expect(200).json();
+                let is_gap = resumed["batches"][0]["gap"] == "reason=epoch";
+                assert_eq!(is_gap, other != name, "{other}: {resumed}");
+            }
+            let connection = world.protected.gateway.connect().await;
+            let request = get(format!("{NEWS}?offset=-1&live=sse")).header("authorization", &bearer);
+            assert_eq!(connection.events_of(request).await.data().await, own);
+            let head = handshake(&format!("{NEWS}?offset=-1&live=websocket"))
+                + &format!("authorization: {bearer}\r\n");
+            let raw = Raw::open(world.protected.gateway.address).await;
+            let mut socket = WebSocket::open_with(raw, head).await.unwrap();
+            assert_eq!(socket.json().await.unwrap()["data"][0], **name);
+            let raw = Raw::open(world.protected.gateway.address).await;
+            let head = handshake(&format!("{NEWS}?offset=-1&live=websocket"));
+            let mut socket = WebSocket::open_with(raw, head).await.unwrap();
+            socket.send_text(format!("{{\"auth\":\"{token}\"}}")).await;
+            assert!(socket.json().await.unwrap()["authorized"].is_object());
+            assert_eq!(socket.json().await.unwrap()["data"][0], **name);
+            let ticket = post("/v1/ticket").json(r#"{"stream":["news/today"],"live":"sse"}"#);
+            let ticket = send(ticket).await.expect(200).json()["ticket"].as_str().unwrap().to_owned();
+            let connection = world.protected.gateway.connect().await;
+            let events = connection.events(format!("{NEWS}?offset=-1&live=sse&ticket={ticket}")).await;
+            assert_eq!({ events }.data().await, own);
+            // A fork takes its source from the same tenant.
+            let fork = put("/v1/stream/fork").header("content-type", "application/json");
+            send(fork.header("stream-forked-from", NEWS)).await.expect(201);
+            assert_eq!(send(get("/v1/stream/fork")).await.expect(200).text(), own);
+        }
+        // A deletion by one tenant does not affect the others.
+        let [(_, acme), (_, beta), (_, default)] = &world.clients;
+        world.protected.send(Some(acme), delete("/v1/stream/fork")).await.expect(204);
+        world.protected.send(Some(acme), delete(NEWS)).await.expect(204);
+        world.protected.send(Some(acme), get(NEWS)).await.expect(404);
+        world.protected.send(Some(acme), post(NEWS).json("2")).await.expect(404);
+        for token in [beta, default] {
+            world.protected.send(Some(token), get(NEWS)).await.expect(200);
+        }
     }
 }
 
 /// Neither with the internal name of the stream, nor with a filter that would match it.
 #[tokio::test]
 async fn nobody_can_name_the_stream_of_another_tenant() {
-    let world = World::start().await;
-    let [(_, acme), (_, beta), (_, default)] = &world.clients;
-    world.protected.send(Some(acme), put("/v1/stream/secret").json("[1]")).await.expect(201);
-    for token in [beta, default] {
-        for request in [
-            get("/v1/stream/secret"),
-            get("/v1/stream/secret?offset=-1&live=long-poll&timeout=0"),
-            get("/v1/stream/secret?offset=-1&live=sse"),
-            head("/v1/stream/secret"),
-            post("/v1/stream/secret").json("2"),
-            delete("/v1/stream/secret"),
-            put("/v1/stream/x").json("").header("stream-forked-from", "/v1/stream/secret"),
-        ] {
-            let answer = world.protected.send(Some(token), request.clone()).await;
-            assert_eq!(answer.status, 404, "{request:?}");
-        }
-    }
-    for token in [acme, beta, default] {
-        for name in
-            ["$tenant/acme/secret", "%24tenant/acme/secret", "$tenant/acme", "$tenant", "$auth/revocations"]
-        {
-            let path = format!("/v1/stream/{name}");
-            let name = name.replace("%24", "$");
-            let fork = put("/v1/stream/x").json("").header("stream-forked-from", &path);
-            let ticket = format!("{{\"stream\":[\"{name}\"],\"live\":\"sse\"}}");
+    for world in World::both().await {
+        let [(_, acme), (_, beta), (_, default)] = &world.clients;
+        world.protected.send(Some(acme), put("/v1/stream/secret").json("[1]")).await.expect(201);
+        for token in [beta, default] {
             for request in [
-                get(&path),
-                head(&path),
-                get(format!("{path}?offset=-1&live=long-poll&timeout=0")),
-                get(format!("{path}?offset=-1&live=sse")),
-                get(format!("{path}?offset=-1&live=ndjson")),
-                get(format!("/v1/streams?stream={name}")),
-                post("/v1/streams").json(format!("{{\"stream\":[\"{name}\"]}}")),
-                post(&path).json("2"),
-                post(format!("{path}?create=1")).json("2"),
-                put(&path).json(""),
-                delete(&path),
-                fork,
-                post("/v1/ticket").json(ticket),
+                get("/v1/stream/secret"),
+                get("/v1/stream/secret?offset=-1&live=long-poll&timeout=0"),
+                get("/v1/stream/secret?offset=-1&live=sse"),
+                head("/v1/stream/secret"),
+                post("/v1/stream/secret").json("2"),
+                delete("/v1/stream/secret"),
+                put("/v1/stream/x").json("").header("stream-forked-from", "/v1/stream/secret"),
             ] {
                 let answer = world.protected.send(Some(token), request.clone()).await;
-                assert!((400..500).contains(&answer.status.as_u16()), "{request:?}: {answer:?}");
-                assert!(!answer.text().contains("1]"), "{request:?}: {answer:?}");
+                assert_eq!(answer.status, 404, "{request:?}");
             }
         }
-        for version in [4, 5] {
-            let refused = if version == 4 { 0x80 } else { 0x87 };
-            let mut client = world.mqtt(version, Hello::new("typed"), token).await;
-            for filter in [
-                "$tenant/#",
-                "$tenant/acme/#",
+        for token in [acme, beta, default] {
+            for name in [
                 "$tenant/acme/secret",
-                "$tenant/+/secret",
-                "$tenant/+/#",
-                "$share/g/$tenant/acme/#",
-                "$share/g/$tenant/+/secret",
-                "$auth/#",
+                "%24tenant/acme/secret",
+                "$tenant/acme",
+                "$tenant",
+                "$auth/revocations",
             ] {
-                assert_eq!(client.subscribe(filter, 1).await, refused, "{filter}");
+                let path = format!("/v1/stream/{name}");
+                let name = name.replace("%24", "$");
+                let fork = put("/v1/stream/x").json("").header("stream-forked-from", &path);
+                let ticket = format!("{{\"stream\":[\"{name}\"],\"live\":\"sse\"}}");
+                for request in [
+                    get(&path),
+                    head(&path),
+                    get(format!("{path}?offset=-1&live=long-poll&timeout=0")),
+                    get(format!("{path}?offset=-1&live=sse")),
+                    get(format!("{path}?offset=-1&live=ndjson")),
+                    get(format!("/v1/streams?stream={name}")),
+                    post("/v1/streams").json(format!("{{\"stream\":[\"{name}\"]}}")),
+                    post(&path).json("2"),
+                    post(format!("{path}?create=1")).json("2"),
+                    put(&path).json(""),
+                    delete(&path),
+                    fork,
+                    post("/v1/ticket").json(ticket),
+                ] {
+                    let answer = world.protected.send(Some(token), request.clone()).await;
+                    assert!((400..500).contains(&answer.status.as_u16()), "{request:?}: {answer:?}");
+                    assert!(!answer.text().contains("1]"), "{request:?}: {answer:?}");
+                }
             }
-            if version == 5 {
-                assert_eq!(client.publish("$tenant/acme/secret", "2", 1).await, 0x87);
+            for version in [4, 5] {
+                let refused = if version == 4 { 0x80 } else { 0x87 };
+                let mut client = world.mqtt(version, Hello::new("typed"), token).await;
+                for filter in [
+                    "$tenant/#",
+                    "$tenant/acme/#",
+                    "$tenant/acme/secret",
+                    "$tenant/+/secret",
+                    "$tenant/+/#",
+                    "$share/g/$tenant/acme/#",
+                    "$share/g/$tenant/+/secret",
+                    "$auth/#",
+                ] {
+                    assert_eq!(client.subscribe(filter, 1).await, refused, "{filter}");
+                }
+                if version == 5 {
+                    assert_eq!(client.publish("$tenant/acme/secret", "2", 1).await, 0x87);
+                }
             }
         }
+        assert_eq!(world.protected.send(Some(acme), get("/v1/stream/secret")).await.text(), "[1]");
     }
-    assert_eq!(world.protected.send(Some(acme), get("/v1/stream/secret")).await.text(), "[1]");
 }
 
 /// Subscriptions, retained messages, shared groups, wills and sessions, in the names of one client id.
@@ -217,23 +252,24 @@ async fn mqtt_clients_of_two_tenants_with_the_same_names_have_nothing_in_common(
 /// A shared cache must not serve the public stream of a name to the client of a tenant, nor the other way round.
 #[tokio::test]
 async fn a_tenants_stream_of_a_public_name_is_private() {
-    let world = World::start().await;
-    let [(_, acme), (_, beta), (_, default)] = &world.clients;
-    let path = "/v1/stream/open/board";
-    for (name, token) in [("default", default), ("acme", acme)] {
-        world.protected.send(Some(token), put(path).json(format!("[\"{name}\"]"))).await.expect(201);
-    }
-    for offset in ["", "?offset=-1", "?offset=-1&live=long-poll"] {
-        let target = format!("{path}{offset}");
-        let public = world.protected.send(None, get(&target)).await.expect(200);
-        assert_eq!((&*public.text(), public.header("vary")), ("[\"default\"]", "authorization, cookie"));
-        assert!(!public.header("cache-control").contains("private"), "{public:?}");
-        let own = world.protected.send(Some(acme), get(&target)).await.expect(200);
-        assert_eq!((&*own.text(), own.header("cache-control")), ("[\"acme\"]", "private, no-store"));
-        // Public streams belong to the default tenant, and grant nothing in others.
-        let reader = world.protected.token(&["--tenant", "acme", "--read", "other"]);
-        world.protected.send(Some(&reader), get(&target)).await.expect(403);
-        world.protected.send(Some(beta), get(&target)).await.expect(404);
+    for world in World::both().await {
+        let [(_, acme), (_, beta), (_, default)] = &world.clients;
+        let path = "/v1/stream/open/board";
+        for (name, token) in [("default", default), ("acme", acme)] {
+            world.protected.send(Some(token), put(path).json(format!("[\"{name}\"]"))).await.expect(201);
+        }
+        for offset in ["", "?offset=-1", "?offset=-1&live=long-poll"] {
+            let target = format!("{path}{offset}");
+            let public = world.protected.send(None, get(&target)).await.expect(200);
+            assert_eq!((&*public.text(), public.header("vary")), ("[\"default\"]", "authorization, cookie"));
+            assert!(!public.header("cache-control").contains("private"), "{public:?}");
+            let own = world.protected.send(Some(acme), get(&target)).await.expect(200);
+            assert_eq!((&*own.text(), own.header("cache-control")), ("[\"acme\"]", "private, no-store"));
+            // Public streams belong to the default tenant, and grant nothing in others.
+            let reader = world.protected.token(&["--tenant", "acme", "--read", "other"]);
+            world.protected.send(Some(&reader), get(&target)).await.expect(403);
+            world.protected.send(Some(beta), get(&target)).await.expect(404);
+        }
     }
 }
 

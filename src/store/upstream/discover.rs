@@ -11,7 +11,7 @@ use std::time::{Duration, SystemTime};
 use tokio::time::{Instant, sleep};
 
 use super::shared::{UpstreamShared, WildcardFilters};
-use crate::stream::{Failure, Filter, NewsListener, Offset, StreamName};
+use crate::stream::{Failure, Filter, NewsListener, Offset, StreamName, split_tenant};
 
 /// The shortest pause between two rounds. A stream is found after it at the latest, if the parent answers fast.
 const PAUSE_MIN: Duration = Duration::from_secs(1);
@@ -56,7 +56,8 @@ async fn find(
     for prefix in prefixes(filters) {
         let mut after = None;
         loop {
-            let Some(page) = shared.parent.names(&prefix, after.as_ref()).await? else { return Ok(found) };
+            // `None`: the parent does not tell this tenant's.
+            let Some(page) = shared.parent.names(&prefix, after.as_ref()).await? else { break };
             found.extend(page.streams.into_iter().filter(|(name, _)| filters.matches(name)));
             after = page.next;
             if after.is_none() || found.len() >= shared.streams_max() {
@@ -67,13 +68,25 @@ async fn find(
     Ok(found)
 }
 
-/// What the names begin with that the filters match, none of which begins with another one.
+/// What the names begin with that the filters match, none of which begins with another one of the same tenant.
 fn prefixes(filters: &WildcardFilters) -> Vec<String> {
     let mut prefixes: Vec<String> =
         filters.filters().map(|filter: &Filter| filter.prefix().to_owned()).collect();
+    // Those of a tenant follow each other.
     prefixes.sort_unstable();
-    prefixes.dedup_by(|later, earlier| later.starts_with(&**earlier));
-    if prefixes.len() > PREFIXES_MAX { vec![String::new()] } else { prefixes }
+    prefixes
+        .dedup_by(|later, earlier| later.starts_with(&**earlier) && tenant_of(later) == tenant_of(earlier));
+    if prefixes.len() > PREFIXES_MAX {
+        prefixes.iter_mut().for_each(|prefix| prefix.truncate(tenant_of(prefix).len()));
+        prefixes.sort_unstable();
+        prefixes.dedup();
+    }
+    prefixes
+}
+
+/// The prefix of the names of the tenant that a filter belongs to.
+fn tenant_of(prefix: &str) -> &str {
+    split_tenant(prefix).0
 }
 
 #[cfg(test)]
@@ -92,7 +105,12 @@ mod tests {
     fn a_round_asks_for_each_name_once_and_for_a_bounded_number_of_prefixes() {
         assert_eq!(prefixes_of(&["a/#", "a/b/+", "b/+/c"]), ["a", "b/"]);
         assert_eq!(prefixes_of(&["a/#", "+/x"]), [""]);
+        let of_tenants = ["#", "a/#", "$tenant/acme/#", "$tenant/acme/a/#", "$tenant/b/a/#"];
+        assert_eq!(prefixes_of(&of_tenants), ["", "$tenant/acme/", "$tenant/b/a"]);
         let many: Vec<_> = (0..=PREFIXES_MAX).map(|number| format!("s{number}x/+")).collect();
-        assert_eq!(prefixes_of(&many.iter().map(String::as_str).collect::<Vec<_>>()), [""]);
+        let mut many: Vec<_> = many.iter().map(String::as_str).collect();
+        assert_eq!(prefixes_of(&many), [""]);
+        many.push("$tenant/acme/a/#");
+        assert_eq!(prefixes_of(&many), ["", "$tenant/acme/"]);
     }
 }

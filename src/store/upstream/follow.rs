@@ -4,7 +4,7 @@
 //! A stream is followed in this order: it joins a subscription, the subscription has a position in it, the tail is asked for, and
 //! only then its mirror answers reads. So no message falls between the tail and the subscription.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::Poll;
@@ -12,7 +12,7 @@ use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 use futures_util::{StreamExt, stream};
-use pollgate_client::{Client, Data, Item, Message, ResumeToken, Start, Subscription};
+use pollgate_client::{Data, Item, Message, ResumeToken, Start, Subscription};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::sleep;
@@ -21,7 +21,7 @@ use tokio_stream::Stream;
 use super::mirror::{Mirror, TailNews};
 use super::shared::UpstreamShared;
 use crate::clock::Backoff;
-use crate::stream::{ChangeError, NewsListener, Offset, Payload, StreamName};
+use crate::stream::{ChangeError, NewsListener, Offset, Payload, StreamName, Tenant};
 
 /// Streams of one subscription, as many as one request may read.
 const STREAMS_MAX: usize = 1000;
@@ -37,24 +37,29 @@ const TAILS_AT_ONCE: usize = 16;
 /// Delays after a failure that no retry of the client can mend, or of a request for a tail.
 const AGAIN: Backoff = Backoff { first: Duration::from_millis(100), max: Duration::from_secs(5) };
 
-/// One subscription and its streams.
+/// One subscription and its streams, all of one tenant.
 struct Shard {
+    tenant: Tenant,
     names: HashSet<StreamName>,
     /// The names for the task, which ends when this is dropped.
     sender: watch::Sender<HashSet<StreamName>>,
 }
 
 /// Keeps the subscriptions at the streams that are read. Runs until it is aborted.
-pub(super) async fn follow(shared: Arc<UpstreamShared>, client: Client, listener: Arc<dyn NewsListener>) {
+pub(super) async fn follow(shared: Arc<UpstreamShared>, listener: Arc<dyn NewsListener>) {
     let (mut shards, mut tasks) = (Vec::<Shard>::new(), JoinSet::new());
     loop {
         shared.changed.notified().await;
-        let mut missing = shared.names();
+        let mut missing = HashMap::<Tenant, HashSet<StreamName>>::new();
+        for name in shared.names() {
+            missing.entry(name.tenant()).or_default().insert(name);
+        }
         for shard in &mut shards {
+            let missing = missing.entry(shard.tenant.clone()).or_default();
             shard.names.retain(|name| missing.remove(name));
         }
-        shards.retain(|shard| !shard.names.is_empty() || !missing.is_empty());
         for shard in &mut shards {
+            let missing = missing.entry(shard.tenant.clone()).or_default();
             let room = STREAMS_MAX - shard.names.len();
             let added: Vec<_> = missing.iter().take(room).cloned().collect();
             added.iter().for_each(|name| {
@@ -62,12 +67,15 @@ pub(super) async fn follow(shared: Arc<UpstreamShared>, client: Client, listener
             });
             shard.names.extend(added);
         }
-        while !missing.is_empty() {
-            let names: HashSet<_> = missing.iter().take(STREAMS_MAX).cloned().collect();
-            missing.retain(|name| !names.contains(name));
-            let (sender, receiver) = watch::channel(HashSet::new());
-            tasks.spawn(subscribe(shared.clone(), client.clone(), listener.clone(), receiver));
-            shards.push(Shard { names, sender });
+        for (tenant, mut missing) in missing {
+            while !missing.is_empty() {
+                let names: HashSet<_> = missing.iter().take(STREAMS_MAX).cloned().collect();
+                missing.retain(|name| !names.contains(name));
+                let (sender, receiver) = watch::channel(HashSet::new());
+                let (shared, listener, tenant) = (shared.clone(), listener.clone(), tenant.clone());
+                tasks.spawn(subscribe(Follower { shared, listener, tenant: tenant.clone() }, receiver));
+                shards.push(Shard { tenant, names, sender });
+            }
         }
         shards.retain(|shard| !shard.names.is_empty());
         for shard in &shards {
@@ -91,22 +99,28 @@ enum SubscriptionEvent {
 }
 
 /// Runs one subscription, and renews it with its position whenever its streams change.
-async fn subscribe(
-    shared: Arc<UpstreamShared>,
-    client: Client,
-    listener: Arc<dyn NewsListener>,
-    mut names: watch::Receiver<HashSet<StreamName>>,
-) {
-    let follower = Follower { shared, listener };
+async fn subscribe(follower: Follower, mut names: watch::Receiver<HashSet<StreamName>>) {
     let mut token: Option<ResumeToken> = None;
     let mut positioned = HashSet::<StreamName>::new();
     let (mut failures, mut tails) = (0, JoinSet::new());
     while names.wait_for(|names| !names.is_empty()).await.is_ok() {
         let streams = names.borrow_and_update().clone();
+        let Some(client) = follower.shared.parent.access.client(&follower.tenant) else {
+            // Until there is a token for the tenant. Reads are refused.
+            failures += 1;
+            follower.end_all(&streams);
+            tokio::select! {
+                () = sleep(AGAIN.half_jitter(failures, fastrand::f64())) => continue,
+                changed = names.changed() => match changed {
+                    Ok(()) => continue,
+                    Err(_) => return,
+                },
+            }
+        };
         let start = token.clone().map_or_else(Start::now, Start::after);
         positioned.retain(|name| streams.contains(name));
         let mut awaits_position = streams.iter().any(|name| !positioned.contains(name));
-        let mut subscription = client.subscribe(streams.iter().map(StreamName::as_str), start);
+        let mut subscription = client.subscribe(streams.iter().map(StreamName::local), start);
         loop {
             let event = tokio::select! {
                 event = next_event(&mut subscription, awaits_position.then_some(token.as_ref())) => event,
@@ -139,10 +153,7 @@ async fn subscribe(
                 SubscriptionEvent::End => {
                     failures += 1;
                     (token, positioned) = (None, HashSet::new());
-                    streams
-                        .iter()
-                        .filter_map(|name| follower.shared.mirror(name))
-                        .for_each(|mirror| mirror.end());
+                    follower.end_all(&streams);
                     sleep(AGAIN.half_jitter(failures, fastrand::f64())).await;
                     break;
                 }
@@ -175,10 +186,12 @@ async fn next_event(
     .await
 }
 
+/// What is needed to follow streams of one tenant.
 #[derive(Clone)]
 struct Follower {
     shared: Arc<UpstreamShared>,
     listener: Arc<dyn NewsListener>,
+    tenant: Tenant,
 }
 
 impl Follower {
@@ -247,9 +260,14 @@ impl Follower {
     }
 
     fn find(&self, stream: &str) -> Option<(StreamName, Arc<Mirror>)> {
-        let name = StreamName::stored(stream).ok()?;
+        let name = StreamName::stored(stream).ok()?.of_tenant(&self.tenant);
         let mirror = self.shared.mirror(&name)?;
         Some((name, mirror))
+    }
+
+    /// Lets no mirror answer any more, as nobody tells them news.
+    fn end_all(&self, names: &HashSet<StreamName>) {
+        names.iter().filter_map(|name| self.shared.mirror(name)).for_each(|mirror| mirror.end());
     }
 
     fn end(&self, name: &StreamName, mirror: &Mirror) {

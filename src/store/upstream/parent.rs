@@ -9,9 +9,9 @@ use std::time::{Duration, SystemTime};
 use bytes::{BufMut, Bytes, BytesMut};
 use hyper::header::{AUTHORIZATION, CONTENT_TYPE, HeaderName, HeaderValue};
 use hyper::{HeaderMap, Method, Request, Response, StatusCode};
-use parking_lot::RwLock;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 
+use super::access::UpstreamAccess;
 use super::answer::{
     ParentPage, appended, change_error, create_error, created, description, names, page, read_error,
 };
@@ -20,7 +20,7 @@ use crate::http_client::{AddressPolicy, Destination, ExchangeLimits, HttpClient}
 use crate::metrics::UpstreamMetrics;
 use crate::stream::{
     Append, AppendError, AppendType, Appended, ChangeError, ContentType, Create, CreateError, Created,
-    Description, Failure, Lifetime, Payload, ReadError, Start, StreamName, StreamPage,
+    Description, Failure, Lifetime, Payload, ReadError, Start, StreamName, StreamPage, Tenant, split_tenant,
 };
 
 /// Connections to the parent for single requests. Further requests wait.
@@ -41,8 +41,8 @@ pub(super) struct Parent {
     client: HttpClient,
     destination: Destination,
     limits: ExchangeLimits,
-    /// `Authorization` of each request.
-    authorization: RwLock<Option<HeaderValue>>,
+    /// The tokens of the requests.
+    pub(super) access: UpstreamAccess,
     /// Whether the last request was answered.
     is_reachable: AtomicBool,
     metrics: UpstreamMetrics,
@@ -50,7 +50,12 @@ pub(super) struct Parent {
 
 impl Parent {
     /// A parent whose responses have at most `body_bytes_max` bytes of messages.
-    pub(super) fn new(destination: Destination, body_bytes_max: usize, metrics: UpstreamMetrics) -> Self {
+    pub(super) fn new(
+        destination: Destination,
+        access: UpstreamAccess,
+        body_bytes_max: usize,
+        metrics: UpstreamMetrics,
+    ) -> Self {
         Self {
             // The operator has named the destination, so the policy for URLs of clients does not apply to it.
             client: HttpClient::new(AddressPolicy::default(), CONNECTIONS_MAX),
@@ -59,27 +64,11 @@ impl Parent {
                 time: EXCHANGE_TIME,
                 body_bytes_max: body_bytes_max.saturating_add(FRAMING_BYTES),
             },
-            authorization: RwLock::default(),
+            access,
             // Until a request fails.
             is_reachable: AtomicBool::new(true),
             metrics,
         }
-    }
-
-    /// Sends this token from now on.
-    pub(super) fn authorize(&self, token: &str) -> Result<(), hyper::header::InvalidHeaderValue> {
-        let mut value = HeaderValue::from_str(&format!("Bearer {token}"))?;
-        value.set_sensitive(true);
-        *self.authorization.write() = Some(value);
-        Ok(())
-    }
-
-    /// Whether requests carry another token now.
-    pub(super) fn is_new_token(&self, token: &str) -> bool {
-        let current = self.authorization.read();
-        current
-            .as_ref()
-            .is_none_or(|value| value.as_bytes().strip_prefix(b"Bearer ") != Some(token.as_bytes()))
     }
 
     /// Whether the last request was answered.
@@ -89,8 +78,8 @@ impl Parent {
 
     /// Asks for the methods of a resource, to learn whether the parent is reachable.
     pub(super) async fn probe(&self) {
-        let _answered =
-            self.send(Method::OPTIONS, "/v1/streams".to_owned(), HeaderMap::new(), Bytes::new()).await;
+        let (target, fields) = ("/v1/streams".to_owned(), HeaderMap::new());
+        let _answered = self.send(&Tenant::default(), Method::OPTIONS, target, fields, Bytes::new()).await;
     }
 
     /// Reads from `start` on without waiting, with the boundaries of appends.
@@ -102,7 +91,8 @@ impl Parent {
     ) -> Result<ParentPage, ReadError> {
         let target = format!("{}?offset={}&lengths=1", path_of(name), text_of(start));
         self.metrics.asked("read");
-        let response = self.send(Method::GET, target, HeaderMap::new(), Bytes::new()).await?;
+        let tenant = name.tenant();
+        let response = self.send(&tenant, Method::GET, target, HeaderMap::new(), Bytes::new()).await?;
         match response.status() {
             StatusCode::OK => Ok(page(&response, start, now).ok_or(Failure::Unreachable)?),
             _ => Err(read_error(&response)),
@@ -112,26 +102,37 @@ impl Parent {
     /// Returns the metadata of a stream.
     pub(super) async fn describe(&self, name: &StreamName) -> Result<Description, ChangeError> {
         self.metrics.asked("describe");
-        let response = self.send(Method::HEAD, path_of(name), HeaderMap::new(), Bytes::new()).await?;
+        let (tenant, fields) = (name.tenant(), HeaderMap::new());
+        let response = self.send(&tenant, Method::HEAD, path_of(name), fields, Bytes::new()).await?;
         match response.status() {
             StatusCode::OK => Ok(description(&response).ok_or(Failure::Unreachable)?),
             _ => Err(change_error(&response)),
         }
     }
 
-    /// Returns a page of the streams whose names begin with `prefix`, behind `after`. `None`: the parent does not tell.
+    /// Returns a page of the streams of one tenant whose names begin with `prefix`, behind `after`. `None`: the parent does not tell.
     pub(super) async fn names(
         &self,
         prefix: &str,
         after: Option<&StreamName>,
     ) -> Result<Option<StreamPage>, Failure> {
         let escaped = |text: &str| utf8_percent_encode(text, RESERVED).to_string();
-        let after = after.map(|after| format!("&after={}", escaped(after.as_str()))).unwrap_or_default();
+        let after = after.map(|after| format!("&after={}", escaped(after.local()))).unwrap_or_default();
+        let (tenant, (_, prefix)) = (Tenant::of(prefix), split_tenant(prefix));
         self.metrics.asked("names");
         let target = format!("/v1/names?prefix={}{after}", escaped(prefix));
-        let response = self.send(Method::GET, target, HeaderMap::new(), Bytes::new()).await?;
+        let response = match self.send(&tenant, Method::GET, target, HeaderMap::new(), Bytes::new()).await {
+            // Without a token for the tenant.
+            Err(Failure::UpstreamRefused(_)) => return Ok(None),
+            response => response?,
+        };
         match response.status() {
-            StatusCode::OK => names(response.body()).ok_or(Failure::Unreadable).map(Some),
+            StatusCode::OK => {
+                let StreamPage { streams, next } = names(response.body()).ok_or(Failure::Unreadable)?;
+                let streams = streams.into_iter().map(|(name, tail)| (name.of_tenant(&tenant), tail));
+                let next = next.map(|next| next.of_tenant(&tenant));
+                Ok(Some(StreamPage { streams: streams.collect(), next }))
+            }
             status if status.is_server_error() => Err(Failure::Unreachable),
             _ => Ok(None),
         }
@@ -157,7 +158,8 @@ impl Parent {
             fields.put_some("stream-fork-sub-offset", (fork.sub_offset > 0).then_some(fork.sub_offset));
         }
         self.metrics.asked("create");
-        let response = self.send(Method::PUT, path_of(name), fields.0, body_of(&create.payload)).await?;
+        let (tenant, body) = (name.tenant(), body_of(&create.payload));
+        let response = self.send(&tenant, Method::PUT, path_of(name), fields.0, body).await?;
         match response.status() {
             StatusCode::OK | StatusCode::CREATED => {
                 Ok(created(&response, &create.content_type).ok_or(Failure::Unreachable)?)
@@ -190,19 +192,23 @@ impl Parent {
         let create = if append.create.is_some() { "?create=1" } else { "" };
         self.metrics.asked("append");
         let target = format!("{}{create}", path_of(name));
-        let response = self.send(Method::POST, target, fields.0, body_of(&append.payload)).await?;
+        let (tenant, body) = (name.tenant(), body_of(&append.payload));
+        let response = self.send(&tenant, Method::POST, target, fields.0, body).await?;
         appended(&response, append)
     }
 
     /// Forwards a deletion.
     pub(super) async fn delete(&self, name: &StreamName) -> Result<(), ChangeError> {
         self.metrics.asked("delete");
-        let response = self.send(Method::DELETE, path_of(name), HeaderMap::new(), Bytes::new()).await?;
+        let (tenant, fields) = (name.tenant(), HeaderMap::new());
+        let response = self.send(&tenant, Method::DELETE, path_of(name), fields, Bytes::new()).await?;
         if response.status().is_success() { Ok(()) } else { Err(change_error(&response)) }
     }
 
+    /// Sends a request about streams of a tenant.
     async fn send(
         &self,
+        tenant: &Tenant,
         method: Method,
         target: String,
         fields: HeaderMap,
@@ -212,7 +218,7 @@ impl Parent {
         *request.method_mut() = method;
         *request.uri_mut() = target.parse().map_err(|_| Failure::Unreadable)?;
         *request.headers_mut() = fields;
-        if let Some(authorization) = self.authorization.read().clone() {
+        if let Some(authorization) = self.access.authorization(tenant)? {
             request.headers_mut().insert(AUTHORIZATION, authorization);
         }
         let answer = self.client.send(&self.destination, request, self.limits).await;
@@ -238,7 +244,7 @@ impl fmt::Debug for Parent {
 }
 
 fn path_of(name: &StreamName) -> String {
-    format!("/v1/stream/{}", utf8_percent_encode(name.as_str(), RESERVED))
+    format!("/v1/stream/{}", utf8_percent_encode(name.local(), RESERVED))
 }
 
 fn text_of(start: Start) -> String {

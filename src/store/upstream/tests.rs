@@ -9,6 +9,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 
+use super::access::UpstreamAccess;
 use super::answer::{ParentPage, page};
 use super::kept::MirrorRoom;
 use super::mirror::Mirror;
@@ -317,7 +318,7 @@ async fn readers_share_the_answer_to_a_request_that_was_sent_after_they_had_aske
     let url = format!("http://{}", listener.local_addr().unwrap());
     let metrics = Metrics::default().upstream().clone();
     let destination = Destination::of_operator(&url, &Trust::nothing().unwrap()).unwrap();
-    let parent = Parent::new(destination, 1000, metrics.clone());
+    let parent = Parent::new(destination, UpstreamAccess::open_to_all(&url), 1000, metrics.clone());
     let room = MirrorRoom::new(1000, 1000);
     let shared = Arc::new(UpstreamShared::new(parent, 10, room, Budget::unlimited(), metrics));
     let (arrived, told) = (Arc::new(Semaphore::new(0)), Arc::new(Semaphore::new(0)));
