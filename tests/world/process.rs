@@ -43,6 +43,13 @@ pub fn program() -> String {
     std::env::var("GATEWAY_BINARY").unwrap_or_else(|_| env!("CARGO_BIN_EXE_pollgate").to_owned())
 }
 
+/// Returns the command to start with `arguments`: [`program`], or the one in `GATEWAY_BEFORE`, an earlier version, for a gateway
+/// beside another one, which has the name `other`.
+fn program_for(arguments: &[&str]) -> String {
+    let is_other = arguments.windows(2).any(|pair| pair == ["--gateway-name", "other"]);
+    std::env::var("GATEWAY_BEFORE").ok().filter(|_| is_other).unwrap_or_else(program)
+}
+
 /// Whether clients reach the gateway through an edge: with `GATEWAY_EDGE`, except where the scenario is about tokens, certificates or
 /// an edge of its own.
 fn is_behind_edge(arguments: &[&str]) -> bool {
@@ -102,7 +109,7 @@ impl Gateway {
         variables: &[(&str, &str)],
     ) -> Result<Self, ExitStatus> {
         let log = unnamed_file();
-        let program = program();
+        let program = program_for(arguments);
         let command = command.iter().map(String::as_str).chain([program.as_str()]);
         let command: Vec<_> = command.collect();
         let mut child = Command::new(command[0])
