@@ -4,6 +4,8 @@ use std::future::ready;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::SystemTime;
 
+use tokio::task::yield_now;
+
 use super::Memory;
 use crate::stream::{
     Append, AppendError, Appended, Batch, ChangeError, Create, CreateError, Created, Description, Epoch,
@@ -24,6 +26,8 @@ pub(crate) struct CountedMemory {
     keeps_sessions: bool,
     /// Changes of sessions that were asked for.
     pub(crate) session_changes: AtomicUsize,
+    /// How often a task is polled again until a stream is described, or a session changed.
+    pub(crate) polls: AtomicUsize,
     /// Appends and changes of sessions are refused.
     pub(crate) is_full: AtomicBool,
 }
@@ -32,6 +36,12 @@ impl CountedMemory {
     /// A store whose sessions count as stored, as if they outlived the process.
     pub(crate) fn keeping_sessions() -> Self {
         Self { keeps_sessions: true, ..Self::default() }
+    }
+
+    async fn wait(&self) {
+        for _ in 0..self.polls.load(Ordering::Relaxed) {
+            yield_now().await;
+        }
     }
 
     fn counted(&self) -> &Memory {
@@ -122,7 +132,10 @@ impl Store for CountedMemory {
         name: &'a StreamName,
         now: SystemTime,
     ) -> Work<'a, Result<Description, ChangeError>> {
-        self.counted().describe(name, now)
+        Box::pin(async move {
+            self.wait().await;
+            self.counted().describe(name, now).await
+        })
     }
 
     fn snapshot<'a>(
@@ -142,7 +155,10 @@ impl Store for CountedMemory {
         if self.is_full.load(Ordering::Relaxed) {
             return Box::pin(ready(Err(Failure::Full)));
         }
-        self.counted().change_session(change)
+        Box::pin(async move {
+            self.wait().await;
+            self.counted().change_session(change).await
+        })
     }
 
     fn session_page<'a>(

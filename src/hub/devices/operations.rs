@@ -74,6 +74,13 @@ impl Hub {
         self.check_device(&spec)?;
         let id = spec.id.clone();
         self.claim_device(&id).await?;
+        let _alone = self.devices.moves.of(&id).await;
+        self.register_or_release(spec).await
+    }
+
+    /// Registers a device; the caller is alone with it.
+    async fn register_or_release(&self, spec: DeviceSpec) -> Result<(DeviceView, bool), DeviceError> {
+        let id = spec.id.clone();
         let registered = self.register(spec).await;
         if registered.is_err() {
             self.release_unused(&id).await;
@@ -197,6 +204,8 @@ impl Hub {
         removed: Option<&StreamName>,
     ) -> Result<bool, DeviceError> {
         self.fetch_device(id).await?;
+        // Another change would read the same streams, and one of both would be lost.
+        let _alone = self.devices.moves.of(id).await;
         let spec = self.devices.table.lock().devices.get(id).map(|device| device.to_spec(self.clock.now()));
         let Some(mut spec) = spec else { return Ok(false) };
         let is_kept =
@@ -208,10 +217,11 @@ impl Hub {
         }
         spec.streams.extend(added.into_iter().map(|(stream, start)| (stream, Some(start))));
         if spec.streams.is_empty() && spec.filters.is_empty() {
-            self.delete_device(id).await?;
+            self.delete_registered(id).await?;
             return Ok(false);
         }
-        self.put_device(spec).await.map(|_| true)
+        self.check_device(&spec)?;
+        self.register_or_release(spec).await.map(|_| true)
     }
 
     /// What the gateway knows of a device.
@@ -223,6 +233,12 @@ impl Hub {
     /// Removes a device. Returns whether it existed.
     pub async fn delete_device(&self, id: &ClientId) -> Result<bool, Failure> {
         self.fetch_device(id).await?;
+        let _alone = self.devices.moves.of(id).await;
+        self.delete_registered(id).await
+    }
+
+    /// Removes a device; the caller is alone with it. Returns whether it existed.
+    async fn delete_registered(&self, id: &ClientId) -> Result<bool, Failure> {
         {
             let mut table = self.devices.table.lock();
             if !table.devices.contains(id) {

@@ -216,7 +216,10 @@ impl Hub {
             if unsaved.is_empty() {
                 return;
             }
-            let changes = unsaved.into_iter().map(|(id, record)| async move {
+            let changes = unsaved.into_iter().map(|id| async move {
+                // A registration that is stored meanwhile is newer than a record that was made before.
+                let _alone = self.devices.moves.of(&id).await;
+                let record = self.devices.stored_form(&id);
                 let has_ended = record.is_none();
                 let outcome = self.change_session(record::change(&id, record)).await;
                 match outcome {

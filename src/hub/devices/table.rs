@@ -400,16 +400,19 @@ impl Devices {
         }
     }
 
-    /// Takes the devices whose stored record is outdated, with their records; `None`: the device is gone.
-    pub(super) fn take_unsaved(&self, max: usize) -> Vec<(ClientId, Option<bytes::Bytes>)> {
+    /// Takes the devices whose stored record is outdated.
+    pub(super) fn take_unsaved(&self, max: usize) -> Vec<ClientId> {
         let mut table = self.table.lock();
         let ids: Vec<_> = table.unsaved.iter().take(max).cloned().collect();
-        let record = |id: ClientId| {
-            table.unsaved.remove(&id);
-            let record = table.devices.get(&id).and_then(super::record::encoded);
-            (id, record)
-        };
-        ids.into_iter().map(record).collect()
+        ids.iter().for_each(|id| {
+            table.unsaved.remove(id);
+        });
+        ids
+    }
+
+    /// The record that restores a device. `None`: the device is gone.
+    pub(super) fn stored_form(&self, id: &ClientId) -> Option<bytes::Bytes> {
+        self.table.lock().devices.get(id).and_then(super::record::encoded)
     }
 
     /// Number of devices that are connected, woken, pending, and asleep.

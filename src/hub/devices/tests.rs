@@ -2,6 +2,7 @@
 
 mod answers;
 mod budgets;
+mod changes;
 mod filters;
 mod receipts;
 
@@ -336,8 +337,8 @@ fn a_device_that_does_not_register_again_is_forgotten() {
     assert_eq!(world.woken(), None);
     assert!(!world.devices.table.lock().devices.contains(&phone));
     assert!(world.devices.is_empty());
-    let unsaved = world.devices.take_unsaved(10);
-    assert!(matches!(&unsaved[..], [(id, None)] if *id == phone));
+    assert_eq!(world.devices.take_unsaved(10), std::slice::from_ref(&phone));
+    assert!(world.devices.stored_form(&phone).is_none());
 }
 
 #[test]

@@ -72,8 +72,7 @@ async fn find(
 fn prefixes(filters: &WildcardFilters) -> Vec<String> {
     let mut prefixes: Vec<String> =
         filters.filters().map(|filter: &Filter| filter.prefix().to_owned()).collect();
-    // Those of a tenant follow each other.
-    prefixes.sort_unstable();
+    prefixes.sort_unstable_by(|one, other| split_tenant(one).cmp(&split_tenant(other)));
     prefixes
         .dedup_by(|later, earlier| later.starts_with(&**earlier) && tenant_of(later) == tenant_of(earlier));
     if prefixes.len() > PREFIXES_MAX {
