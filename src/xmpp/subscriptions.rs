@@ -6,6 +6,8 @@
 
 mod stored;
 mod table;
+#[cfg(test)]
+mod tests;
 
 use std::collections::BTreeSet;
 use std::future::pending;
@@ -135,13 +137,13 @@ impl JidSubscriptions {
     /// Stores the offsets of the client that have changed, together with other entries of its stream.
     pub(super) async fn save_with(&self, entries: Vec<(Bytes, Option<Bytes>)>) -> Result<(), Failure> {
         let unsaved = self.with(|table| table.take_unsaved(usize::MAX));
-        let states = unsaved.iter().flat_map(|(_, states)| states);
+        let keys = unsaved.iter().flat_map(|(_, keys)| keys);
         // The name is that of the stream in any case.
-        let mut change = stored_change(&Jid::least(), states.clone().map(|(key, state)| (key, *state)));
+        let mut change = self.stored_states(&Jid::least(), keys.clone());
         change.entries.extend(entries);
         let stored = self.store(change).await;
         if stored.is_err() {
-            self.with(|table| states.for_each(|(key, _)| table.note_unsaved(key)));
+            self.with(|table| keys.for_each(|key| table.note_unsaved(key)));
         }
         stored
     }
@@ -246,15 +248,24 @@ impl JidSubscriptions {
     /// Stores offsets that have changed. Returns whether there may be more.
     pub(super) async fn save(&self) -> Result<bool, Failure> {
         let unsaved = self.with(|table| table.take_unsaved(STORED_AT_ONCE));
-        for (index, (jid, states)) in unsaved.iter().enumerate() {
-            let entries = states.iter().map(|(key, state)| (key, *state));
-            if let Err(failure) = self.store(stored_change(jid, entries)).await {
-                let rest = unsaved.iter().skip(index).flat_map(|(_, states)| states);
-                self.with(|table| rest.for_each(|(key, _)| table.note_unsaved(key)));
+        for (index, (jid, keys)) in unsaved.iter().enumerate() {
+            // As they are now: a subscription may have been removed while the others were stored.
+            if let Err(failure) = self.store(self.stored_states(jid, keys)).await {
+                let rest = unsaved.iter().skip(index).flat_map(|(_, keys)| keys);
+                self.with(|table| rest.for_each(|key| table.note_unsaved(key)));
                 return Err(failure);
             }
         }
         Ok(self.with(|table| table.has_unsaved()))
+    }
+
+    /// The change that stores some subscriptions of an address.
+    fn stored_states<'a>(
+        &self,
+        jid: &Jid,
+        keys: impl IntoIterator<Item = &'a SubscriptionKey>,
+    ) -> SessionChange {
+        self.with(|table| stored_change(jid, keys.into_iter().map(|key| (key, table.stored_state(key)))))
     }
 
     async fn store(&self, change: SessionChange) -> Result<(), Failure> {

@@ -409,14 +409,18 @@ impl JidTable {
     }
 
     /// Takes at most `max` subscriptions whose stored states are outdated, by addresses without resources.
-    pub(super) fn take_unsaved(&mut self, max: usize) -> Vec<(Jid, Vec<(SubscriptionKey, StoredState)>)> {
+    pub(super) fn take_unsaved(&mut self, max: usize) -> Vec<(Jid, Vec<SubscriptionKey>)> {
         let mut taken: BTreeMap<Jid, Vec<_>> = BTreeMap::new();
         for _ in 0..max {
             let Some(key) = self.unsaved.pop_first() else { break };
-            let state = self.subscriptions.get(&key).map(|found| (found.confirmed, found.suspended));
-            taken.entry(key.jid.bare()).or_default().push((key, state));
+            taken.entry(key.jid.bare()).or_default().push(key);
         }
         taken.into_iter().collect()
+    }
+
+    /// What is stored of a subscription.
+    pub(super) fn stored_state(&self, key: &SubscriptionKey) -> StoredState {
+        self.subscriptions.get(key).map(|found| (found.confirmed, found.suspended))
     }
 
     /// Whether a stored state is outdated.
