@@ -85,7 +85,13 @@ impl UpstreamAccess {
 
     /// Reads the tokens again, for changes. A file that cannot be used, such as one that is being replaced, keeps its token. Blocks.
     pub(super) fn refresh(&self) {
-        let Ok(files) = self.files() else { return };
+        let files = match self.files() {
+            Ok(files) => files,
+            Err(error) => {
+                tracing::warn!(%error, "the tokens for the upstream gateway stay as they are");
+                return;
+            }
+        };
         let mut tokens = HashMap::new();
         for (tenant, path) in files {
             let before = || {
