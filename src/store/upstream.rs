@@ -17,24 +17,23 @@ mod discover;
 mod follow;
 mod kept;
 mod mirror;
+mod options;
 mod parent;
 mod shared;
 #[cfg(test)]
 mod tests;
 
 use std::fmt;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use parking_lot::Mutex;
-use pollgate_client::BuildError;
 use tokio::runtime::Handle;
 use tokio::task::JoinSet;
 use tokio::time::sleep;
 
 use crate::budget::Budget;
-use crate::http_client::{Destination, InvalidUrl, Trust, TrustError};
+use crate::http_client::{Destination, Trust};
 use crate::metrics::UpstreamMetrics;
 use crate::stream::{
     Append, AppendError, AppendType, Appended, Batch, ChangeError, ContentType, Create, CreateError, Created,
@@ -44,14 +43,12 @@ use crate::stream::{
 };
 use access::UpstreamAccess;
 use kept::MirrorRoom;
+pub use options::{UpstreamError, UpstreamOptions};
 use parent::Parent;
 use shared::UpstreamShared;
 
 /// Interval of the requests that tell whether the parent is reachable, and at which the token is read again.
 const CHECK_INTERVAL: Duration = Duration::from_secs(5);
-
-/// The longest delay between two attempts to subscribe.
-const BACKOFF_MAX: Duration = Duration::from_secs(2);
 
 /// Kept messages take at most the memory budget divided by this.
 const KEPT_DIVISOR: u64 = 4;
@@ -61,55 +58,6 @@ const OWN_STREAMS: &str = "$auth/";
 
 /// Epoch of all attachments: mirrors are attached by name.
 const ATTACHED: Epoch = Epoch(0);
-
-/// Settings of an edge.
-#[derive(Debug, Clone)]
-pub struct UpstreamOptions {
-    /// URL of the parent.
-    pub url: String,
-    /// File with the token that the parent requires, for the default tenant.
-    pub token_file: Option<PathBuf>,
-    /// Folder with the tokens for other tenants, each in a file with the name of the tenant.
-    pub token_directory: Option<PathBuf>,
-    /// File with authorities that are trusted besides those of the operating system.
-    pub ca: Option<PathBuf>,
-    /// Streams that are followed at once.
-    pub streams_max: usize,
-    /// Memory of the messages of all streams that are kept.
-    pub bytes_max: u64,
-    /// Memory of the messages of one stream that are kept.
-    pub stream_bytes_max: u64,
-    /// Largest messages of one response.
-    pub response_bytes_max: usize,
-}
-
-/// Why an edge cannot be set up.
-#[derive(Debug, thiserror::Error)]
-pub enum UpstreamError {
-    /// The URL cannot be that of a parent.
-    #[error("--upstream: {0}")]
-    Url(#[from] InvalidUrl),
-    /// The authorities cannot be used.
-    #[error("--upstream-ca: {0}")]
-    Trust(#[from] TrustError),
-    /// The client of the parent cannot be built.
-    #[error("--upstream: {0}")]
-    Client(#[from] BuildError),
-    /// A file cannot be read.
-    #[error("cannot read {}: {error}", .path.display())]
-    Read {
-        /// The file.
-        path: PathBuf,
-        /// Why it cannot be read.
-        error: std::io::Error,
-    },
-    /// The file of the token has something else.
-    #[error("{}: a token consists of visible ASCII characters", .0.display())]
-    Token(PathBuf),
-    /// A file in the folder of the tokens has a name that no tenant has.
-    #[error("--upstream-token-directory: {} has not the name of a tenant", .0.display())]
-    Tenant(PathBuf),
-}
 
 /// The store of an edge.
 pub struct Upstream {

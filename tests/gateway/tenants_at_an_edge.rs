@@ -70,16 +70,20 @@ async fn streams_of_a_tenant_without_a_token_are_refused_until_it_has_one() {
     assert_eq!(subscriber.subscribe("#", 1).await, 1);
     world.protected.send(Some(acme), post("/v1/stream/lobby?create=1").text("of acme")).await.expect(204);
     assert_eq!(subscriber.take().await.topic, "lobby");
-    std::fs::write(world.tokens().join("beta"), beta).unwrap();
-    until("the edge has the new token", async || {
-        world.protected.send(Some(beta), put(path).text("of beta")).await.status == 201
-    })
-    .await;
+    for (name, token) in [("beta", beta), ("default", default)] {
+        std::fs::write(world.tokens().join(name), token).unwrap();
+        until("the edge has the new token", async || {
+            world.protected.send(Some(token), put(path).text(format!("of {name}"))).await.status == 201
+        })
+        .await;
+    }
     assert_eq!(world.protected.send(Some(beta), get(path)).await.expect(200).text(), "of beta");
     assert_eq!(world.protected.send(Some(acme), get(path)).await.expect(200).text(), "of acme");
-    std::fs::remove_file(world.tokens().join("acme")).unwrap();
-    until("the edge has the token no more", async || {
-        world.protected.send(Some(acme), put("/v1/stream/more").text("")).await.status == 502
-    })
-    .await;
+    for (name, token) in [("acme", acme), ("default", default)] {
+        std::fs::remove_file(world.tokens().join(name)).unwrap();
+        until("the edge has the token no more", async || {
+            world.protected.send(Some(token), put("/v1/stream/more").text("")).await.status == 502
+        })
+        .await;
+    }
 }

@@ -3,13 +3,14 @@
 use std::collections::HashSet;
 use std::time::{Duration, SystemTime};
 
+use bytes::Bytes;
 use tokio::task::yield_now;
 
 use super::device::{Device, WakeOrder, WakeState};
 use super::operations::{LIFE_MAX, stored_bytes};
 use super::readers::ReadTarget;
 use super::record::{self, SESSIONS};
-use super::table::{DeviceTable, VISITED_AT_ONCE};
+use super::table::{DeviceTable, Devices, VISITED_AT_ONCE};
 use crate::budget::{Account, Charge};
 use crate::hub::subscriber::{Marks, StreamWalk};
 use crate::hub::{ClientId, Hub, SessionWalk};
@@ -17,6 +18,28 @@ use crate::stream::{Description, Failure, SessionNames, StreamName};
 
 /// Records that are stored at once.
 const STORED_AT_ONCE: usize = 256;
+
+impl Devices {
+    /// Takes the devices whose stored record is outdated, at most `max`.
+    pub(super) fn take_unsaved(&self, max: usize) -> Vec<ClientId> {
+        let mut table = self.table.lock();
+        let ids: Vec<_> = table.unsaved.iter().take(max).cloned().collect();
+        ids.iter().for_each(|id| {
+            table.unsaved.remove(id);
+        });
+        ids
+    }
+
+    /// Notes that the stored record of a device is outdated.
+    pub(super) fn unsaved(&self, id: &ClientId) {
+        self.table.lock().unsaved.insert(id.clone());
+    }
+
+    /// The record that restores a device. `None`: the device is gone.
+    pub(super) fn stored_form(&self, id: &ClientId) -> Option<Bytes> {
+        self.table.lock().devices.get(id).and_then(record::encoded)
+    }
+}
 
 impl Hub {
     pub(super) fn watch_target(&self, target: &ReadTarget) {

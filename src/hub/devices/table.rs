@@ -400,28 +400,9 @@ impl Devices {
         }
     }
 
-    /// Takes the devices whose stored record is outdated.
-    pub(super) fn take_unsaved(&self, max: usize) -> Vec<ClientId> {
-        let mut table = self.table.lock();
-        let ids: Vec<_> = table.unsaved.iter().take(max).cloned().collect();
-        ids.iter().for_each(|id| {
-            table.unsaved.remove(id);
-        });
-        ids
-    }
-
-    /// The record that restores a device. `None`: the device is gone.
-    pub(super) fn stored_form(&self, id: &ClientId) -> Option<bytes::Bytes> {
-        self.table.lock().devices.get(id).and_then(super::record::encoded)
-    }
-
     /// Number of devices that are connected, woken, pending, and asleep.
     pub(in crate::hub) fn states(&self) -> [usize; 4] {
         self.table.lock().devices.in_state()
-    }
-
-    pub(super) fn unsaved(&self, id: &ClientId) {
-        self.table.lock().unsaved.insert(id.clone());
     }
 }
 

@@ -5,14 +5,18 @@
 
 use std::collections::HashMap;
 use std::fmt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
+use std::time::Duration;
 
 use hyper::header::HeaderValue;
 use parking_lot::RwLock;
 use pollgate_client::{BuildError, Client, Settings, Token};
 
-use super::{BACKOFF_MAX, UpstreamError, UpstreamOptions};
+use super::options::{UpstreamError, UpstreamOptions, read, read_token};
 use crate::stream::{Failure, Tenant};
+
+/// The longest delay between two attempts to subscribe.
+const BACKOFF_MAX: Duration = Duration::from_secs(2);
 
 /// What the parent answers to requests with a wrong token, and what requests for a tenant without one get.
 const UNAUTHORIZED: u16 = 401;
@@ -128,8 +132,10 @@ impl UpstreamAccess {
     /// Uses these tokens from now on.
     fn replace(&self, tokens: HashMap<Tenant, String>) -> Result<(), BuildError> {
         let mut tenants = self.tenants.write();
-        // Without a token, the parent serves the default tenant.
-        tenants.retain(|tenant, _| tokens.contains_key(tenant) || tenant.is_default());
+        tenants.retain(|tenant, access| {
+            tokens.contains_key(tenant) || tenant.is_default() && access.token.is_none()
+        });
+        // Without a token, the parent serves the default tenant, if anybody may read it.
         if !tokens.contains_key(&Tenant::default()) && !tenants.contains_key(&Tenant::default()) {
             tenants.insert(Tenant::default(), self.access(None)?);
         }
@@ -173,19 +179,6 @@ fn field_of(token: &str) -> Option<HeaderValue> {
     let mut value = HeaderValue::from_str(&format!("Bearer {token}")).ok()?;
     value.set_sensitive(true);
     Some(value)
-}
-
-fn read_token(path: &Path) -> Result<String, UpstreamError> {
-    let text = read(path)?;
-    let token = text.trim();
-    match Token::new(token) {
-        Ok(_) => Ok(token.to_owned()),
-        Err(_) => Err(UpstreamError::Token(path.to_owned())),
-    }
-}
-
-fn read(path: &Path) -> Result<String, UpstreamError> {
-    std::fs::read_to_string(path).map_err(|error| UpstreamError::Read { path: path.to_owned(), error })
 }
 
 impl fmt::Debug for UpstreamAccess {
