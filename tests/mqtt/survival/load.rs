@@ -92,6 +92,11 @@ fn expect(found: &[String], count: u32, qos: u8, what: &str) -> usize {
     assert!(qos < 2 || repeated == 0, "{what}: {repeated} messages were doubled");
     let lost = expected.iter().filter(|text| !seen.contains(text.as_str())).count();
     assert_eq!(lost, 0, "{what}: {lost} of {count} messages were lost");
-    assert!(first == expected, "{what}: not in order");
+    if let Some(at) = first.iter().zip(&expected).position(|(found, expected)| found != expected) {
+        let early = found.iter().position(|text| *text == first[at]).expect("it was found");
+        let late = found.iter().position(|text| *text == expected[at]).expect("it is not lost");
+        let around = |at: usize| &found[at.saturating_sub(10)..found.len().min(at + 10)];
+        panic!("{what}: {} before {}: {:?} and {:?}", first[at], expected[at], around(early), around(late));
+    }
     repeated
 }
