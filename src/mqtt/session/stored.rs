@@ -1,6 +1,7 @@
 //! The stored form of a session: one entry for each part that changes independently. A value is a format byte
 //! followed by the postcard encoding.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -105,10 +106,12 @@ impl Session {
 
     /// Takes a part of the unsaved offsets; `None`: the rest is small enough for one
     /// [`change`](Self::change). An offset stored before its subscription does no harm, while one change with
-    /// all offsets would block the changes of others.
+    /// all offsets would block the changes of others. The offset of a stream with messages in flight is stored together with
+    /// them: after a kill in between, a message that was never received would count as sent.
     pub(in crate::mqtt) fn take_offsets_change(&mut self) -> Option<SessionChange> {
         let unsaved = self.unsaved.as_deref_mut().filter(|unsaved| !unsaved.is_new)?;
-        let keys = unsaved.take_offsets(OFFSETS_PER_CHANGE)?;
+        let in_flight: HashSet<_> = self.in_flight.iter().map(|message| &message.stream).collect();
+        let keys = unsaved.take_offsets(OFFSETS_PER_CHANGE, |stream| !in_flight.contains(stream))?;
         let entries = keys.iter().map(|key| (key.to_bytes(), self.value(key))).collect();
         Some(SessionChange { client: self.client.clone(), anew: false, entries })
     }

@@ -306,3 +306,27 @@ fn the_memory_of_a_session_follows_its_contents() {
     session.forget_offset(&name("a/b"));
     assert_eq!(session.bytes(), empty);
 }
+
+#[test]
+fn an_offset_is_not_stored_before_the_message_in_flight_that_lies_before_it() {
+    let (mut session, mut stored) = (session(), Stored::default());
+    session.subscribe(filter("#"), OPTIONS);
+    stored.save(&mut session);
+    // More changes than one may have.
+    for position in 0..1500 {
+        let id = session.send(name("busy"), at(position), QoS::AtLeastOnce, false);
+        session.acknowledged(ack(AckKind::Puback, id)).unwrap();
+    }
+    session.send(name("busy"), at(1500), QoS::AtLeastOnce, false);
+    session.set_offset(name("busy"), at(1501));
+    session.set_offset(name("quiet"), at(1));
+    let mut alone = Vec::new();
+    while let Some(change) = session.take_offsets_change() {
+        alone.extend(change.entries.into_iter().map(|(key, _)| key));
+    }
+    assert_eq!(alone, [SessionKey::Offset(name("quiet")).to_bytes()]);
+    stored.save(&mut session);
+    let mut restored = stored.restored();
+    assert_eq!(restored.offset(&name("busy")), Start::At(at(1501)));
+    assert_eq!(restored.send_again().unwrap().start, at(1500));
+}

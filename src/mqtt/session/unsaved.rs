@@ -52,12 +52,17 @@ impl Unsaved {
         self.is_due |= by == Deadline::NextPacket;
     }
 
-    /// Takes up to `max` keys of offsets if there are more than `max` keys in total. They count as stored.
-    pub(super) fn take_offsets(&mut self, max: usize) -> Option<Vec<SessionKey>> {
+    /// Takes up to `max` keys of offsets of streams that `may_go_alone`, if there are more than `max` keys in total. They count as stored.
+    pub(super) fn take_offsets(
+        &mut self,
+        max: usize,
+        may_go_alone: impl Fn(&StreamName) -> bool,
+    ) -> Option<Vec<SessionKey>> {
         if self.keys.len() <= max {
             return None;
         }
-        let offsets = self.keys.iter().filter(|key| matches!(key, SessionKey::Offset(_)));
+        let is_taken = |key: &&SessionKey| matches!(key, SessionKey::Offset(stream) if may_go_alone(stream));
+        let offsets = self.keys.iter().filter(is_taken);
         let taken: Vec<_> = offsets.take(max).cloned().collect();
         for key in &taken {
             self.keys.remove(key);
