@@ -129,20 +129,24 @@ impl UpstreamAccess {
         Ok(files)
     }
 
-    /// Uses these tokens from now on.
+    /// Uses these tokens from now on. Clients are built without the lock, for which requests wait. There is one caller at a time.
     fn replace(&self, tokens: HashMap<Tenant, String>) -> Result<(), BuildError> {
-        let mut tenants = self.tenants.write();
-        tenants.retain(|tenant, access| {
-            tokens.contains_key(tenant) || tenant.is_default() && access.token.is_none()
-        });
         // Without a token, the parent serves the default tenant, if anybody may read it.
-        if !tokens.contains_key(&Tenant::default()) && !tenants.contains_key(&Tenant::default()) {
-            tenants.insert(Tenant::default(), self.access(None)?);
+        let is_anonymous = |access: &TenantAccess| access.token.is_none();
+        let has_default = tokens.contains_key(&Tenant::default())
+            || self.tenants.read().get(&Tenant::default()).is_some_and(is_anonymous);
+        let anonymous = if has_default { None } else { Some(self.access(None)?) };
+        {
+            let mut tenants = self.tenants.write();
+            tenants.retain(|tenant, access| tokens.contains_key(tenant) || is_anonymous(access));
+            tenants.extend(anonymous.map(|access| (Tenant::default(), access)));
         }
         for (tenant, token) in tokens {
-            let is_replaced = tenants.get_mut(&tenant).is_some_and(|access| access.replace(&token));
+            let is_replaced =
+                self.tenants.write().get_mut(&tenant).is_some_and(|access| access.replace(&token));
             if !is_replaced {
-                tenants.insert(tenant, self.access(Some(&token))?);
+                let access = self.access(Some(&token))?;
+                self.tenants.write().insert(tenant, access);
             }
         }
         Ok(())
