@@ -15,7 +15,9 @@
 //! | `streams`, `bytes` | sorted sets of the partition: what each principal has |
 //! | `tenant_streams`, `tenant_bytes` | the same of each tenant |
 //! | `over` | a set of the partition: who has used up a [share or quota](shares) |
-//! | `news`, `moves` | sharded pub/sub channels: changes of streams with their messages are in `moves`, and for gateways of earlier versions without these in `news` |
+//! | `moves:BUCKET`, `every` | sharded pub/sub channels for changes of streams with their messages: of those whose hash begins with this byte, and of all. A gateway hears those that it has readers of |
+//! | `news` | the channel for news of sessions, and of streams that have ended |
+//! | `moves`, `buckets` | channels with which gateways of earlier versions hear changes: all of them in `moves`, or without messages in `news`. They do not subscribe to `buckets` |
 //!
 //! Sessions are in the partition of their name:
 //!
@@ -43,8 +45,10 @@ mod continued;
 mod engine;
 mod forks;
 mod functions;
+mod heard;
 mod hot;
 mod inspect;
+mod interest;
 mod news;
 mod news_queue;
 mod nodes;
@@ -67,7 +71,7 @@ use tokio::runtime::Handle;
 use crate::budget::Budget;
 use crate::stream::{
     Append, AppendError, Appended, Batch, ChangeError, Create, CreateError, Created, Description, Epoch,
-    Failure, Message, MessageLimit, Messages, NewsListener, ReadError, ReadLimit, SessionChange,
+    Failure, Filter, Message, MessageLimit, Messages, NewsListener, ReadError, ReadLimit, SessionChange,
     SessionClaims, SessionNames, SessionPage, Snapshot, Start, Store, StreamName, StreamPage, Work,
 };
 use shared::SharedStore;
@@ -239,6 +243,14 @@ impl Store for Redis {
 
     fn detach(&self, name: &StreamName, epoch: Epoch, now: SystemTime) {
         self.shared.attached.detach(name, epoch, now);
+    }
+
+    fn attach_all(&self, _filter: &Filter) {
+        self.shared.attached.interest.wildcard_begins();
+    }
+
+    fn detach_all(&self, _filter: &Filter) {
+        self.shared.attached.interest.wildcard_ends();
     }
 
     fn follow_wall(&self, now: SystemTime, wall: SystemTime) {

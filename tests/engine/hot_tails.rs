@@ -5,7 +5,7 @@ use rustix::process::Signal;
 use serde_json::json;
 
 use crate::server::Engine;
-use crate::world::{Gateway, PATIENCE, Request, get, post, put, until};
+use crate::world::{Gateway, Request, get, post, put, until};
 
 fn held_poll(offset: &str, seconds: u32) -> Request {
     get(format!("/v1/stream/s?offset={offset}&live=long-poll&timeout={seconds}"))
@@ -100,57 +100,6 @@ async fn a_message_that_retention_has_removed_is_not_read_from_the_news() {
         assert!(gap.header("stream-gap").contains("reason=trimmed"));
         tail = answer.next_offset();
     }
-}
-
-/// Gateways of earlier versions tell and hear changes on one channel, without messages. Gateways of both versions use the engine during a
-/// rolling upgrade.
-#[tokio::test]
-async fn gateways_of_an_earlier_version_hear_of_changes_and_are_heard() {
-    let engine = Engine::volatile().await;
-    let (one, other) = (engine.gateway("one").await, engine.gateway("other").await);
-    let tail = one.send(put("/v1/stream/s").json("")).await.expect(201).next_offset();
-    let [meta]: [String; 1] = engine.ask::<Vec<String>>("KEYS pollgate:*meta:s").try_into().unwrap();
-    let (partition, epoch) = (meta.strip_suffix("meta:s").unwrap(), tail.split('_').next().unwrap());
-    let earlier = format!("{partition}news");
-    let heard = || engine.info("INFO commandstats", "cmdstat_spublish");
-    let published = || heard().split([',', '=']).nth(1).map_or(0, |calls| calls.parse::<u32>().unwrap());
-
-    // As long as there are none, a change costs one message.
-    let before = published();
-    other.send(post("/v1/stream/s").json("1")).await.expect(204);
-    assert_eq!(published() - before, 1);
-
-    let client = redis::Client::open(engine.url()).unwrap();
-    let subscription = std::thread::spawn({
-        let earlier = earlier.clone();
-        move || {
-            let mut connection = client.get_connection().unwrap();
-            redis::cmd("SSUBSCRIBE").arg(&earlier).exec(&mut connection).unwrap();
-            connection.set_read_timeout(Some(PATIENCE)).unwrap();
-            let message = connection.recv_response().unwrap();
-            redis::from_redis_value::<Vec<String>>(message).unwrap()
-        }
-    });
-    let listens = async || {
-        let count: (String, u32) = engine.ask(&format!("PUBSUB SHARDNUMSUB {earlier}"));
-        count.1 == 3
-    };
-    until("an earlier version subscribes", listens).await;
-    let tail = other.send(post("/v1/stream/s").json("2")).await.expect(204).next_offset();
-    let heard = subscription.join().unwrap();
-    assert_eq!(heard, ["smessage", &earlier, &format!("{epoch}\n1\n2\n\ns")]);
-
-    // An earlier version appends, and says so in its own words.
-    let mut connection = one.connect().await;
-    let poll = connection.send(held_poll(&tail, 50));
-    let append = async {
-        until("the poll is held", async || one.metric("pollgate_held_polls").await > 0.0).await;
-        engine.ask::<String>(&format!("XADD {partition}log:s 0-3 d 3 h j:1:1800000000000 x \u{1}\0\0\0"));
-        engine.ask::<u32>(&format!("HSET {meta} tail 3 messages 3 bytes 3"));
-        engine.ask::<u32>(&format!("SPUBLISH {earlier} {epoch}\n2\n3\n\ns"));
-    };
-    let (answer, ()) = tokio::join!(poll, append);
-    assert_eq!(answer.expect(200).json(), json!([3]));
 }
 
 #[tokio::test]

@@ -21,6 +21,7 @@ mod failover;
 mod failover_history;
 mod history;
 mod hot_tails;
+mod interest;
 mod library;
 mod losses;
 mod mqtt_sessions;

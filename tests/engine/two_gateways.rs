@@ -48,6 +48,9 @@ async fn appends_that_share_a_call_get_their_own_offsets_and_are_announced_toget
     let engine = Engine::volatile().await;
     let gateway = engine.gateway("one").await;
     gateway.send(put("/v1/stream/s").json("")).await.expect(201);
+    // Nobody would be told otherwise.
+    let mut watcher = gateway.connect().await;
+    let _live = watcher.begin(get("/v1/stream/s?offset=now&live=sse")).await.unwrap();
     engine.command("CONFIG RESETSTAT");
     // Further appends wait for the call of the first.
     engine.command("CLIENT PAUSE 300 ALL");

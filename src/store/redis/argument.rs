@@ -2,6 +2,8 @@
 
 use std::time::SystemTime;
 
+use sha1_smol::Sha1;
+
 use super::functions::EngineCall;
 use crate::store::note::{Note, moment};
 use crate::stream::{
@@ -34,18 +36,70 @@ pub(super) fn partition(number: u64) -> String {
 /// What the keys about the gateways themselves begin with. They are in one hash slot.
 pub(super) const GATEWAYS: &str = "pollgate:{gateways}:";
 
-/// The channels of a partition for news: of lines, and of changes with their messages.
+/// The channel of a partition for news of sessions and of streams that have ended, as lines.
 pub(super) const NEWS: &str = "news";
+
+/// The channel of a partition for the changes of its streams, with their messages, which gateways of an earlier version tell and hear.
 pub(super) const MOVES: &str = "moves";
+
+/// The channel that tells the engine that a gateway hears changes by [`ChangeChannel`]. Nothing is published on it.
+const BUCKETS: &str = "buckets";
+
+/// The channels of each partition that a gateway is always subscribed to.
+pub(super) const BASE_CHANNELS: [&str; 3] = [NEWS, MOVES, BUCKETS];
+
+/// The channel of a partition for the changes of all its streams.
+const EVERY: &str = "every";
 
 /// The name of a channel of a partition.
 pub(super) fn channel_of(number: u64, channel: &str) -> String {
     format!("{}{channel}", partition(number))
 }
 
-/// The partition whose news a channel carries.
+/// The partition of one of the [`BASE_CHANNELS`].
 pub(super) fn partition_of_channel(channel: &str) -> Option<u64> {
-    channel.strip_prefix(KEYS)?.strip_prefix('{')?.split_once("}:")?.0.parse().ok()
+    let keys = BASE_CHANNELS.iter().find_map(|base| channel.strip_suffix(base))?;
+    keys.strip_prefix(KEYS)?.strip_prefix('{')?.strip_suffix("}:")?.parse().ok()
+}
+
+/// Whether the messages of a channel are changes with their messages, not lines.
+pub(super) fn has_records(channel: &[u8]) -> bool {
+    !channel.ends_with(NEWS.as_bytes())
+}
+
+/// A channel for changes of streams of one partition, with their messages. A gateway subscribes to those of the streams with readers here.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(super) struct ChangeChannel {
+    pub(super) partition: u64,
+    /// The bucket of the streams; `None`: all streams of the partition.
+    bucket: Option<u8>,
+}
+
+impl ChangeChannel {
+    /// The channel of the streams in the bucket of this one: its number is the first byte of the SHA-1 hash of the name, which the
+    /// engine's scripts can tell.
+    pub(super) fn of(name: &StreamName) -> Self {
+        let [bucket, ..] = Sha1::from(name.as_str()).digest().bytes();
+        Self { partition: partition_number(name), bucket: Some(bucket) }
+    }
+
+    /// The channel of all streams of a partition.
+    pub(super) fn every(partition: u64) -> Self {
+        Self { partition, bucket: None }
+    }
+
+    /// Whether it is the channel of all streams of its partition.
+    pub(super) fn is_every(self) -> bool {
+        self.bucket.is_none()
+    }
+
+    /// Its name.
+    pub(super) fn name(self) -> String {
+        match self.bucket {
+            Some(bucket) => channel_of(self.partition, &format!("{MOVES}:{bucket:02x}")),
+            None => channel_of(self.partition, EVERY),
+        }
+    }
 }
 
 /// What the keys of a session begin with.

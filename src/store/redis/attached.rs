@@ -13,6 +13,7 @@ use parking_lot::Mutex;
 use tokio::sync::OnceCell;
 
 use super::hot::{HotTail, StreamMove};
+use super::interest::Interest;
 use super::reply::StreamHead;
 use crate::budget::Charge;
 use crate::store::log::Record;
@@ -43,6 +44,8 @@ pub(super) struct AttachedStreams {
     kept: Mutex<HotMessages>,
     room: NewsRoom,
     next_number: AtomicU64,
+    /// The channels of these streams.
+    pub(super) interest: Interest,
     /// Odd while news are followed; changes whenever that begins or ends.
     connections: AtomicU64,
 }
@@ -97,6 +100,11 @@ struct JoinableRead {
 pub(super) type SharedRead = OnceCell<Result<Batch, ReadError>>;
 
 impl AttachedReaders {
+    /// Whether the engine has to know of the readers: unless the lifetime of the stream is known, and does not depend on them.
+    fn matter(&self) -> bool {
+        self.tail.as_ref().is_none_or(HotTail::ends_when_idle)
+    }
+
     fn seen(&self, connection: u64) -> NewsSeen {
         NewsSeen { connection, readers: self.number, of_stream: self.news }
     }
@@ -110,6 +118,7 @@ impl AttachedStreams {
             kept: Mutex::new(HotMessages { ends: VecDeque::new(), bytes: 0, charge }),
             room,
             next_number: AtomicU64::new(0),
+            interest: Interest::default(),
             connections: AtomicU64::new(0),
         }
     }
@@ -118,7 +127,10 @@ impl AttachedStreams {
     pub(super) fn attach(&self, name: &StreamName) -> Epoch {
         let number = self.next_number.fetch_add(1, Ordering::Relaxed);
         let mut streams = self.streams.lock();
-        let new = || AttachedReaders { number, ..AttachedReaders::default() };
+        let new = || {
+            self.interest.readers_begin(name);
+            AttachedReaders { number, ..AttachedReaders::default() }
+        };
         let readers = streams.entry(name.clone()).or_insert_with(new);
         readers.numbers.insert(number);
         readers.left_at = None;
@@ -138,16 +150,19 @@ impl AttachedStreams {
     /// When the last reader of a stream left, if the engine has to be told; it counts as told from then on.
     pub(super) fn take_left(&self, name: &StreamName) -> Option<SystemTime> {
         let mut streams = self.streams.lock();
-        let left_at = streams.get(name)?.left_at;
+        let left_at = streams.get(name).filter(|readers| readers.matter())?.left_at;
         if left_at.is_some() {
             streams.remove(name);
+            self.interest.readers_end(name);
         }
         left_at
     }
 
-    /// The streams of which the engine has to be told at `now`, each with the time at which the last reader left.
+    /// The streams of which the engine has to be told at `now`, each with the time at which the last reader left. Streams without readers
+    /// are forgotten.
     pub(super) fn take_due(&self, now: SystemTime) -> Vec<(StreamName, Option<SystemTime>)> {
         let is_due = |readers: &AttachedReaders| match readers.told_at {
+            _ if !readers.matter() => false,
             None => true,
             Some(_) if readers.left_at.is_some() => true,
             Some(told_at) => now.duration_since(told_at).is_ok_and(|since| since >= TELL_AGAIN),
@@ -159,7 +174,13 @@ impl AttachedStreams {
             (name.clone(), readers.left_at)
         });
         let due = due.collect();
-        streams.retain(|_, readers| readers.left_at.is_none());
+        streams.retain(|name, readers| {
+            let has_left = readers.left_at.is_some();
+            if has_left {
+                self.interest.readers_end(name);
+            }
+            !has_left
+        });
         due
     }
 
@@ -179,8 +200,15 @@ impl AttachedStreams {
         });
     }
 
+    /// Waits for a moment until the changes of a stream with readers are heard, unless news may be missed at the moment anyway.
+    pub(super) async fn wait_until_heard(&self, name: &StreamName) {
+        if self.connections.load(Ordering::SeqCst) % 2 == 1 && self.has(name.as_str()) {
+            self.interest.wait_until_heard(name).await;
+        }
+    }
+
     /// Returns the read with this start and limit that another reader has begun since the last news, or a new one. Readers that the same
-    /// append has woken share one call of the engine this way. `None`: news may be missed at the moment, so no read is shared.
+    /// append has woken share one call of the engine this way. `None`: changes may be missed at the moment, so no read is shared.
     pub(super) fn join_read(
         &self,
         name: &StreamName,
@@ -189,7 +217,8 @@ impl AttachedStreams {
     ) -> Option<Arc<SharedRead>> {
         let connection = self.connections.load(Ordering::SeqCst);
         let mut streams = self.streams.lock();
-        let readers = streams.get_mut(name).filter(|_| connection % 2 == 1)?;
+        let is_heard = connection % 2 == 1 && self.interest.hears(name);
+        let readers = streams.get_mut(name).filter(|_| is_heard)?;
         let seen = readers.seen(connection);
         let is_same =
             |read: &&JoinableRead| (read.seen, read.start, read.bytes_max) == (seen, start, bytes_max);
@@ -205,7 +234,7 @@ impl AttachedStreams {
     pub(super) fn news_seen(&self, name: &StreamName) -> Option<NewsSeen> {
         let connection = self.connections.load(Ordering::SeqCst);
         let seen = self.streams.lock().get(name)?.seen(connection);
-        (connection % 2 == 1).then_some(seen)
+        (connection % 2 == 1 && self.interest.hears(name)).then_some(seen)
     }
 
     /// Keeps the metadata that a read has found, with the changes of the stream since the read began, if they are known.
@@ -297,10 +326,11 @@ impl AttachedStreams {
 
 #[cfg(test)]
 mod tests {
+    use super::super::argument::ChangeChannel;
     use super::super::hot::tests::{appended, head, read};
     use super::*;
     use crate::budget::{Account, Budget};
-    use crate::stream::{Principal, Tenant};
+    use crate::stream::{Lifetime, Principal, Tenant};
 
     fn attached(bytes_max: u64) -> AttachedStreams {
         let owner = Budget::unlimited().owner_in(Tenant::default(), Principal::GATEWAY);
@@ -314,9 +344,15 @@ mod tests {
         StreamName::parse(text).unwrap()
     }
 
+    /// A reader of a stream whose changes are heard.
+    fn attach(attached: &AttachedStreams, name: &StreamName) {
+        attached.attach(name);
+        attached.interest.hear(ChangeChannel::of(name));
+    }
+
     /// A stream with a reader that has read it.
     fn watch(attached: &AttachedStreams, name: &StreamName) {
-        attached.attach(name);
+        attach(attached, name);
         let seen = attached.news_seen(name).unwrap();
         attached.store_head(name, seen, &head(0));
     }
@@ -328,7 +364,7 @@ mod tests {
     #[test]
     fn changes_during_a_read_are_followed_if_all_are_known() {
         let (attached, name) = (attached(u64::MAX), name("s"));
-        attached.attach(&name);
+        attach(&attached, &name);
         let seen = || attached.news_seen(&name).unwrap();
         attached.note_news(&name, Some(appended(0, "before the read")));
         let begun = seen();
@@ -356,7 +392,7 @@ mod tests {
         );
         let begun = seen();
         attached.detach(&name, Epoch(0), SystemTime::UNIX_EPOCH);
-        attached.take_left(&name);
+        attached.take_due(SystemTime::UNIX_EPOCH);
         attached.attach(&name);
         attached.store_head(&name, begun, &head(18));
         assert_eq!(known(&attached, &name, 18), None, "the stream had no readers meanwhile");
@@ -365,6 +401,29 @@ mod tests {
         attached.news_begin();
         attached.store_head(&name, begun, &head(18));
         assert_eq!(known(&attached, &name, 18), None, "changes may have been missed");
+    }
+
+    #[test]
+    fn the_engine_is_told_of_readers_if_the_lifetime_of_their_stream_depends_on_them() {
+        let now = SystemTime::UNIX_EPOCH;
+        for (lifetime, is_told) in [
+            (None, true),
+            (Some(Lifetime::Idle(Duration::from_secs(9))), true),
+            (Some(Lifetime::Unlimited), false),
+            (Some(Lifetime::Until(now)), false),
+        ] {
+            let (attached, name) = (attached(u64::MAX), name("s"));
+            attach(&attached, &name);
+            if let Some(lifetime) = lifetime {
+                let seen = attached.news_seen(&name).unwrap();
+                attached.store_head(&name, seen, &StreamHead { lifetime, ..head(0) });
+            }
+            assert_eq!(!attached.take_due(now).is_empty(), is_told, "{lifetime:?}");
+            attached.detach(&name, Epoch(0), now);
+            assert_eq!(attached.take_left(&name).is_some(), is_told, "{lifetime:?}");
+            assert_eq!(attached.has("s"), !is_told);
+            assert!(attached.take_due(now).is_empty() && !attached.has("s"), "{lifetime:?}");
+        }
     }
 
     #[test]
@@ -391,6 +450,8 @@ mod tests {
         attached.attach(&name);
         assert!(join().is_none(), "no news are followed");
         attached.news_begin();
+        assert!(join().is_none(), "those of the stream are not");
+        attached.interest.hear(ChangeChannel::of(&name));
         let begun = join().unwrap();
         assert!(Arc::ptr_eq(&begun, &join().unwrap()));
         let others = [

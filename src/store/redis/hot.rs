@@ -11,7 +11,7 @@ use bytes::Bytes;
 use super::reply::StreamHead;
 use crate::store::log::{LogSlice, Record, messages_of, messages_within};
 use crate::store::view::{MessagesView, View};
-use crate::stream::{Batch, Epoch, MessageLimit, Messages, Position, ReadLimit, Retention, Start};
+use crate::stream::{Batch, Epoch, Lifetime, MessageLimit, Messages, Position, ReadLimit, Retention, Start};
 
 /// The tail of a stream has moved, as the news or the answer to an append of this gateway say.
 #[derive(Debug, Clone)]
@@ -60,6 +60,11 @@ pub(super) struct HotTail {
 impl HotTail {
     pub(super) fn of(head: StreamHead) -> Self {
         Self { head, records: VecDeque::new(), bytes: 0 }
+    }
+
+    /// Whether the stream ends some time after its last reader has left.
+    pub(super) fn ends_when_idle(&self) -> bool {
+        matches!(self.head.lifetime, Lifetime::Idle(_))
     }
 
     /// Takes over the metadata that a read has found.
@@ -201,7 +206,7 @@ pub(super) mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::stream::{ContentType, EpochHistory, Lifetime, Shape};
+    use crate::stream::{ContentType, EpochHistory, Shape};
 
     pub(in crate::store::redis) const EPOCH: Epoch = Epoch(1);
 

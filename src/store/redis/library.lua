@@ -35,7 +35,7 @@ local ANCESTORS_MAX = 256
 -- The keys of a partition, and those of a stream in it.
 local OF_PARTITION = {
   streams = true, bytes = true, tenant_streams = true, tenant_bytes = true, over = true, names = true, due = true, dated = true,
-  news = true, moves = true,
+  news = true, moves = true, every = true, buckets = true,
 }
 
 -- Each key is made when it is first used.
@@ -49,7 +49,7 @@ local KEYS_OF_STREAM = {
 }
 
 local function keys_of(partition, name)
-  return setmetatable({ partition = partition, name = name, history = false }, KEYS_OF_STREAM)
+  return setmetatable({ partition = partition, name = name, history = false, heard = false }, KEYS_OF_STREAM)
 end
 
 -- Loads the metadata of a stream, with a further field of it.
@@ -127,8 +127,25 @@ local function head(stream)
   }, '\n')
 end
 
+-- The channels on which somebody hears changes of a stream, asked for once a call: a gateway with readers of it subscribes to a bucket of
+-- the streams of its partition, and one with subscribers by wildcard to the channel `every`. Gateways of earlier versions, which do not
+-- subscribe to `buckets`, hear all changes on `moves`, and still earlier ones only their lines on `news`.
+local function heard(keys)
+  if keys.heard then return keys.heard end
+  local bucket = keys.moves .. ':' .. string.sub(redis.sha1hex(keys.name), 1, 2)
+  local counts = redis.pcall('PUBSUB', 'SHARDNUMSUB', bucket, keys.every, keys.buckets, keys.moves, keys.news)
+  local all = counts.err ~= nil
+  local channels = { has_lines = all or counts[10] > counts[8] }
+  if all or counts[2] > 0 then table.insert(channels, bucket) end
+  if all or counts[4] > 0 then table.insert(channels, keys.every) end
+  if all or counts[8] > counts[6] then table.insert(channels, keys.moves) end
+  keys.heard = channels
+  return keys.heard
+end
+
 -- Adds a record to what the news of this call will have: as XRANGE returns it, in the encoding of the engine's answers (RESP).
-local function note_record(stream, id, header, record)
+local function note_record(keys, stream, id, header, record)
+  if #heard(keys) == 0 then return end
   local noted = stream.noted or { bytes = 0 }
   stream.noted, noted.bytes = noted, noted.bytes + #record.data + #record.ends + #record.annotation
   if noted.bytes > NEWS_BYTES_MAX then return end
@@ -144,19 +161,21 @@ local function note_record(stream, id, header, record)
     .. record.data .. string.format('\r\n$1\r\nh\r\n$%d\r\n%s\r\n', #header, header) .. further
 end
 
--- Tells all gateways that the tail has moved: lines with the earliest position, the epoch, the tail before and after, whether the stream
--- is closed, and the name, then the records between the two tails, as XRANGE returns them, if they are few. The news of a removed stream
--- have an empty epoch, and no first line. Gateways of earlier versions subscribe to the channel `news` alone, and get the lines without the
--- first one there.
+-- Tells the gateways that hear of the stream that its tail has moved: lines with the earliest position, the epoch, the tail before and
+-- after, whether the stream is closed, and the name, then the records between the two tails, as XRANGE returns them, if they are few. The
+-- news of a removed stream have an empty epoch, and no first line.
 local function announce(keys, stream, before)
+  local channels = heard(keys)
+  if #channels == 0 and not channels.has_lines then return end
   local lines = stream.epoch .. '\n' .. integer(before) .. '\n' .. integer(stream.tail) .. '\n' .. stream.closed .. '\n' .. keys.name
   local noted, records = stream.noted, ''
   if noted and before < stream.tail and noted.bytes <= NEWS_BYTES_MAX then
     records = '*' .. #noted .. '\r\n' .. table.concat(noted)
   end
-  local told = redis.call('SPUBLISH', keys.moves, integer(stream.earliest) .. '\n' .. lines .. '\n' .. records)
-  local subscribed = redis.pcall('PUBSUB', 'SHARDNUMSUB', keys.news)
-  if subscribed.err or subscribed[2] > told then redis.call('SPUBLISH', keys.news, lines) end
+  for i = 1, #channels do
+    redis.call('SPUBLISH', channels[i], integer(stream.earliest) .. '\n' .. lines .. '\n' .. records)
+  end
+  if channels.has_lines then redis.call('SPUBLISH', keys.news, lines) end
 end
 
 local function has_ended(keys, stream, now, wall)
@@ -314,7 +333,7 @@ local function push(keys, stream, record, now)
   if record.annotation ~= '' then entry[#entry + 1] = 'a'; entry[#entry + 1] = record.annotation end
   local id = '0-' .. integer(stream.tail + 1)
   redis.call('XADD', keys.log, id, unpack(entry))
-  note_record(stream, id, header, record)
+  note_record(keys, stream, id, header, record)
   if record.retain == 'keep' then
     redis.call('DEL', keys.retained)
     redis.call('HSET', keys.retained, 'start', integer(stream.tail), unpack(entry))

@@ -163,22 +163,31 @@ impl SharedStore {
     }
 
     /// Asks for the tails of the streams of some partitions that have readers here, and tells them, or that the stream has ended.
-    /// Returns the partitions of which all were told.
+    /// Returns the partitions of which not all could be told.
     pub(super) async fn tell_attached(
         &self,
         partitions: &BTreeSet<u64>,
         listener: &dyn NewsListener,
     ) -> BTreeSet<u64> {
-        let mut told = partitions.clone();
         let names = self.attached.names().into_iter();
         let names: Vec<StreamName> =
             names.filter(|name| partitions.contains(&partition_number(name))).collect();
+        self.tell_tails(&names, listener).await
+    }
+
+    /// [`tell_attached`](Self::tell_attached) of the streams that were read before the gateway heard of their changes.
+    pub(super) async fn tell_read_early(&self, listener: &dyn NewsListener) -> BTreeSet<u64> {
+        self.tell_tails(&self.attached.interest.take_read_early(), listener).await
+    }
+
+    async fn tell_tails(&self, names: &[StreamName], listener: &dyn NewsListener) -> BTreeSet<u64> {
+        let mut untold = BTreeSet::new();
         for part in names.chunks(CALLS_MAX) {
             let call = |name| self.call("describe", name, SystemTime::UNIX_EPOCH).with("0");
             let calls: Vec<EngineCall> = part.iter().map(call).collect();
             for (name, answer) in part.iter().zip(self.engine.call_each(&calls).await) {
                 let Ok(answer) = answer else {
-                    told.remove(&partition_number(name));
+                    untold.insert(partition_number(name));
                     continue;
                 };
                 let Some(mut reply) = EngineReply::of(answer) else { continue };
@@ -194,6 +203,6 @@ impl SharedStore {
                 }
             }
         }
-        told
+        untold
     }
 }

@@ -9,7 +9,7 @@ use std::sync::{Arc, Weak};
 use redis::{PushInfo, PushKind, Value};
 use tokio::sync::mpsc;
 
-use super::argument::MOVES;
+use super::argument::has_records;
 use super::news;
 use super::shared::SharedStore;
 
@@ -41,7 +41,7 @@ impl NewsSender {
     pub(super) fn send(&self, mut push: PushInfo) -> Result<(), redis::aio::SendError> {
         if push.kind == PushKind::SMessage
             && let [Value::BulkString(channel), Value::BulkString(message)] = &mut *push.data
-            && channel.ends_with(MOVES.as_bytes())
+            && has_records(channel)
         {
             let has_room = self.waiting.load(Ordering::Relaxed) < WAITING_BYTES_MAX;
             let store = self.store.upgrade().filter(|_| has_room);
@@ -72,6 +72,7 @@ fn size_of_message(push: &PushInfo) -> usize {
 
 #[cfg(test)]
 mod tests {
+    use super::super::argument::MOVES;
     use super::super::shared::tests::unconnected;
     use super::*;
     use crate::stream::StreamName;

@@ -39,6 +39,7 @@ impl SharedStore {
         limit: ReadLimit,
         now: SystemTime,
     ) -> Result<Batch, ReadError> {
+        self.attached.wait_until_heard(name).await;
         match self.attached.join_read(name, start, limit.bytes_max) {
             Some(read) => read.get_or_init(|| self.read_alone(name, start, limit, now)).await.clone(),
             None => self.read_alone(name, start, limit, now).await,
@@ -119,6 +120,7 @@ impl SharedStore {
         now: SystemTime,
         is_use: bool,
     ) -> Result<(StreamHead, Position, Log<Bytes>), ReadError> {
+        self.attached.wait_until_heard(name).await;
         let seen = self.attached.news_seen(name);
         let call = self.call("read", name, now);
         let call = match start {

@@ -1,11 +1,11 @@
-//! Receives the news of all gateways by sharded pub/sub: one connection to each server, which subscribes to the partitions that the server
-//! has.
+//! Receives the news of all gateways by sharded pub/sub: one connection to each server, which subscribes to the channels of the partitions
+//! that the server has: some of each partition, and those for changes of streams that this gateway has readers of (`interest.rs`).
 //!
 //! Pub/sub may lose messages: when a connection is lost, when the engine drops a slow subscriber, or while a partition moves to another
 //! server. A partition is *blind* from then on, until it is subscribed to again. After that the tails of its attached streams are read,
 //! and from time to time anyway, so a lost message only delays its readers.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
@@ -17,12 +17,12 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep};
 
 use super::address::{NodeAddress, Topology};
-use super::argument::{MOVES, NEWS, PARTITIONS, channel_of, partition, partition_of_channel};
+use super::argument::{BASE_CHANNELS, ChangeChannel, PARTITIONS, channel_of, has_records, partition};
+use super::heard::{HeardPartitions, Subscribed, blind_count};
 use super::news_queue::{NewsQueue, news_queue};
 use super::reply::{bytes, text};
 use super::shared::SharedStore;
 use crate::clock::Backoff;
-use crate::metrics::EngineMetrics;
 use crate::stream::NewsListener;
 
 /// Delays between two attempts to connect.
@@ -100,81 +100,6 @@ pub(super) async fn follow(store: Weak<SharedStore>, listener: Arc<dyn NewsListe
     }
 }
 
-/// The partitions whose news arrive, each with the number of connections that are subscribed to it: for a moment two, when the partition
-/// moves to another server. While any partition is blind, no tail is known without a call.
-#[derive(Clone)]
-struct HeardPartitions {
-    store: Weak<SharedStore>,
-    connections: Arc<watch::Sender<BTreeMap<u64, usize>>>,
-    metrics: EngineMetrics,
-}
-
-/// Number of partitions whose news nobody gets.
-fn blind_count(heard: &BTreeMap<u64, usize>) -> usize {
-    (PARTITIONS as usize).saturating_sub(heard.len())
-}
-
-impl HeardPartitions {
-    fn none(store: Weak<SharedStore>, metrics: EngineMetrics) -> Self {
-        metrics.set_blind(PARTITIONS as usize);
-        Self { store, connections: Arc::default(), metrics }
-    }
-
-    fn change(&self, change: impl FnOnce(&mut BTreeMap<u64, usize>)) {
-        let Some(shared) = self.store.upgrade() else { return };
-        self.connections.send_modify(|heard| {
-            let before = blind_count(heard);
-            change(heard);
-            let blind = blind_count(heard);
-            match (before, blind) {
-                (1.., 0) => shared.attached.news_begin(),
-                (0, 1..) => shared.attached.news_end(),
-                _ => {}
-            }
-            self.metrics.set_blind(blind);
-        });
-    }
-}
-
-/// The partitions that one connection is subscribed to. When it is dropped, they are not heard over it any more.
-struct Subscribed {
-    partitions: BTreeSet<u64>,
-    heard: HeardPartitions,
-}
-
-impl Subscribed {
-    fn insert(&mut self, partition: u64) {
-        if self.partitions.insert(partition) {
-            self.heard.change(|heard| *heard.entry(partition).or_default() += 1);
-        }
-    }
-
-    fn remove(&mut self, partitions: &BTreeSet<u64>) {
-        let (lost, kept) =
-            std::mem::take(&mut self.partitions).into_iter().partition(|one| partitions.contains(one));
-        self.partitions = kept;
-        self.forget(&lost);
-    }
-
-    fn forget(&self, lost: &BTreeSet<u64>) {
-        if lost.is_empty() {
-            return;
-        }
-        self.heard.change(|heard| {
-            heard.retain(|partition, connections| {
-                *connections -= usize::from(lost.contains(partition));
-                *connections > 0
-            });
-        });
-    }
-}
-
-impl Drop for Subscribed {
-    fn drop(&mut self) {
-        self.forget(&self.partitions);
-    }
-}
-
 /// Gets the news of one server.
 struct NewsConnection {
     store: Weak<SharedStore>,
@@ -216,7 +141,8 @@ impl NewsConnection {
         connection: MultiplexedConnection,
         mut pushes: NewsQueue,
     ) -> Option<&'static str> {
-        let mut subscribed = Subscribed { partitions: BTreeSet::new(), heard: self.heard.clone() };
+        let mut subscribed = Subscribed::nothing(self.heard.clone());
+        let mut wanted_channels = self.store.upgrade()?.attached.interest.wanted();
         let mut unread = BTreeSet::new();
         let mut cause = "connection";
         let mut pings = JoinSet::new();
@@ -231,18 +157,27 @@ impl NewsConnection {
             if heals {
                 heals = false;
                 let Ok(new) = self.subscribe(&connection, &mut subscribed).await else { return Some(LOST) };
+                let shared = self.store.upgrade()?;
+                let interest = &shared.attached.interest;
+                let missing = interest.missing(&subscribed.partitions);
+                let Ok(unheard) = hear(&connection, &mut subscribed, missing).await else {
+                    return Some(LOST);
+                };
                 if !new.is_empty() {
-                    let shared = self.store.upgrade()?;
                     shared.engine.metrics.healed(cause);
                     cause = "moved";
                     unread.extend(new);
                     self.listener.missed();
                 }
+                unread.extend(shared.tell_read_early(&*self.listener).await);
+                // They are read once more when they are heard.
+                unread.extend(unheard.iter());
                 if !unread.is_empty() {
-                    let shared = self.store.upgrade()?;
                     let told = shared.tell_lost_claims(&unread, &*self.listener).await;
-                    let read = shared.tell_attached(&unread, &*self.listener).await;
-                    unread.retain(|partition| !(told.contains(partition) && read.contains(partition)));
+                    let untold = shared.tell_attached(&unread, &*self.listener).await;
+                    let is_told =
+                        |one: &u64| told.contains(one) && !untold.contains(one) && !unheard.contains(one);
+                    unread.retain(|partition| !is_told(partition));
                 }
             }
             let is_whole = unread.is_empty() && self.wanted.borrow().is_subset(&subscribed.partitions);
@@ -254,9 +189,8 @@ impl NewsConnection {
                     }
                     // The partition has moved to another server.
                     Some(PushInfo { kind: PushKind::SUnsubscribe, data }) => {
-                        let channel = data.into_iter().next().and_then(text);
-                        if let Some(partition) = channel.and_then(|channel| partition_of_channel(&channel)) {
-                            subscribed.remove(&BTreeSet::from([partition]));
+                        if let Some(channel) = data.into_iter().next().and_then(text) {
+                            subscribed.remove_partition_of(&channel);
                         }
                     }
                     Some(PushInfo { kind: PushKind::Disconnection, .. }) | None => return Some(LOST),
@@ -269,6 +203,7 @@ impl NewsConnection {
                     self.unsubscribe(&connection, &mut subscribed).await;
                     heals = true;
                 }
+                Ok(()) = wanted_channels.changed() => heals = true,
                 _ = ping.tick(), if pings.is_empty() => {
                     let mut connection = connection.clone();
                     pings.spawn(async move {
@@ -281,6 +216,7 @@ impl NewsConnection {
                     Ok(Err(_)) | Err(_) => return Some("the engine does not answer on the connection"),
                 },
                 _ = check.tick() => {
+                    unsubscribe(&connection, subscribed.take_needless().into_iter().map(ChangeChannel::name)).await;
                     unread.extend(subscribed.partitions.iter().copied());
                     heals = true;
                 }
@@ -297,7 +233,7 @@ impl NewsConnection {
         else {
             return Some(());
         };
-        if channel.ends_with(MOVES.as_bytes()) {
+        if has_records(&channel) {
             store.tell_records(&message, &*self.listener);
         } else if let Ok(message) = std::str::from_utf8(&message) {
             store.tell(message, &*self.listener);
@@ -314,35 +250,19 @@ impl NewsConnection {
     ) -> Result<BTreeSet<u64>, RedisError> {
         let wanted = self.wanted.borrow_and_update().clone();
         let missing = wanted.difference(&subscribed.partitions).copied();
-        let subscribe = |partition: u64| {
-            let mut connection = connection.clone();
-            async move {
-                let mut is_confirmed = Ok(true);
-                for channel in [NEWS, MOVES] {
-                    if !matches!(is_confirmed, Ok(true)) {
-                        break;
-                    }
-                    let command = cmd("SSUBSCRIBE").arg(channel_of(partition, channel)).to_owned();
-                    let answer = connection.send_packed_command(&command).await;
-                    let answer = answer.and_then(Value::extract_error);
-                    is_confirmed = answer.map(|answer| confirmed(&answer) == Some(partition));
+        let subscribe = async |partition: u64| {
+            for channel in BASE_CHANNELS {
+                if !subscribe(connection, &channel_of(partition, channel)).await? {
+                    return Ok::<_, RedisError>(None);
                 }
-                (partition, is_confirmed)
             }
+            Ok(Some(partition))
         };
         let mut new = BTreeSet::new();
-        for (partition, answer) in join_all(missing.map(subscribe).collect::<Vec<_>>()).await {
-            match answer {
-                Ok(true) => {
-                    subscribed.insert(partition);
-                    new.insert(partition);
-                }
-                // The next attempt is not disturbed.
-                Ok(false) => {}
-                Err(error) if matches!(error.kind(), ErrorKind::Server(_) | ErrorKind::Extension) => {
-                    tracing::debug!(node = %self.node, partition, %error, "cannot subscribe to a partition");
-                }
-                Err(error) => return Err(error),
+        for confirmed in join_all(missing.map(subscribe).collect::<Vec<_>>()).await {
+            if let Some(partition) = confirmed? {
+                subscribed.insert(partition);
+                new.insert(partition);
             }
         }
         Ok(new)
@@ -355,64 +275,74 @@ impl NewsConnection {
             subscribed.partitions.difference(&wanted).copied().collect()
         };
         // At once, as the server may have stopped.
-        subscribed.remove(&moved);
-        let unsubscribe = |partition: u64| {
-            let mut connection = connection.clone();
-            async move {
-                for channel in [MOVES, NEWS] {
-                    let command = cmd("SUNSUBSCRIBE").arg(channel_of(partition, channel)).to_owned();
-                    // A lost connection is noticed by its end.
-                    let _answer = connection.send_packed_command(&command).await;
-                }
-            }
-        };
-        join_all(moved.into_iter().map(unsubscribe)).await;
+        let channels = subscribed.remove(&moved).into_iter().map(ChangeChannel::name);
+        let base = moved.iter().flat_map(|one| BASE_CHANNELS.map(|channel| channel_of(*one, channel)));
+        unsubscribe(connection, channels.chain(base)).await;
     }
 }
 
-/// The partition that an answer to `SSUBSCRIBE` confirms. The crate takes the message that a partition has moved away, which the server
-/// sends unasked, for the answer to the oldest command.
-fn confirmed(answer: &Value) -> Option<u64> {
+/// Subscribes to channels for changes. Returns the partitions of those that the server refuses. Fails if the connection is lost.
+async fn hear(
+    connection: &MultiplexedConnection,
+    subscribed: &mut Subscribed,
+    channels: Vec<ChangeChannel>,
+) -> Result<BTreeSet<u64>, RedisError> {
+    let subscribe = async |channel: ChangeChannel| (channel, subscribe(connection, &channel.name()).await);
+    let mut refused = BTreeSet::new();
+    for (channel, is_confirmed) in join_all(channels.into_iter().map(subscribe)).await {
+        if is_confirmed? {
+            subscribed.insert_channel(channel);
+        } else {
+            refused.insert(channel.partition);
+        }
+    }
+    Ok(refused)
+}
+
+/// Subscribes to a channel. Returns whether the server has confirmed it: it refuses if it does not have the partition of the channel. Fails
+/// if the connection is lost.
+async fn subscribe(connection: &MultiplexedConnection, channel: &str) -> Result<bool, RedisError> {
+    let command = cmd("SSUBSCRIBE").arg(channel).to_owned();
+    let answer = connection.clone().send_packed_command(&command).await;
+    match answer.and_then(Value::extract_error) {
+        Ok(answer) => Ok(confirms(answer, channel)),
+        Err(error) if matches!(error.kind(), ErrorKind::Server(_) | ErrorKind::Extension) => {
+            tracing::debug!(channel, %error, "cannot subscribe to a channel");
+            Ok(false)
+        }
+        Err(error) => Err(error),
+    }
+}
+
+/// Ends the subscriptions to channels. A lost connection is noticed by its end.
+async fn unsubscribe(connection: &MultiplexedConnection, channels: impl Iterator<Item = String>) {
+    let unsubscribe = async |channel: String| {
+        let command = cmd("SUNSUBSCRIBE").arg(channel).to_owned();
+        connection.clone().send_packed_command(&command).await
+    };
+    let _answers = join_all(channels.map(unsubscribe)).await;
+}
+
+/// Whether an answer to `SSUBSCRIBE` confirms the subscription to `channel`. The crate takes the message that a partition has moved away,
+/// which the server sends unasked, for the answer to the oldest command.
+fn confirms(answer: Value, channel: &str) -> bool {
     match answer {
         Value::Push { kind: PushKind::SSubscribe, data } => {
-            data.first().cloned().and_then(text).and_then(|channel| partition_of_channel(&channel))
+            data.into_iter().next().and_then(text).is_some_and(|confirmed| confirmed == channel)
         }
-        _ => None,
+        _ => false,
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::super::shared::tests::unconnected;
     use super::*;
-    use crate::stream::StreamName;
-
-    #[tokio::test]
-    async fn a_partition_that_two_connections_hear_for_a_moment_hides_no_blind_one() {
-        let store = unconnected();
-        let name = StreamName::parse("s").unwrap();
-        store.attached.attach(&name);
-        let heard = HeardPartitions::none(Arc::downgrade(&store), EngineMetrics::default());
-        let connection = || Subscribed { partitions: BTreeSet::new(), heard: heard.clone() };
-        let blind = || (blind_count(&heard.connections.borrow()), store.attached.news_seen(&name).is_none());
-        let (mut from, mut to) = (connection(), connection());
-        (1..PARTITIONS).for_each(|partition| from.insert(partition));
-        to.insert(1);
-        assert_eq!(blind(), (1, true), "nobody hears partition 0");
-        to.insert(0);
-        assert_eq!(blind(), (0, false));
-        from.remove(&BTreeSet::from([1]));
-        assert_eq!(blind(), (0, false), "the other connection hears it");
-        to.insert(2);
-        drop(from);
-        assert_eq!(blind(), (PARTITIONS as usize - 3, true));
-    }
 
     #[test]
     fn a_subscription_is_confirmed_by_its_own_channel() {
-        let push =
-            |kind| Value::Push { kind, data: vec![Value::BulkString(channel_of(7, MOVES).into_bytes())] };
-        assert_eq!(confirmed(&push(PushKind::SSubscribe)), Some(7));
-        assert_eq!(confirmed(&push(PushKind::SUnsubscribe)), None);
+        let push = |kind| Value::Push { kind, data: vec![Value::BulkString(b"one".to_vec())] };
+        assert!(confirms(push(PushKind::SSubscribe), "one"));
+        assert!(!confirms(push(PushKind::SSubscribe), "other"));
+        assert!(!confirms(push(PushKind::SUnsubscribe), "one"));
     }
 }
