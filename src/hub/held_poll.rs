@@ -16,6 +16,7 @@ use tokio::time::Instant;
 
 use super::clients::{CredentialMark, HoldEnd, QueueSlot};
 use super::source::{PendingRead, Source, read_next, read_once};
+use super::update::Change;
 use super::{ClientId, Hub, TooManyPolls};
 use crate::budget::OpenCharge;
 use crate::clock::ReusableSleep;
@@ -85,8 +86,6 @@ pub enum PollError {
 pub struct HeldPoll<'a, S: Source> {
     slot: QueueSlot<'a>,
     state: HeldPollState<S>,
-    /// When the append that woke this poll was reported.
-    published: Option<Instant>,
     /// Why the next read is the last one.
     end_reason: Option<EndReason>,
     took_over: bool,
@@ -94,7 +93,8 @@ pub struct HeldPoll<'a, S: Source> {
 
 enum HeldPollState<S: Source> {
     Waiting(S),
-    PendingRead(PendingRead<S>),
+    /// A read, with when the append that woke this poll was reported.
+    PendingRead(PendingRead<S>, Option<Instant>),
     Answered,
 }
 
@@ -154,7 +154,6 @@ impl Hub {
         Ok(PollStart::Held(HeldPoll {
             slot,
             state: HeldPollState::Waiting(source),
-            published: None,
             end_reason: None,
             took_over: before || meanwhile,
         }))
@@ -197,27 +196,32 @@ impl<S: Source> HeldPoll<'_, S> {
                             self.state = HeldPollState::Waiting(source);
                             return Poll::Pending;
                         }
-                        Poll::Ready(Some(batch)) => return Poll::Ready(Ok(self.answer(source, batch))),
-                        Poll::Ready(None) => {
+                        Poll::Ready(Change { published, batch: Some(batch) }) => {
+                            return Poll::Ready(Ok(self.answer(source, batch, published)));
+                        }
+                        Poll::Ready(Change { published, batch: None }) => {
                             let bytes_max = source.hub().limits.read_bytes_max;
                             match source.read_known(bytes_max) {
                                 Some(batch) if S::is_news(&batch) || self.end_reason.is_some() => {
-                                    return Poll::Ready(Ok(self.answer(source, batch)));
+                                    return Poll::Ready(Ok(self.answer(source, batch, published)));
                                 }
                                 Some(_) => self.state = HeldPollState::Waiting(source),
-                                None => self.state = HeldPollState::PendingRead(read_once(source, bytes_max)),
+                                None => {
+                                    let reading = read_once(source, bytes_max);
+                                    self.state = HeldPollState::PendingRead(reading, published);
+                                }
                             }
                         }
                     }
                 }
-                HeldPollState::PendingRead(mut reading) => {
+                HeldPollState::PendingRead(mut reading, published) => {
                     let Poll::Ready((source, batch)) = reading.as_mut().poll(context) else {
-                        self.state = HeldPollState::PendingRead(reading);
+                        self.state = HeldPollState::PendingRead(reading, published);
                         return Poll::Pending;
                     };
                     let batch = batch?;
                     if S::is_news(&batch) || self.end_reason.is_some() {
-                        return Poll::Ready(Ok(self.answer(source, batch)));
+                        return Poll::Ready(Ok(self.answer(source, batch, published)));
                     }
                     self.state = HeldPollState::Waiting(source);
                 }
@@ -225,19 +229,18 @@ impl<S: Source> HeldPoll<'_, S> {
         }
     }
 
-    /// Waits until it is time to read. Returns the batch if another reader has already read it.
+    /// Waits until it is time to read, because something has changed or the poll ends.
     fn poll_woken(
         &mut self,
         source: &mut S,
         timer: &mut ReusableSleep,
         context: &mut Context<'_>,
-    ) -> Poll<Option<S::Batch>> {
+    ) -> Poll<Change<S::Batch>> {
         if let Poll::Ready(change) = source.poll_changed(context) {
-            self.published = change.published;
-            return Poll::Ready(change.batch);
+            return Poll::Ready(change);
         }
         if self.end_reason.is_some() {
-            return Poll::Ready(None);
+            return Poll::Ready(Change::default());
         }
         let deadline = self.slot.deadline();
         let (until, reason) = match self.slot.poll_ended(context) {
@@ -252,11 +255,11 @@ impl<S: Source> HeldPoll<'_, S> {
             ready!(timer.poll(context, until));
         }
         self.end_reason = Some(reason);
-        Poll::Ready(None)
+        Poll::Ready(Change::default())
     }
 
-    fn answer(&self, source: S, batch: S::Batch) -> Polled<S> {
-        let published = self.published.filter(|_| self.end_reason.is_none());
+    fn answer(&self, source: S, batch: S::Batch, published: Option<Instant>) -> Polled<S> {
+        let published = published.filter(|_| self.end_reason.is_none());
         source.hub().metrics.held_poll_answered(self.slot.since(), published);
         let superseded = self.end_reason == Some(EndReason::Superseded) && !S::is_news(&batch);
         // An append may have woken the poll in the moment in which it was ended.

@@ -117,7 +117,7 @@ impl Starter {
             phase.mark_changed();
         }
         let owner = self.budget.owner(principal_of(address.ip()));
-        let state = Arc::new(match &self.front {
+        let state = match &self.front {
             Front::Http(service)
                 if service.logs_addresses() || self.identifies_clients || self.is_proxy(address) =>
             {
@@ -126,14 +126,15 @@ impl Starter {
                 ConnectionState::new(DetailedOpen { _open: open, details }, &owner)
             }
             Front::Http(_) | Front::Mqtt(_) => ConnectionState::new(open, &owner),
-        });
+        };
+        let state = Arc::new(state.refused_if(refuse));
         if let Err(error) = prepare(&stream, &limits) {
             return tracing::debug!(%error, "a connection closed before it was served");
         }
         // One kind of task per protocol: a common one would reserve the memory of the larger protocol for each connection.
         match &self.front {
             Front::Http(service) => {
-                let context = ConnectionContext { service: service.clone(), limits, state, phase, refuse };
+                let context = ConnectionContext { service: service.clone(), limits, state, phase };
                 run(|| "an HTTP connection", conn::serve(stream, self.tls.clone(), context), refuse);
             }
             Front::Mqtt(broker) => {

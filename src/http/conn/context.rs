@@ -44,8 +44,6 @@ pub struct ConnectionContext {
     pub state: Arc<ConnectionState>,
     /// Phase of the server. What it was when the connection began is marked as seen, unless the server was closing.
     pub phase: watch::Receiver<Phase>,
-    /// The connection is above the limit: its first request is answered with 503.
-    pub refuse: bool,
 }
 
 impl ConnectionContext {
@@ -80,7 +78,7 @@ impl ConnectionContext {
     /// The gateway that parses requests on the fast path. `None`: hyper parses every request.
     pub(super) fn fast_path(&self) -> Option<&Gateway> {
         match &*self.service {
-            Service::Gateway(gateway) if !self.refuse => Some(gateway),
+            Service::Gateway(gateway) if !self.state.is_refused() => Some(gateway),
             Service::Gateway(_) | Service::Admin(_) => None,
         }
     }

@@ -72,6 +72,9 @@ pub(super) fn serve(
         // Nothing of one step is alive during the next one, so that a connection takes memory only for its present step.
         let last = loop {
             let exit = poll_fn(|cx| drive(&mut io, &context, &mut keep_alive, &mut stage, cx)).await?;
+            if let Exit::Stream(_) | Exit::Upgrade(..) = exit {
+                keep_alive = KeepAlive::default();
+            }
             let step = begin_step(exit, io, &context);
             match step.await? {
                 AfterStep::Continue(returned, next) => (io, stage) = (returned, next),
@@ -132,6 +135,10 @@ fn drive<'a>(
             },
             Stage::Respond(response) => {
                 let Poll::Ready(reply) = response.poll(&mut keep_alive.timer, cx) else {
+                    if response.leaves_by() == LeavesBy::Fin {
+                        // A held poll ends by itself when the server closes, and there may be very many.
+                        keep_alive.closing = None;
+                    }
                     match std::task::ready!(io.poll_left(cx, response.leaves_by()))? {
                         LeavesBy::Reset => return Poll::Ready(Ok(Exit::Gone)),
                         LeavesBy::Fin => response.end(),

@@ -37,7 +37,7 @@ pub(super) fn serve(
     Box::pin(async move {
         let busy = Arc::new(Busy::default());
         let io = TokioIo::new(context.guarded_stream(stream, read_ahead));
-        let refusal = context.refuse.then_some(Refusal::TooManyConnections);
+        let refusal = context.state.is_refused().then_some(Refusal::TooManyConnections);
         let hyper_service = service_fn(|request: Request<Incoming>| {
             let answering = BusyGuard::new(busy.clone());
             let (service, state) = (context.service.clone(), context.state.clone());

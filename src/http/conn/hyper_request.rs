@@ -44,7 +44,8 @@ pub(super) fn receive_with_hyper(
 ) -> BoxedStep<'_, Option<OwedResponse<'_>>> {
     Box::pin(async move {
         let Some(head) = read_head(&mut io, &context.limits).await? else { return Ok(None) };
-        let refusal = if context.refuse { Some(Refusal::TooManyConnections) } else { head.refusal() };
+        let refusal =
+            if context.state.is_refused() { Some(Refusal::TooManyConnections) } else { head.refusal() };
         io.unread(&head.bytes);
         // The service puts its result here and never responds, so hyper neither writes nor parses the next request.
         let received = Mutex::new(None);

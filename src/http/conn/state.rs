@@ -28,6 +28,8 @@ pub enum Phase {
 pub struct ConnectionState {
     stalled: AtomicBool,
     unsent: AtomicBool,
+    /// The connection is above the limit: its first request is answered with 503.
+    is_refused: bool,
     /// `open` has details. Most connections have none, and are not asked for them.
     is_detailed: bool,
     charge: ConnectionCharge,
@@ -65,7 +67,17 @@ impl ConnectionState {
     pub fn new(open: impl OpenConnection, owner: &Arc<Owner>) -> Self {
         let [stalled, unsent] = Default::default();
         let (is_detailed, charge) = (open.details().is_some(), ConnectionCharge::new(owner));
-        Self { stalled, unsent, is_detailed, charge, open: Box::new(open) }
+        Self { stalled, unsent, is_refused: false, is_detailed, charge, open: Box::new(open) }
+    }
+
+    /// The same for a connection above the limit, if `is_refused`: its first request is answered with 503.
+    pub fn refused_if(self, is_refused: bool) -> Self {
+        Self { is_refused, ..self }
+    }
+
+    /// Whether the connection is above the limit.
+    pub(super) fn is_refused(&self) -> bool {
+        self.is_refused
     }
 
     fn details(&self) -> Option<&ConnectionDetails> {

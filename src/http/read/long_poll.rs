@@ -238,3 +238,14 @@ fn variant(cursor: CacheCursor, echo: Echo, now: SystemTime) -> Variant {
     let form = Form::LongPoll as u64 | AllowedOrigin::number(echo.origin) << u8::BITS;
     Variant([form | (echo.audience as u64) << (u64::BITS - 2), cursor.0, hold, second])
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The allocator has size classes of 160 and 192 bytes.
+    #[test]
+    fn a_held_poll_of_one_stream_fits_into_160_bytes() {
+        assert!(size_of::<HeldRead<'_>>() <= 160, "{}", size_of::<HeldRead<'_>>());
+    }
+}

@@ -27,8 +27,8 @@ impl OpenConnection for Nothing {}
 
 const REQUEST: &[u8] = b"GET /v1/stream/missing HTTP/1.1\r\nhost: localhost\r\n\r\n";
 
-/// A connection that is being served, its client, and the phase of the server.
-async fn connected() -> (TcpStream, watch::Sender<Phase>) {
+/// The context of a connection, and the phase of its server.
+fn context() -> (ConnectionContext, watch::Sender<Phase>) {
     let (limits, metrics, clock) = (Arc::new(Limits::default()), Arc::new(Metrics::new()), Clock::start());
     let hub = Hub::new(Arc::new(Memory::new()), limits.clone(), metrics.clone(), clock);
     let holds = HoldPolicy { default: Duration::from_secs(25), max: Duration::from_secs(55) };
@@ -38,7 +38,12 @@ async fn connected() -> (TcpStream, watch::Sender<Phase>) {
     let (change, phase) = watch::channel(Phase::Serving);
     let state = Arc::new(ConnectionState::new(Nothing, &Budget::unlimited().owner(Principal::GATEWAY)));
     let service = Arc::new(Service::Gateway(Arc::new(gateway)));
-    let context = ConnectionContext { service, limits, state, phase, refuse: false };
+    (ConnectionContext { service, limits, state, phase }, change)
+}
+
+/// A connection that is being served, its client, and the phase of the server.
+async fn connected() -> (TcpStream, watch::Sender<Phase>) {
+    let (context, change) = context();
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let (client, accepted) =
         tokio::join!(TcpStream::connect(listener.local_addr().unwrap()), listener.accept());
@@ -101,6 +106,46 @@ async fn a_connection_that_was_idle_while_memory_was_critical_may_be_used_and_be
         change.send_replace(Phase::Serving);
         request(&mut client).await;
         assert!(!closes_within(&mut client, Duration::from_secs(74)).await);
+        change.send_replace(Phase::Closing);
+        assert!(closes_within(&mut client, Duration::from_millis(100)).await);
+    })
+    .await;
+}
+
+/// The allocator has size classes of 192 and 224 bytes.
+#[tokio::test]
+async fn a_connection_without_its_socket_and_what_it_waits_for_fits_into_192_bytes() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let (client, _accepted) =
+        tokio::join!(TcpStream::connect(listener.local_addr().unwrap()), listener.accept());
+    let served = serve(Transport::plain(client.unwrap()), Bytes::new(), context().0);
+    assert!(size_of_val(&*served) <= 192, "{}", size_of_val(&*served));
+}
+
+/// What waits for the phase while a connection is idle takes memory, of which a held poll on a used connection needs none.
+#[tokio::test(start_paused = true)]
+async fn a_held_poll_does_not_wait_for_the_phase_of_the_server() {
+    in_time("the poll is answered", async {
+        let (mut client, change) = connected().await;
+        let waiting = async |count: usize| {
+            while change.receiver_count() != count {
+                tokio::task::yield_now().await;
+            }
+        };
+        request(&mut client).await;
+        let fields = "host: localhost\r\ncontent-type: text/plain\r\ncontent-length: 0\r\n\r\n";
+        client.write_all(format!("PUT /v1/stream/s HTTP/1.1\r\n{fields}").as_bytes()).await.unwrap();
+        assert!(client.read(&mut [0; 1024]).await.unwrap() > 0);
+        let poll =
+            b"GET /v1/stream/s?offset=now&live=long-poll&timeout=9 HTTP/1.1\r\nhost: localhost\r\n\r\n";
+        let idle = 3;
+        waiting(idle).await;
+        for _ in 0..2 {
+            client.write_all(poll).await.unwrap();
+            waiting(idle - 1).await;
+            assert!(client.read(&mut [0; 1024]).await.unwrap() > 0);
+            waiting(idle).await;
+        }
         change.send_replace(Phase::Closing);
         assert!(closes_within(&mut client, Duration::from_millis(100)).await);
     })

@@ -94,7 +94,7 @@ impl World {
         let (change, phase) = watch::channel(Phase::Serving);
         let state = Arc::new(ConnectionState::new(Nothing, &Budget::unlimited().owner(Principal(1))));
         let (service, limits) = (self.service.clone(), self.limits.clone());
-        let context = ConnectionContext { service, limits, state, phase, refuse: false };
+        let context = ConnectionContext { service, limits, state, phase };
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let (client, accepted) =
             tokio::join!(TcpStream::connect(listener.local_addr().unwrap()), listener.accept());
