@@ -200,10 +200,12 @@ impl AttachedStreams {
         });
     }
 
-    /// Waits for a moment until the changes of a stream with readers are heard, unless news may be missed at the moment anyway.
+    /// Waits until the changes of a stream with readers are heard, at most for a moment, and not at all if news may be missed at the
+    /// moment anyway.
     pub(super) async fn wait_until_heard(&self, name: &StreamName) {
-        if self.connections.load(Ordering::SeqCst) % 2 == 1 && self.has(name.as_str()) {
-            self.interest.wait_until_heard(name).await;
+        if self.has(name.as_str()) && !self.interest.hears(name) {
+            let are_followed = self.connections.load(Ordering::SeqCst) % 2 == 1;
+            self.interest.wait_until_heard(name, are_followed).await;
         }
     }
 

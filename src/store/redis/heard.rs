@@ -49,12 +49,15 @@ impl HeardPartitions {
 pub(super) struct Subscribed {
     pub(super) partitions: BTreeSet<u64>,
     channels: BTreeSet<ChangeChannel>,
+    /// Channels that were left, which the server has not confirmed yet.
+    left: BTreeSet<ChangeChannel>,
     heard: HeardPartitions,
 }
 
 impl Subscribed {
     pub(super) fn nothing(heard: HeardPartitions) -> Self {
-        Self { partitions: BTreeSet::new(), channels: BTreeSet::new(), heard }
+        let (partitions, channels, left) = Default::default();
+        Self { partitions, channels, left, heard }
     }
 
     pub(super) fn insert(&mut self, partition: u64) {
@@ -80,7 +83,10 @@ impl Subscribed {
     }
 
     /// Removes the partition of a channel that the server has unsubscribed unasked, as the partition has moved.
-    pub(super) fn remove_partition_of(&mut self, channel: &str) {
+    pub(super) fn unsubscribed(&mut self, channel: &str) {
+        if self.left.extract_if(.., |left| left.name() == channel).next().is_some() {
+            return;
+        }
         let of_changes = self.channels.iter().find(|subscribed| subscribed.name() == channel);
         let partition = of_changes.map(|channel| channel.partition);
         if let Some(partition) = partition.or_else(|| partition_of_channel(channel)) {
@@ -88,10 +94,12 @@ impl Subscribed {
         }
     }
 
-    /// Takes the channels that are not needed any more.
-    pub(super) fn take_needless(&mut self) -> Vec<ChangeChannel> {
-        let store = self.heard.store.upgrade();
-        store.map_or_else(Vec::new, |store| store.attached.interest.take_needless(&mut self.channels))
+    /// Takes the channels that are not needed any more, from which the connection is to unsubscribe.
+    pub(super) fn leave_needless(&mut self) -> Vec<ChangeChannel> {
+        let Some(store) = self.heard.store.upgrade() else { return Vec::new() };
+        let needless = store.attached.interest.take_needless(&mut self.channels);
+        self.left = needless.iter().copied().collect();
+        needless
     }
 
     fn forget(&self, lost: &BTreeSet<u64>, channels: &BTreeSet<ChangeChannel>) {
@@ -142,5 +150,22 @@ mod tests {
         to.insert(2);
         drop(from);
         assert_eq!(blind(), (PARTITIONS as usize - 3, true));
+    }
+
+    #[tokio::test]
+    async fn a_channel_that_was_left_is_not_taken_for_a_partition_that_has_moved() {
+        let store = unconnected();
+        let heard = HeardPartitions::none(Arc::downgrade(&store), EngineMetrics::default());
+        let mut connection = Subscribed::nothing(heard);
+        let channel = ChangeChannel::of(&StreamName::parse("s").unwrap());
+        connection.insert(channel.partition);
+        connection.insert_channel(channel);
+        assert_eq!(connection.leave_needless(), [channel]);
+        // A reader has come back meanwhile.
+        connection.insert_channel(channel);
+        connection.unsubscribed(&channel.name());
+        assert!(connection.partitions.contains(&channel.partition));
+        connection.unsubscribed(&channel.name());
+        assert!(connection.partitions.is_empty());
     }
 }

@@ -169,11 +169,8 @@ impl Interest {
         self.channels.lock().hears(ChangeChannel::of(name))
     }
 
-    /// Waits for a moment until a stream with readers is heard. If it is not, its tail is read again when it is.
-    pub(super) async fn wait_until_heard(&self, name: &StreamName) {
-        if self.hears(name) {
-            return;
-        }
+    /// Waits until a stream with readers is heard, for a moment if `may_wait`. If it is not, its tail is read again when it is.
+    pub(super) async fn wait_until_heard(&self, name: &StreamName, may_wait: bool) {
         let mut changes = self.heard.subscribe();
         let heard = async {
             while !self.hears(name) {
@@ -181,7 +178,8 @@ impl Interest {
                 let _changed = changes.changed().await;
             }
         };
-        if timeout(HEARD_WITHIN, heard).await.is_err() {
+        let patience = if may_wait { HEARD_WITHIN } else { Duration::ZERO };
+        if timeout(patience, heard).await.is_err() {
             let channels = &mut *self.channels.lock();
             if channels.buckets.contains_key(&ChangeChannel::of(name)) {
                 channels.read_early.insert(name.clone());
@@ -282,11 +280,16 @@ mod tests {
         let a = name("a");
         interest.readers_begin(&a);
         let begun = tokio::time::Instant::now();
-        interest.wait_until_heard(&a).await;
+        interest.wait_until_heard(&a, false).await;
+        assert_eq!(begun.elapsed(), Duration::ZERO);
+        interest.hear(ChangeChannel::of(&a));
+        assert_eq!(interest.take_read_early(), std::slice::from_ref(&a));
+        interest.unhear(&BTreeSet::from([ChangeChannel::of(&a)]));
+        interest.wait_until_heard(&a, true).await;
         assert_eq!(begun.elapsed(), HEARD_WITHIN);
         assert!(interest.take_read_early().is_empty(), "it is not heard yet");
         let wait = async {
-            interest.wait_until_heard(&a).await;
+            interest.wait_until_heard(&a, true).await;
             begun.elapsed()
         };
         let hear = async { interest.hear(ChangeChannel::of(&a)) };

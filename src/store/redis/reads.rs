@@ -98,6 +98,7 @@ impl SharedStore {
                 return Ok(known);
             }
         }
+        self.attached.wait_until_heard(name).await;
         let (head, from, log) = self.records(name, start, limit, now, is_use).await?;
         let (messages, next) = log.messages_within(from, limit);
         let view = MessagesView {
@@ -120,7 +121,6 @@ impl SharedStore {
         now: SystemTime,
         is_use: bool,
     ) -> Result<(StreamHead, Position, Log<Bytes>), ReadError> {
-        self.attached.wait_until_heard(name).await;
         let seen = self.attached.news_seen(name);
         let call = self.call("read", name, now);
         let call = match start {

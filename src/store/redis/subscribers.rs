@@ -170,7 +170,7 @@ impl NewsConnection {
                     self.listener.missed();
                 }
                 unread.extend(shared.tell_read_early(&*self.listener).await);
-                // They are read once more when they are heard.
+                // Their tails are read until they are heard.
                 unread.extend(unheard.iter());
                 if !unread.is_empty() {
                     let told = shared.tell_lost_claims(&unread, &*self.listener).await;
@@ -190,7 +190,7 @@ impl NewsConnection {
                     // The partition has moved to another server.
                     Some(PushInfo { kind: PushKind::SUnsubscribe, data }) => {
                         if let Some(channel) = data.into_iter().next().and_then(text) {
-                            subscribed.remove_partition_of(&channel);
+                            subscribed.unsubscribed(&channel);
                         }
                     }
                     Some(PushInfo { kind: PushKind::Disconnection, .. }) | None => return Some(LOST),
@@ -216,7 +216,7 @@ impl NewsConnection {
                     Ok(Err(_)) | Err(_) => return Some("the engine does not answer on the connection"),
                 },
                 _ = check.tick() => {
-                    unsubscribe(&connection, subscribed.take_needless().into_iter().map(ChangeChannel::name)).await;
+                    unsubscribe(&connection, subscribed.leave_needless().into_iter().map(ChangeChannel::name)).await;
                     unread.extend(subscribed.partitions.iter().copied());
                     heals = true;
                 }
