@@ -52,7 +52,8 @@ impl Filter {
             }
         }
         let exact = if text.contains(['+', '#']) { None } else { StreamName::stored(text).ok() };
-        Ok(Self { text: text.into(), exact })
+        let text = exact.as_ref().map_or_else(|| text.into(), StreamName::shared);
+        Ok(Self { text, exact })
     }
 
     /// The filter of the streams whose topics an MQTT topic filter matches.
@@ -73,12 +74,13 @@ impl Filter {
 
     /// The filter in the hub that matches the streams of `tenant` whose names this filter matches.
     pub fn of_tenant(&self, tenant: &Tenant) -> Self {
-        let text = if tenant.is_default() {
-            self.text.clone()
-        } else {
-            [tenant.prefix(), &self.text].concat().into()
-        };
-        Self { text, exact: self.exact.clone().map(|name| name.of_tenant(tenant)) }
+        if tenant.is_default() {
+            return self.clone();
+        }
+        match self.exact.clone() {
+            Some(name) => Self::literal(name.of_tenant(tenant)),
+            None => Self { text: [tenant.prefix(), &self.text].concat().into(), exact: None },
+        }
     }
 
     /// The filter that a client of its tenant would have written.
