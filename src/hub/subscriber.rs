@@ -49,8 +49,8 @@ pub struct Subscriber {
 
 impl Hub {
     /// Creates a subscriber without filters. `client` is the name shown to operators.
-    pub fn subscriber(self: &Arc<Self>, client: &str) -> Subscriber {
-        Subscriber { hub: self.clone(), member: self.subscribers.enter(client) }
+    pub fn subscriber(self: &Arc<Self>, client: impl Into<Arc<str>>) -> Subscriber {
+        Subscriber { hub: self.clone(), member: self.subscribers.enter(client.into()) }
     }
 
     /// Creates a subscriber for one request that reads many streams. It is not listed as a subscriber, since
@@ -149,6 +149,11 @@ impl Subscriber {
     ) -> Poll<Vec<StreamName>> {
         let take = |marks: &mut Marks| marks.has_changes().then(|| marks.take(max.max(1)));
         self.member.marks.poll_until(waiter, context, take)
+    }
+
+    /// Takes marks like [`changed`](Self::changed), without waiting. None are taken if there are no marks.
+    pub fn take_changed(&self, max: usize) -> Vec<StreamName> {
+        self.member.marks.note(|marks| marks.take(max))
     }
 
     /// Counts delivered messages, for the view of operators.

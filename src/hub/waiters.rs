@@ -48,8 +48,10 @@ pub(super) struct WaiterRegistry {
 
 /// Waiters and subscribers of one stream. Changed only under the lock of the table, except for the inside of
 /// `waiters`.
+#[derive(Default)]
 struct StreamEntry {
-    waiters: Arc<StreamWaiters>,
+    /// `None`: the stream has had subscribers only, of which there may be very many.
+    waiters: Option<Arc<StreamWaiters>>,
     subscribers: Members,
     /// Epoch for which the store holds an `attach`, which stops the TTL of the stream.
     attached: Option<Epoch>,
@@ -110,9 +112,10 @@ impl WaiterRegistry {
     /// in the end.
     pub(super) fn join(&self, name: &StreamName, form: Option<LiveForm>) -> Arc<StreamWaiters> {
         self.enter(name, |entry| {
-            entry.waiters.count(form, |live| live.fetch_add(1, Ordering::Relaxed));
-            entry.waiters.readers.fetch_add(1, Ordering::Relaxed);
-            entry.waiters.clone()
+            let waiters = entry.waiters.get_or_insert_with(|| StreamWaiters::new(name));
+            waiters.count(form, |live| live.fetch_add(1, Ordering::Relaxed));
+            waiters.readers.fetch_add(1, Ordering::Relaxed);
+            waiters.clone()
         })
     }
 
@@ -180,7 +183,7 @@ impl WaiterRegistry {
         let joined = self.entries.get(name).map(|entry| (entry.waiters.clone(), entry.subscribers.clone()));
         let mut publisher_waits = false;
         if let Some((waiters, subscribers)) = joined {
-            publisher_waits = waiters.advance(epoch, tail, closed, publisher);
+            publisher_waits = waiters.is_some_and(|waiters| waiters.advance(epoch, tail, closed, publisher));
             subscribers.mark(name);
         }
         self.wildcards.mark(name);
@@ -192,8 +195,7 @@ impl WaiterRegistry {
     pub(super) fn end(&self, name: &StreamName) {
         let mut joined = None;
         let released = self.entries.remove_if_mut(name, |_, entry| {
-            let waiters = std::mem::replace(&mut entry.waiters, StreamWaiters::new(name));
-            joined = Some((waiters, entry.subscribers.clone()));
+            joined = Some((entry.waiters.take(), entry.subscribers.clone()));
             if !entry.is_idle() {
                 self.attach(name, entry);
             }
@@ -201,7 +203,7 @@ impl WaiterRegistry {
         });
         self.detach(name, released.and_then(|(_, entry)| entry.attached));
         if let Some((waiters, subscribers)) = joined {
-            waiters.end();
+            waiters.into_iter().for_each(|waiters| waiters.end());
             subscribers.mark(name);
         }
         self.wildcards.mark(name);
@@ -209,24 +211,24 @@ impl WaiterRegistry {
 
     /// Returns the number of streams with readers or subscribers by name, and the number of waiting tasks.
     pub(super) fn count(&self) -> (usize, usize) {
-        let waiting = self.entries.iter().map(|entry| entry.waiters.signal.waiting()).sum();
+        let waiting =
+            self.entries.iter().filter_map(|entry| Some(entry.waiters.as_ref()?.signal.waiting())).sum();
         (self.entries.len(), waiting)
     }
 
     /// Returns the number of readers and of subscribers by name of one stream.
     pub(super) fn readers(&self, name: &StreamName) -> usize {
-        self.entries
-            .get(name)
-            .map_or(0, |entry| entry.waiters.readers.load(Ordering::Relaxed) + entry.subscribers.len())
+        self.entries.get(name).map_or(0, |entry| entry.readers() + entry.subscribers.len())
     }
 
     /// Returns the readers and the subscribers by name of one stream.
     pub(super) fn readers_by_form(&self, name: &StreamName) -> ReadersByForm {
         self.entries.get(name).map_or_else(ReadersByForm::default, |entry| {
-            let [sse, ndjson, websocket] =
-                entry.waiters.live.each_ref().map(|live| live.load(Ordering::Relaxed) as usize);
-            let readers = entry.waiters.readers.load(Ordering::Relaxed);
-            let long_poll = readers.saturating_sub(sse + ndjson + websocket);
+            let live = |waiters: &Arc<StreamWaiters>| {
+                waiters.live.each_ref().map(|live| live.load(Ordering::Relaxed) as usize)
+            };
+            let [sse, ndjson, websocket] = entry.waiters.as_ref().map_or([0; 3], live);
+            let long_poll = entry.readers().saturating_sub(sse + ndjson + websocket);
             ReadersByForm { long_poll, sse, ndjson, websocket, subscriptions: entry.subscribers.len() }
         })
     }
@@ -245,7 +247,7 @@ impl WaiterRegistry {
     /// Applies `count_in` to the entry of a stream under the lock, creating the entry if needed: otherwise
     /// the last reader to leave could remove the entry in between.
     fn enter<T>(&self, name: &StreamName, count_in: impl FnOnce(&mut StreamEntry) -> T) -> T {
-        let mut entry = self.entries.entry(name.clone()).or_insert_with(|| StreamEntry::new(name));
+        let mut entry = self.entries.entry(name.clone()).or_insert_with(StreamEntry::default);
         if entry.attached.is_none() {
             self.attach(name, &mut entry);
         }
@@ -280,12 +282,12 @@ impl WaiterRegistry {
 }
 
 impl StreamEntry {
-    fn new(name: &StreamName) -> Self {
-        Self { waiters: StreamWaiters::new(name), subscribers: Members::default(), attached: None }
+    fn readers(&self) -> usize {
+        self.waiters.as_ref().map_or(0, |waiters| waiters.readers.load(Ordering::Relaxed))
     }
 
     fn is_idle(&self) -> bool {
-        self.waiters.readers.load(Ordering::Relaxed) == 0 && self.subscribers.is_empty()
+        self.readers() == 0 && self.subscribers.is_empty()
     }
 }
 

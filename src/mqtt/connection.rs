@@ -163,7 +163,7 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin> Connection<S> {
         open: Option<OpenCharge>,
     ) -> Self {
         session.reconnected();
-        let subscriber = broker.hub.subscriber(&session.client);
+        let subscriber = broker.hub.subscriber(session.client.clone());
         let drain = broker.hub.drain_waiter();
         let open = (open, broker.hub.session_connected(&session.client));
         Self {

@@ -21,9 +21,6 @@ use crate::stream::{Filter, StreamName};
 /// Maximum number of subscribers of one filter that a publisher marks inline; more are marked by a task.
 pub(super) const INLINE_MARKS_MAX: usize = 64;
 
-/// Capacity that an emptied set of marks keeps.
-const SPARE_MARKS: usize = 16;
-
 /// One subscriber, as publishers and operators see it.
 #[derive(Debug)]
 pub(in crate::hub) struct Member {
@@ -39,19 +36,35 @@ pub(in crate::hub) struct Member {
 }
 
 /// The marked streams. The one that has waited longest is first, so that busy streams do not starve quiet
-/// ones.
+/// ones. A single mark takes no allocation, since most subscribers have none or one.
 #[derive(Debug, Default)]
 pub(in crate::hub) struct Marks {
-    order: VecDeque<StreamName>,
-    marked: HashSet<StreamName>,
+    /// The stream that has waited longest. `None`: there are no marks.
+    first: Option<StreamName>,
+    /// The marks behind the first one, if there are any.
+    others: Option<Box<OtherMarks>>,
     /// A stream has changed that could not be marked.
     overflow: bool,
+}
+
+/// The marks of a subscriber behind its first one.
+#[derive(Debug, Default)]
+struct OtherMarks {
+    order: VecDeque<StreamName>,
+    marked: HashSet<StreamName>,
 }
 
 /// The subscribers of one filter. A clone shares them, so a publisher marks them without holding the lock of
 /// a table.
 #[derive(Debug, Clone, Default)]
-pub(in crate::hub) struct Members(Option<Arc<BTreeMap<u64, Arc<Member>>>>);
+pub(in crate::hub) enum Members {
+    #[default]
+    None,
+    /// Most filters have one subscriber.
+    One(Arc<Member>),
+    /// Two or more subscribers, by their numbers.
+    Many(Arc<BTreeMap<u64, Arc<Member>>>),
+}
 
 /// The filters of a subscriber, sorted. Most subscribers have one or two, so no spare capacity is kept.
 #[derive(Debug, Default)]
@@ -79,11 +92,11 @@ impl Filters {
 }
 
 impl Member {
-    pub(super) fn new(number: u64, client: &str, marks_max: usize) -> Self {
+    pub(super) fn new(number: u64, client: Arc<str>, marks_max: usize) -> Self {
         Self {
             marks_max,
             number,
-            client: client.into(),
+            client,
             since: Instant::now(),
             filters: Mutex::default(),
             delivered: AtomicU64::new(0),
@@ -98,7 +111,7 @@ impl Member {
 
 impl Marks {
     pub(in crate::hub) fn is_empty(&self) -> bool {
-        self.order.is_empty()
+        self.first.is_none()
     }
 
     /// Whether a stream is marked, or any may have changed.
@@ -106,16 +119,28 @@ impl Marks {
         self.overflow || !self.is_empty()
     }
 
+    fn len(&self) -> usize {
+        usize::from(self.first.is_some()) + self.others.as_ref().map_or(0, |others| others.order.len())
+    }
+
+    fn contains(&self, name: &StreamName) -> bool {
+        self.first.as_ref() == Some(name)
+            || self.others.as_ref().is_some_and(|others| others.marked.contains(name))
+    }
+
     pub(super) fn insert(&mut self, name: &StreamName, max: usize) {
-        if self.marked.contains(name) {
+        if self.contains(name) {
             return;
         }
-        if self.order.len() >= max {
+        if self.len() >= max {
             self.overflow = true;
-            return;
+        } else if self.first.is_none() {
+            self.first = Some(name.clone());
+        } else {
+            let others = self.others.get_or_insert_default();
+            others.marked.insert(name.clone());
+            others.order.push_back(name.clone());
         }
-        self.marked.insert(name.clone());
-        self.order.push_back(name.clone());
     }
 
     /// Notes that any stream may have changed.
@@ -128,43 +153,71 @@ impl Marks {
     }
 
     pub(in crate::hub) fn take(&mut self, max: usize) -> Vec<StreamName> {
-        let taken: Vec<_> = self.order.drain(..max.min(self.order.len())).collect();
-        for name in &taken {
-            self.marked.remove(name);
+        if max == 0 {
+            return Vec::new();
         }
-        if self.order.is_empty() {
-            self.order.shrink_to(SPARE_MARKS);
-            self.marked.shrink_to(SPARE_MARKS);
+        let mut taken: Vec<_> = self.first.take().into_iter().collect();
+        if let Some(others) = &mut self.others {
+            let more = (max - taken.len()).min(others.order.len());
+            taken.extend(others.order.drain(..more));
+            self.first = others.order.pop_front();
+            for name in taken.iter().chain(&self.first) {
+                others.marked.remove(name);
+            }
         }
+        self.others.take_if(|others| others.order.is_empty());
         taken
     }
 }
 
 impl Members {
     pub(in crate::hub) fn insert(&mut self, member: &Arc<Member>) {
-        let members = self.0.get_or_insert_default();
-        Arc::make_mut(members).insert(member.number, member.clone());
+        match self {
+            Self::None => *self = Self::One(member.clone()),
+            Self::One(other) => {
+                let both = [&*other, member].map(|member| (member.number, member.clone()));
+                *self = Self::Many(Arc::new(both.into()));
+            }
+            Self::Many(members) => {
+                Arc::make_mut(members).insert(member.number, member.clone());
+            }
+        }
     }
 
     pub(in crate::hub) fn remove(&mut self, member: &Member) {
-        if let Some(members) = &mut self.0 {
-            Arc::make_mut(members).remove(&member.number);
+        match self {
+            Self::One(other) if other.number == member.number => *self = Self::None,
+            Self::None | Self::One(_) => {}
+            Self::Many(members) => {
+                Arc::make_mut(members).remove(&member.number);
+                let mut left = members.values();
+                if let (Some(last), None) = (left.next(), left.next()) {
+                    *self = Self::One(last.clone());
+                }
+            }
         }
-        self.0.take_if(|members| members.is_empty());
     }
 
     pub(in crate::hub) fn is_empty(&self) -> bool {
-        self.0.is_none()
+        matches!(self, Self::None)
     }
 
     pub(in crate::hub) fn len(&self) -> usize {
-        self.0.as_ref().map_or(0, |members| members.len())
+        match self {
+            Self::None => 0,
+            Self::One(_) => 1,
+            Self::Many(members) => members.len(),
+        }
     }
 
     /// Marks the stream for each of them. For more than [`INLINE_MARKS_MAX`] a task of its own does this and
     /// yields to others.
     pub(in crate::hub) fn mark(&self, name: &StreamName) {
-        let Some(members) = &self.0 else { return };
+        let members = match self {
+            Self::None => return,
+            Self::One(member) => return member.mark(name),
+            Self::Many(members) => members,
+        };
         match Handle::try_current() {
             Ok(runtime) if members.len() > INLINE_MARKS_MAX => {
                 runtime.spawn(mark_all(members.clone(), name.clone()));
@@ -175,7 +228,11 @@ impl Members {
 
     #[cfg(test)]
     pub(super) fn numbers(&self) -> Vec<u64> {
-        self.0.iter().flat_map(|members| members.keys().copied()).collect()
+        match self {
+            Self::None => Vec::new(),
+            Self::One(member) => vec![member.number],
+            Self::Many(members) => members.keys().copied().collect(),
+        }
     }
 }
 

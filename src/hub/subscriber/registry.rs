@@ -1,6 +1,7 @@
 //! [`Subscribers`]: the table of all subscribers, for operators.
 
-use std::collections::BTreeMap;
+use std::cmp::Ordering as Order;
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -22,31 +23,35 @@ pub(in crate::hub) struct Subscribers {
 
 #[derive(Debug, Default)]
 struct SubscriberTable {
-    by_client: BTreeMap<(Arc<str>, u64), Arc<Member>>,
+    by_client: BTreeSet<Listed>,
     next_number: u64,
 }
 
+/// A subscriber in the table, in the order of its client and its number.
+#[derive(Debug)]
+struct Listed(Arc<Member>);
+
 impl Subscribers {
-    pub(super) fn enter(&self, client: &str) -> Arc<Member> {
+    pub(super) fn enter(&self, client: Arc<str>) -> Arc<Member> {
         let mut table = self.table.lock();
         let member = table.member(client, MARKS_MAX);
-        table.by_client.insert((member.client.clone(), member.number), member.clone());
+        table.by_client.insert(Listed(member.clone()));
         member
     }
 
     /// Creates a subscriber that operators do not see. It has at most one mark for each stream, since it cannot visit all streams
     /// instead.
     pub(in crate::hub) fn unlisted(&self) -> Arc<Member> {
-        self.table.lock().member("", usize::MAX)
+        self.table.lock().member("".into(), usize::MAX)
     }
 
-    pub(super) fn leave(&self, member: &Member) {
-        self.table.lock().by_client.remove(&(member.client.clone(), member.number));
+    pub(super) fn leave(&self, member: &Arc<Member>) {
+        self.table.lock().by_client.remove(&Listed(member.clone()));
     }
 
     /// Notes for all listed subscribers that any stream may have changed.
     pub(in crate::hub) fn missed(&self) {
-        let members: Vec<_> = self.table.lock().by_client.values().cloned().collect();
+        let members: Vec<_> = self.table.lock().by_client.iter().map(|listed| listed.0.clone()).collect();
         for member in members {
             member.marks.update(Marks::overflow);
         }
@@ -65,38 +70,59 @@ impl Subscribers {
         max: usize,
         clock: Clock,
     ) -> Vec<(String, SubscribedView)> {
-        let is_found = |member: &&Arc<Member>| member.client.contains(contains);
+        let is_found = |listed: &&Listed| listed.0.client.contains(contains);
         let members: Vec<_> = self
             .table
             .lock()
             .by_client
-            .values()
+            .iter()
             .take(VISITED_MAX)
             .filter(is_found)
             .take(max)
-            .cloned()
+            .map(|listed| listed.0.clone())
             .collect();
         members.iter().map(|member| (member.client.to_string(), member.view(clock))).collect()
     }
 
     /// Returns the subscriptions of one client; of its newest subscriber if there are several.
     pub(in crate::hub) fn one(&self, client: &str, clock: Clock) -> Option<SubscribedView> {
-        let client: Arc<str> = client.into();
+        // The place behind its last subscriber.
+        let last = Listed(Arc::new(Member::new(u64::MAX, client.into(), 0)));
         let newest = {
             let table = self.table.lock();
-            let mut own = table.by_client.range((client.clone(), 0)..=(client, u64::MAX));
-            own.next_back().map(|(_, member)| member.clone())
+            let before = table.by_client.range(..=last).next_back();
+            before.map(|listed| listed.0.clone()).filter(|member| *member.client == *client)
         };
         newest.map(|member| member.view(clock))
     }
 }
 
 impl SubscriberTable {
-    fn member(&mut self, client: &str, marks_max: usize) -> Arc<Member> {
+    fn member(&mut self, client: Arc<str>, marks_max: usize) -> Arc<Member> {
         self.next_number += 1;
         Arc::new(Member::new(self.next_number, client, marks_max))
     }
 }
+
+impl Ord for Listed {
+    fn cmp(&self, other: &Self) -> Order {
+        (&self.0.client, self.0.number).cmp(&(&other.0.client, other.0.number))
+    }
+}
+
+impl PartialOrd for Listed {
+    fn partial_cmp(&self, other: &Self) -> Option<Order> {
+        Some(self.cmp(other))
+    }
+}
+
+impl PartialEq for Listed {
+    fn eq(&self, other: &Self) -> bool {
+        self.cmp(other).is_eq()
+    }
+}
+
+impl Eq for Listed {}
 
 impl Member {
     fn view(&self, clock: Clock) -> SubscribedView {

@@ -144,7 +144,7 @@ async fn changes_beyond_the_maximum_of_marks_are_reported_as_an_overflow() {
 async fn few_subscribers_of_a_filter_are_marked_by_the_publisher_and_more_by_a_task() {
     for (count, by_publisher) in [(members::INLINE_MARKS_MAX, true), (members::INLINE_MARKS_MAX + 1, false)] {
         let hub = hub();
-        let subscribers: Vec<_> = (0..count).map(|number| hub.subscriber(&number.to_string())).collect();
+        let subscribers: Vec<_> = (0..count).map(|number| hub.subscriber(number.to_string())).collect();
         subscribers.iter().for_each(|subscriber| subscriber.add(filter("s")));
         let marked = || {
             let is_marked = |it: &&Subscriber| it.member.marks.note(|marks| !marks.is_empty());

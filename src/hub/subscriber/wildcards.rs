@@ -71,7 +71,7 @@ mod tests {
     #[test]
     fn a_filter_is_there_as_long_as_it_has_subscribers() {
         let wildcards = Wildcards::default();
-        let members: Vec<_> = (0..3).map(|number| Arc::new(Member::new(number, "", 1))).collect();
+        let members: Vec<_> = (0..3).map(|number| Arc::new(Member::new(number, "".into(), 1))).collect();
         let (both, own) = (Filter::parse("a/#").unwrap(), Filter::parse("+/b").unwrap());
         let name = StreamName::parse("a/b").unwrap();
         let found = || -> Vec<u64> {

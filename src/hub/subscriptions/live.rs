@@ -140,7 +140,7 @@ impl LiveSubscription {
         client: Arc<str>,
         owner: &Arc<Owner>,
     ) -> Self {
-        let subscriber = shared.hub.subscriber(&format!("subscription {tenant}/{id}"));
+        let subscriber = shared.hub.subscriber(format!("subscription {tenant}/{id}"));
         let (state, has_left, changed, has_overflown) = Default::default();
         let charge = SyncMutex::new(Charge::new(owner, Account::Subscriptions, 0));
         Self { shared, tenant, id, client, state, has_left, subscriber, changed, charge, has_overflown }
