@@ -27,15 +27,15 @@ struct Inner<S> {
 }
 
 /// Wakers of the waiting tasks. Each change takes all of them and starts a new round; a [`WaiterKey`] is
-/// valid in its round only.
+/// valid in its round only. Rounds are counted modulo 2^32: a waiter is woken at the end of its own.
 #[derive(Debug, Default)]
 struct Wakers {
-    round: u64,
-    slots: Slots,
+    round: u32,
     /// Number of slots with a waker.
-    waiting: usize,
+    waiting: u32,
     /// The slot that was left last, if there are slots without a waker.
-    free: usize,
+    free: u32,
+    slots: Slots,
 }
 
 /// Most signals have one waiter, and there are very many signals: the first waker takes no allocation.
@@ -45,7 +45,7 @@ type Slots = SmallVec<[Slot; 1]>;
 enum Slot {
     Waiting(Waker),
     /// The value is the slot that was left before this one, if there are further slots without a waker.
-    Free(usize),
+    Free(u32),
 }
 
 /// The registration of one waiting task in a [`Signal`]; empty while the task does not wait.
@@ -54,8 +54,8 @@ pub struct Waiter(Option<WaiterKey>);
 
 #[derive(Debug, Clone, Copy)]
 struct WaiterKey {
-    round: u64,
-    slot: usize,
+    round: u32,
+    slot: u32,
 }
 
 impl<S: Default> Default for Signal<S> {
@@ -124,7 +124,7 @@ impl<S> Signal<S> {
 
     /// Returns the number of waiting tasks.
     pub fn waiting(&self) -> usize {
-        self.inner.lock().wakers.waiting
+        self.inner.lock().wakers.waiting as usize
     }
 }
 
@@ -198,34 +198,35 @@ impl Slot {
 
 impl Wakers {
     fn take(&mut self) -> Slots {
-        (self.round, self.waiting) = (self.round + 1, 0);
+        (self.round, self.waiting) = (self.round.wrapping_add(1), 0);
         std::mem::take(&mut self.slots)
     }
 
     fn put(&mut self, key: Option<WaiterKey>, waker: &Waker) -> WaiterKey {
         let round = self.round;
         if let Some(key) = key.filter(|key| key.round == round)
-            && let Some(Slot::Waiting(old)) = self.slots.get_mut(key.slot)
+            && let Some(Slot::Waiting(old)) = self.slots.get_mut(key.slot as usize)
         {
             old.clone_from(waker);
             return key;
         }
-        let has_free = self.waiting < self.slots.len();
+        let has_free = (self.waiting as usize) < self.slots.len();
         self.waiting += 1;
-        if let Some(slot) = self.slots.get_mut(self.free).filter(|_| has_free)
+        if let Some(slot) = self.slots.get_mut(self.free as usize).filter(|_| has_free)
             && let Slot::Free(before) = std::mem::replace(slot, Slot::Waiting(waker.clone()))
         {
             return WaiterKey { round, slot: std::mem::replace(&mut self.free, before) };
         }
         self.slots.push(Slot::Waiting(waker.clone()));
-        WaiterKey { round, slot: self.slots.len() - 1 }
+        // The slots of one signal take less memory than 2^32 wakers.
+        WaiterKey { round, slot: self.slots.len() as u32 - 1 }
     }
 
     fn remove(&mut self, WaiterKey { round, slot }: WaiterKey) {
         if round != self.round {
             return;
         }
-        if let Some(left @ Slot::Waiting(_)) = self.slots.get_mut(slot) {
+        if let Some(left @ Slot::Waiting(_)) = self.slots.get_mut(slot as usize) {
             *left = Slot::Free(std::mem::replace(&mut self.free, slot));
             self.waiting -= 1;
         }

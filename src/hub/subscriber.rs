@@ -59,6 +59,11 @@ impl Hub {
         Subscriber { hub: self.clone(), member: self.subscribers.unlisted() }
     }
 
+    /// The same filter, for one that is kept: that of an existing stream shares the text of the stream's name.
+    pub fn shared_filter(&self, filter: &Filter) -> Filter {
+        filter.exact().map_or_else(|| filter.clone(), |name| Filter::literal(self.store.shared_name(name)))
+    }
+
     /// Reads messages one by one, without waiting. They count as delivered.
     pub async fn messages(
         &self,
@@ -149,6 +154,11 @@ impl Subscriber {
     ) -> Poll<Vec<StreamName>> {
         let take = |marks: &mut Marks| marks.has_changes().then(|| marks.take(max.max(1)));
         self.member.marks.poll_until(waiter, context, take)
+    }
+
+    /// Whether streams are marked, or more have changed than could be marked.
+    pub fn has_changes(&self) -> bool {
+        self.member.marks.note(|marks| marks.has_changes())
     }
 
     /// Takes marks like [`changed`](Self::changed), without waiting. None are taken if there are no marks.

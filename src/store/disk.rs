@@ -301,6 +301,10 @@ impl Store for Disk {
         true
     }
 
+    fn shared_name(&self, name: &StreamName) -> StreamName {
+        self.shared.streams.shared_name(name)
+    }
+
     fn attach(&self, name: &StreamName) -> Option<Epoch> {
         self.shared.streams.attach(name)
     }

@@ -258,6 +258,10 @@ impl Store for Memory {
         false
     }
 
+    fn shared_name(&self, name: &StreamName) -> StreamName {
+        self.streams.shared_name(name)
+    }
+
     fn attach(&self, name: &StreamName) -> Option<Epoch> {
         self.streams.attach(name)
     }

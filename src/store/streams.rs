@@ -258,6 +258,11 @@ impl<C: Content> Streams<C> {
         Ok(entry)
     }
 
+    /// The name with the text that the table has.
+    pub(super) fn shared_name(&self, name: &StreamName) -> StreamName {
+        self.table.get(name).map_or_else(|| name.clone(), |entry| entry.key().clone())
+    }
+
     /// Registers a waiter, so that an idle lifetime does not elapse. Returns the epoch of the stream.
     pub(super) fn attach(&self, name: &StreamName) -> Option<Epoch> {
         let entry = self.find(name).ok()?;

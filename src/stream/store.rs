@@ -142,6 +142,12 @@ pub trait Store: Send + Sync + 'static {
     /// Whether the store outlives the process. If not, fronts need not store sessions.
     fn outlives_process(&self) -> bool;
 
+    /// The name with the text that the store has in memory for a stream of this name, if it has one. Who keeps it takes no memory for
+    /// another text.
+    fn shared_name(&self, name: &StreamName) -> StreamName {
+        name.clone()
+    }
+
     /// Registers a waiter on the stream, so that its TTL does not elapse until `detach` is called with the returned epoch.
     /// `None` if the stream does not exist.
     fn attach(&self, name: &StreamName) -> Option<Epoch>;

@@ -11,6 +11,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 
 use parking_lot::Mutex;
+use smallvec::SmallVec;
 use tokio::runtime::Handle;
 use tokio::task::consume_budget;
 use tokio::time::Instant;
@@ -31,18 +32,18 @@ pub(in crate::hub) struct Member {
     pub(super) filters: Mutex<Filters>,
     pub(super) delivered: AtomicU64,
     pub(in crate::hub) marks: Signal<Marks>,
-    /// Maximum number of marks at once.
-    marks_max: usize,
 }
 
 /// The marked streams. The one that has waited longest is first, so that busy streams do not starve quiet
 /// ones. A single mark takes no allocation, since most subscribers have none or one.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(in crate::hub) struct Marks {
     /// The stream that has waited longest. `None`: there are no marks.
     first: Option<StreamName>,
     /// The marks behind the first one, if there are any.
     others: Option<Box<OtherMarks>>,
+    /// Maximum number of marks at once.
+    max: u32,
     /// A stream has changed that could not be marked.
     overflow: bool,
 }
@@ -66,16 +67,15 @@ pub(in crate::hub) enum Members {
     Many(Arc<BTreeMap<u64, Arc<Member>>>),
 }
 
-/// The filters of a subscriber, sorted. Most subscribers have one or two, so no spare capacity is kept.
+/// The filters of a subscriber, sorted. Most subscribers have one, which takes no allocation.
 #[derive(Debug, Default)]
-pub(super) struct Filters(Vec<Filter>);
+pub(super) struct Filters(SmallVec<[Filter; 1]>);
 
 impl Filters {
     /// Adds a filter. Returns whether it is new.
     pub(super) fn insert(&mut self, filter: &Filter) -> bool {
         let place = self.0.binary_search(filter);
         if let Err(at) = place {
-            self.0.reserve_exact(1);
             self.0.insert(at, filter.clone());
         }
         place.is_err()
@@ -92,20 +92,19 @@ impl Filters {
 }
 
 impl Member {
-    pub(super) fn new(number: u64, client: Arc<str>, marks_max: usize) -> Self {
+    pub(super) fn new(number: u64, client: Arc<str>, marks_max: u32) -> Self {
         Self {
-            marks_max,
             number,
             client,
             since: Instant::now(),
             filters: Mutex::default(),
             delivered: AtomicU64::new(0),
-            marks: Signal::default(),
+            marks: Signal::new(Marks { first: None, others: None, max: marks_max, overflow: false }),
         }
     }
 
     pub(super) fn mark(&self, name: &StreamName) {
-        self.marks.update(|marks| marks.insert(name, self.marks_max));
+        self.marks.update(|marks| marks.insert(name));
     }
 }
 
@@ -128,11 +127,11 @@ impl Marks {
             || self.others.as_ref().is_some_and(|others| others.marked.contains(name))
     }
 
-    pub(super) fn insert(&mut self, name: &StreamName, max: usize) {
+    pub(super) fn insert(&mut self, name: &StreamName) {
         if self.contains(name) {
             return;
         }
-        if self.len() >= max {
+        if self.len() >= self.max as usize {
             self.overflow = true;
         } else if self.first.is_none() {
             self.first = Some(name.clone());
