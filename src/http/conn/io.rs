@@ -6,6 +6,7 @@ mod write;
 
 use std::io::{self, Read as _};
 use std::mem::MaybeUninit;
+use std::ops::Deref;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
@@ -40,7 +41,7 @@ pub(super) enum LeavesBy {
 pub struct GuardedStream {
     stream: Transport,
     /// Bytes that were read and returned; they are read again before the socket is.
-    read_ahead: Bytes,
+    read_ahead: ReadAhead,
     /// Number of received bytes still to discard: the rest of an unneeded request body.
     skipped: u32,
     /// The kernel may have bytes although tokio's readiness says otherwise, because `poll_left` has cleared it.
@@ -55,6 +56,23 @@ pub struct GuardedStream {
     unsent: bool,
     stalled_checks: u8,
     linger_timer: Timer,
+}
+
+/// Bytes that were read and returned. Takes one pointer while there are none, as for most connections that wait.
+struct ReadAhead(Option<Box<Bytes>>);
+
+impl From<Bytes> for ReadAhead {
+    fn from(bytes: Bytes) -> Self {
+        Self((!bytes.is_empty()).then(|| Box::new(bytes)))
+    }
+}
+
+impl Deref for ReadAhead {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        self.0.as_deref().map_or(&[], |bytes| bytes)
+    }
 }
 
 /// Timer whose allocation is deferred until the first poll.
@@ -73,7 +91,7 @@ impl GuardedStream {
         let [write_timer, linger_timer] = Default::default();
         Self {
             stream,
-            read_ahead,
+            read_ahead: read_ahead.into(),
             skipped: 0,
             has_hidden_bytes: false,
             has_ended: false,
@@ -124,10 +142,10 @@ impl AsyncRead for GuardedStream {
 impl GuardedStream {
     /// Takes up to `max` of the returned bytes; frees their buffer with the last one.
     fn take_read_ahead(&mut self, max: usize) -> Bytes {
-        if self.read_ahead.len() <= max {
-            return std::mem::take(&mut self.read_ahead);
+        match &mut self.read_ahead.0 {
+            Some(bytes) if bytes.len() > max => bytes.split_to(max),
+            ahead => ahead.take().map_or_else(Bytes::new, |bytes| *bytes),
         }
-        self.read_ahead.split_to(max)
     }
 
     /// Reads bytes into a buffer on the stack and passes them to `parse`, which returns its result and how many bytes it
@@ -142,7 +160,7 @@ impl GuardedStream {
             self.take_read_ahead(consumed);
             if !self.read_ahead.is_empty() && self.read_ahead.len() < consumed {
                 // A short rest would keep the whole buffer of the connection's first bytes alive.
-                self.read_ahead = Bytes::copy_from_slice(&self.read_ahead);
+                self.read_ahead = Bytes::copy_from_slice(&self.read_ahead).into();
             }
             return Poll::Ready(Ok(Some(parsed)));
         }
@@ -156,7 +174,7 @@ impl GuardedStream {
         debug_assert!(consumed <= read.len());
         let rest = read.get(consumed..).unwrap_or_default();
         if !rest.is_empty() {
-            self.read_ahead = Bytes::copy_from_slice(rest);
+            self.read_ahead = Bytes::copy_from_slice(rest).into();
         }
         Poll::Ready(Ok(Some(parsed)))
     }
@@ -182,7 +200,7 @@ impl GuardedStream {
     /// Returns bytes that were read and not used. Copies them, so that the reader's large buffer can be freed.
     pub(super) fn unread(&mut self, bytes: &[u8]) {
         if !bytes.is_empty() {
-            self.read_ahead = Bytes::from([bytes, &self.read_ahead].concat());
+            self.read_ahead = Bytes::from([bytes, &self.read_ahead].concat()).into();
         }
     }
 
@@ -260,7 +278,7 @@ impl GuardedStream {
             match ready!(self.poll_read_wanted(context, &mut buffer)) {
                 Err(_) => return Poll::Ready(Ok(LeavesBy::Reset)),
                 Ok([]) => self.has_ended = true,
-                Ok(read) => self.read_ahead = Bytes::from([&*self.read_ahead, read].concat()),
+                Ok(read) => self.read_ahead = Bytes::from([&*self.read_ahead, read].concat()).into(),
             }
         }
         match leaves_by {
