@@ -247,7 +247,7 @@ impl WaiterRegistry {
     /// Applies `count_in` to the entry of a stream under the lock, creating the entry if needed: otherwise
     /// the last reader to leave could remove the entry in between.
     fn enter<T>(&self, name: &StreamName, count_in: impl FnOnce(&mut StreamEntry) -> T) -> T {
-        let mut entry = self.entries.entry(name.clone()).or_insert_with(StreamEntry::default);
+        let mut entry = self.entries.entry(name.clone()).or_default();
         if entry.attached.is_none() {
             self.attach(name, &mut entry);
         }
