@@ -104,6 +104,7 @@ pub struct Server {
 /// A server that runs until it is drained or dropped.
 pub struct Running {
     hub: Arc<Hub>,
+    mqtt: Arc<Broker>,
     store: Arc<dyn Store>,
     /// Time from the signal to the hard stop.
     drain: Duration,
@@ -396,7 +397,7 @@ impl Server {
         if let Some((listener, _)) = self.mqtt {
             let connections_max = self.limits.connections_max;
             tasks.push(acceptor(
-                Front::Mqtt(broker),
+                Front::Mqtt(broker.clone()),
                 mqtt_tls,
                 connections_max,
                 self.proxies,
@@ -412,6 +413,7 @@ impl Server {
         let component = Mutex::new(component);
         Ok(Running {
             hub,
+            mqtt: broker,
             store,
             drain: self.drain,
             phase,
@@ -459,6 +461,7 @@ impl Running {
             component.abort();
         }
         self.phase.send_replace(Phase::Stopped);
+        self.mqtt.stop();
         self.store.close().await;
         traces::stop(&self.hub, hard_stop).await;
         let logs = self.logs.clone();
@@ -475,6 +478,7 @@ impl Running {
 impl Drop for Running {
     fn drop(&mut self) {
         self.phase.send_replace(Phase::Stopped);
+        self.mqtt.stop();
         for task in self.tasks.iter().chain(self.component.lock().as_ref()) {
             task.abort();
         }

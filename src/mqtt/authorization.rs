@@ -94,7 +94,7 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin> Connection<S> {
         if grants.subject() != self.grants.subject() {
             return Err(refused);
         }
-        self.rights_end = Self::rights_end(&grants, &self.broker);
+        self.extras.get_or_insert_default().rights_end = Self::rights_end(&grants, &self.broker);
         self.grants = grants;
         let keeps_will = |topic: &str| match publish::stream(topic, self.grants.tenant()) {
             Ok(stream) => check(&self.grants, Action::Append, &stream).is_ok(),
@@ -102,7 +102,7 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin> Connection<S> {
             Err(_) => true,
         };
         self.negotiated.will = self.negotiated.will.take().filter(|will| keeps_will(&will.topic));
-        self.retained = None;
+        self.restart_retained();
         if let Some(credentials) = self.grants.record().filter(|_| self.negotiated.will.is_some()) {
             // Without it, the will is published after a restart only while the earlier token is valid.
             let _stored = self.broker.store(self.session.renewing(&credentials)).await;

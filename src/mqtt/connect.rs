@@ -44,8 +44,7 @@ impl Broker {
             Ok(None) | Err(_) => return None,
         };
         wire.version = Some(connect.version);
-        wire.sent_bytes_max = connect.packet_bytes_max;
-        wire.received_bytes_max = self.limits.mqtt_packet_bytes_max;
+        wire.limit(self.limits.mqtt_packet_bytes_max, connect.packet_bytes_max);
         let auditor = self.auditor(&peer);
         let grants = match self.authenticate(&connect, &peer) {
             Ok(grants) => grants,
@@ -75,7 +74,8 @@ impl Broker {
             }
         };
         let assigned = connect.client_id.is_empty().then_some(id);
-        let negotiated = self.negotiated(&connect);
+        let keep_alive = self.keep_alive(&connect);
+        let negotiated = self.negotiated(&connect, keep_alive);
         let connack = Connack {
             reason: Reason::Success,
             session_present: false,
@@ -85,7 +85,7 @@ impl Broker {
             assigned_client_id: assigned,
             session_expiry: (negotiated.session_expiry != connect.session_expiry)
                 .then_some(negotiated.session_expiry),
-            keep_alive: (negotiated.keep_alive != connect.keep_alive).then_some(negotiated.keep_alive),
+            keep_alive: (keep_alive != connect.keep_alive).then_some(keep_alive),
             authentication_method: connect.authentication.is_some().then_some(METHOD),
         };
         if !wire.fits(&OutgoingPacket::Connack(connack.clone())) {
@@ -203,20 +203,25 @@ impl Broker {
         if is_full || !self.sessions.has_room(principal, true) { Err(Reason::QuotaExceeded) } else { Ok(()) }
     }
 
-    /// Settings of the connection: the requests of the client, within the limits of the gateway.
-    fn negotiated(&self, connect: &Connect) -> Negotiated {
-        let limits = &self.limits;
-        let keep_alive = match (connect.version, connect.keep_alive) {
+    /// The keep alive of the connection.
+    fn keep_alive(&self, connect: &Connect) -> Duration {
+        let longest = self.limits.mqtt_keep_alive_max.get();
+        match (connect.version, connect.keep_alive) {
             // A CONNACK of 3.1.1 cannot announce another value.
             (Version::V3, wanted) => wanted,
-            (Version::V5, Duration::ZERO) => limits.mqtt_keep_alive_max.get(),
-            (Version::V5, wanted) => wanted.min(limits.mqtt_keep_alive_max.get()),
-        };
+            (Version::V5, Duration::ZERO) => longest,
+            (Version::V5, wanted) => wanted.min(longest),
+        }
+    }
+
+    /// Settings of the connection: the requests of the client, within the limits of the gateway.
+    fn negotiated(&self, connect: &Connect, keep_alive: Duration) -> Negotiated {
+        let limits = &self.limits;
         let aliases = connect.topic_alias_maximum.min(limits.mqtt_topic_aliases_max);
         Negotiated {
-            keep_alive,
+            keep_alive_millis: u32::try_from(keep_alive.as_millis()).unwrap_or(u32::MAX),
             session_expiry: connect.session_expiry.min(limits.mqtt_session_expiry_max.get()),
-            in_flight_max: connect.receive_maximum.min(limits.mqtt_in_flight_max).into(),
+            in_flight_max: connect.receive_maximum.min(limits.mqtt_in_flight_max),
             last_alias: NonZeroU16::new(aliases),
             will: connect.will.clone().map(Box::new),
             is_bridge: connect.is_bridge,

@@ -1,12 +1,10 @@
 //! [`Connection`]: the connection of a client after its handshake. It handles packets, sends messages and
 //! stores the session until either side ends the connection.
 
-use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::future::poll_fn;
 use std::io;
-use std::num::NonZeroU16;
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -16,16 +14,17 @@ use tokio::time::{Instant, timeout};
 use super::Broker;
 use super::audit::Auditor;
 use super::codec::{Breach, OutgoingPacket, Reason, Version, Will};
+use super::keep_alive::KeepAliveTimer;
+use super::parts::{Extras, PendingWork, TopicAliases};
 use super::session::Session;
 use super::session_store::{Negotiated, OpenSession};
 use super::sessions::Attached;
 use super::unconfirmed::{Confirmed, Unconfirmed};
-use super::walks::{CatchUp, RetainedWalk};
+use super::walks::CatchUp;
 use super::wire::{Wire, WireProgress};
-use crate::auth::{EndOfRights, Grants, RightsEnd};
+use crate::auth::{Grants, RightsEnd};
 use crate::budget::OpenCharge;
-use crate::clock::ReusableSleep;
-use crate::hub::{DeviceConnection, DrainWaiter, Subscriber, Waiter};
+use crate::hub::{Subscriber, Waiter};
 use crate::stream::StreamName;
 
 /// Maximum number of changed streams taken at once; the others stay marked.
@@ -37,9 +36,6 @@ const SAVE_INTERVAL: Duration = Duration::from_secs(1);
 /// Time for the client to read the last packet.
 const LAST_PACKET_TIME: Duration = Duration::from_secs(1);
 
-/// Stands for no limit, if no keep alive is agreed.
-const NEVER: Duration = Duration::from_secs(365 * 24 * 3600);
-
 /// A connection and the session of its client.
 pub(super) struct Connection<S> {
     pub(super) broker: Arc<Broker>,
@@ -47,63 +43,32 @@ pub(super) struct Connection<S> {
     pub(super) session: Session,
     pub(super) subscriber: Subscriber,
     pub(super) negotiated: Negotiated,
-    /// Boxed, as most connections have none.
-    pub(super) aliases: Option<Box<TopicAliases>>,
-    /// Streams that may have messages to send.
-    pub(super) ready: VecDeque<StreamName>,
-    /// Streams that could not be read. `None`: there are none.
-    pub(super) failed: Option<Box<FailedReads>>,
-    /// The walk that sends retained messages to a new subscription.
-    pub(super) retained: Option<Box<RetainedWalk>>,
-    /// The walk over streams that may have changed without a mark.
-    pub(super) catch_up: Option<Box<CatchUp>>,
     pub(super) attached: Attached,
+    /// What the client may do.
+    pub(super) grants: Arc<Grants>,
+    /// What only some connections have.
+    pub(super) extras: Option<Box<Extras>>,
+    /// `None`: nothing is to be sent, stored or ended at some time.
+    pub(super) pending: Option<Box<PendingWork>>,
     /// Messages of QoS 0 that are not synced yet.
     pub(super) unconfirmed: Unconfirmed,
     /// A refused message of the connection has been logged.
     pub(super) has_logged_refusal: bool,
-    /// What the client may do.
-    pub(super) grants: Arc<Grants>,
     /// The client has used enhanced authentication, and may authenticate again.
     pub(super) may_renew: bool,
-    /// `None`: there is no audit log.
-    pub(super) auditor: Option<Box<Auditor>>,
-    /// Completes when the rights of the client end. `None`: they never do.
-    pub(super) rights_end: Option<EndOfRights>,
-    /// Waits for changes of the streams of `subscriber`.
-    waiter: Waiter,
-    drain: DrainWaiter,
-    timer: ReusableSleep,
     /// The next wait looks at the wire before it looks for changed streams.
     reads_first: bool,
+    /// Waits for changes of the streams of `subscriber`.
+    waiter: Waiter,
+    keep_alive: KeepAliveTimer,
     /// When the last packet arrived.
     pub(super) heard_at: Instant,
-    /// When to end the connection during a drain.
-    leave_at: Option<Instant>,
-    /// When to store changes that need not be stored at once.
-    save_at: Option<Instant>,
-    /// Counts the connection for its tenant, and keeps a device from being woken.
-    _open: (Option<OpenCharge>, Option<Box<DeviceConnection>>),
-}
-
-/// The topic aliases of a connection.
-#[derive(Default)]
-pub(super) struct TopicAliases {
-    /// Topics by the alias that the client has assigned.
-    pub(super) received: Vec<Option<StreamName>>,
-    /// Aliases that the gateway has assigned.
-    pub(super) sent: HashMap<StreamName, NonZeroU16>,
-}
-
-/// Streams of a connection that could not be read.
-pub(super) struct FailedReads {
-    pub(super) streams: BTreeSet<StreamName>,
-    /// When they are read again.
-    pub(super) retry_at: Instant,
+    /// Counts the connection for its tenant.
+    _open: Option<OpenCharge>,
 }
 
 /// What a connection waits for.
-enum Event {
+pub(super) enum Event {
     /// The wire has read or written, or has failed.
     Wire(io::Result<WireProgress>),
     /// More messages can be sent at once.
@@ -122,7 +87,7 @@ enum Event {
 }
 
 /// What happens when the timer fires.
-enum TimerEvent {
+pub(super) enum TimerEvent {
     End(Reason),
     Save,
     /// Streams that could not be read are read again.
@@ -164,50 +129,79 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin> Connection<S> {
     ) -> Self {
         session.reconnected();
         let subscriber = broker.hub.subscriber(session.client.clone());
-        let drain = broker.hub.drain_waiter();
-        let open = (open, broker.hub.session_connected(&session.client));
+        let device = broker.hub.session_connected(&session.client);
+        let rights_end = Self::rights_end(&grants, &broker);
+        let has_extras = auditor.is_some() || rights_end.is_some() || device.is_some();
+        let extras = has_extras.then(|| {
+            Box::new(Extras { aliases: TopicAliases::default(), auditor, rights_end, _device: device })
+        });
         Self {
             wire,
             subscriber,
             negotiated,
-            aliases: None,
-            ready: VecDeque::new(),
-            failed: None,
-            retained: None,
-            catch_up: None,
             attached,
+            grants,
+            extras,
+            pending: None,
             unconfirmed: Unconfirmed::default(),
             has_logged_refusal: false,
-            rights_end: Self::rights_end(&grants, &broker),
-            grants,
             may_renew,
-            auditor,
-            waiter: Waiter::default(),
-            drain,
-            timer: ReusableSleep::default(),
             reads_first: false,
+            waiter: Waiter::default(),
+            keep_alive: broker.keep_alives.timer(),
             heard_at: Instant::now(),
-            leave_at: None,
-            save_at: None,
             _open: open,
             session,
             broker,
         }
     }
 
-    /// Runs the connection to its end, then suspends the session.
-    pub(super) async fn run(mut self: Box<Self>) {
-        // Boxed: it is over before the connection waits.
-        Box::pin(self.resume()).await;
-        let ending = loop {
-            if let Err(ending) = self.process().await {
-                break ending;
-            }
+    /// What the connection is about to do.
+    pub(super) fn pending(&mut self) -> &mut PendingWork {
+        self.pending.get_or_insert_default()
+    }
+
+    /// The audit log, if there is one.
+    pub(super) fn auditor(&self) -> Option<&Auditor> {
+        self.extras.as_ref()?.auditor.as_deref()
+    }
+
+    /// Resumes the session, up to where the connection waits. `None`: it is over.
+    pub(super) async fn start(mut self: Box<Self>) -> Option<Box<Self>> {
+        self.resume().await;
+        let outcome = self.proceed().await;
+        self.go_on(outcome).await
+    }
+
+    /// Handles an event, up to where the connection waits again. `None`: the connection is over.
+    pub(super) async fn handle(mut self: Box<Self>, event: Event) -> Option<Box<Self>> {
+        let mut outcome = self.accept(event).await;
+        if outcome.is_ok() {
+            outcome = self.proceed().await;
+        }
+        self.go_on(outcome).await
+    }
+
+    /// Frees what is unused if the connection goes on; otherwise suspends the session.
+    async fn go_on(mut self: Box<Self>, outcome: Result<(), Ending>) -> Option<Box<Self>> {
+        let Err(ending) = outcome else {
+            self.shrink();
+            return Some(self);
         };
         tracing::debug!(client = &*self.session.client, %ending, "mqtt connection ended");
         // A client that takes over finds everything in the log that was sent before. The connection ends already.
         let _refused = self.confirm_all().await;
+        let broker = self.broker.clone();
         Box::pin(self.end(ending)).await;
+        broker.metrics.open.dec();
+        None
+    }
+
+    /// Frees what a connection that waits does not need.
+    fn shrink(&mut self) {
+        self.pending.take_if(|pending| pending.is_empty());
+        self.session.shrink();
+        self.wire.shrink();
     }
 
     /// Subscribes to the filters of a resumed session.
@@ -223,38 +217,49 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin> Connection<S> {
             let _too_many = self.enter_group(&key).await;
         }
         if self.session.subscriptions().len() > 0 || !self.session.shared().is_empty() {
-            self.catch_up = Some(Box::new(CatchUp::of(&self.session)));
+            self.pending().catch_up = Some(CatchUp::of(&self.session));
         }
     }
 
-    /// Handles received packets, sends messages and stores changes as far as possible, then waits for the
-    /// next event.
-    async fn process(&mut self) -> Result<(), Ending> {
-        while let Some(packet) = self.wire.next()? {
-            self.heard_at = Instant::now();
-            Box::pin(self.dispatch(packet)).await?;
+    /// Handles received packets, sends messages and stores changes as far as possible.
+    async fn proceed(&mut self) -> Result<(), Ending> {
+        loop {
+            while let Some(packet) = self.wire.next()? {
+                self.heard_at = Instant::now();
+                Box::pin(self.dispatch(packet)).await?;
+            }
+            let has_more = self.wire.is_idle() && self.may_send() && Box::pin(self.fill()).await?;
+            if self.session.is_due() {
+                Box::pin(self.save()).await?;
+            } else if self.save_at().is_some_and(|at| at <= Instant::now()) {
+                Box::pin(self.save_if_possible()).await;
+            }
+            if !has_more {
+                return Ok(());
+            }
+            // The wire, and what ends the connection, have their turn between two parts of a long delivery.
+            let event = poll_fn(|context| self.poll_event(context, true)).await;
+            self.accept(event).await?;
         }
-        let has_more = self.wire.is_idle() && Box::pin(self.fill()).await?;
-        if self.session.is_due() {
-            Box::pin(self.save()).await?;
-        } else if self.save_at.is_some_and(|at| at <= Instant::now()) {
-            Box::pin(self.save_if_possible()).await;
-        }
-        let has_room = self.wire.is_idle() && self.ready.is_empty() && self.vacancy() > 0 && !has_more;
-        let ending = match poll_fn(|context| self.poll_event(context, has_room, has_more)).await {
+    }
+
+    /// Handles an event. What has been received is handled afterwards by [`proceed`](Self::proceed).
+    async fn accept(&mut self, event: Event) -> Result<(), Ending> {
+        let ending = match event {
             Event::Wire(Ok(WireProgress::Read | WireProgress::Written)) | Event::More => return Ok(()),
             Event::Wire(Ok(WireProgress::Ended)) => {
                 return Err(Ending::Lost(io::ErrorKind::UnexpectedEof.into()));
             }
             Event::Wire(Err(error)) => Ending::Lost(error),
             Event::Changed(names) => {
-                self.ready.extend(names);
+                self.pending().ready.extend(names);
                 return Ok(());
             }
             Event::Timer(TimerEvent::End(why)) => Ending::ByGateway(why),
             Event::Timer(TimerEvent::Save) => return Ok(()),
             Event::Timer(TimerEvent::Retry) => {
-                self.ready.extend(self.failed.take().into_iter().flat_map(|failed| failed.streams));
+                let pending = self.pending();
+                pending.ready.extend(pending.failed.take().into_iter().flat_map(|failed| failed.streams));
                 return Ok(());
             }
             Event::RightsEnd(RightsEnd::Expired) => {
@@ -268,7 +273,7 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin> Connection<S> {
             Event::Confirmed(confirmed) => return self.confirmed(confirmed),
             Event::Superseded => Ending::ByGateway(Reason::SessionTakenOver),
             Event::Drain => {
-                self.leave_at = Some(Instant::now() + self.broker.hub.drain_moment());
+                self.pending().leave_at = Some(Instant::now() + self.broker.hub.drain_moment());
                 return Ok(());
             }
         };
@@ -277,11 +282,27 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin> Connection<S> {
         if has_spoken { Ok(()) } else { Err(ending) }
     }
 
+    /// Waits for an event that needs handling.
+    pub(super) fn poll_waiting(&mut self, context: &mut Context<'_>) -> Poll<Event> {
+        loop {
+            let event = ready!(self.poll_event(context, false));
+            let is_handled = matches!(event, Event::Wire(Ok(WireProgress::Written)))
+                && self.wire.has_no_input()
+                && !(self.wire.is_idle() && self.may_send())
+                && !self.session.is_due();
+            if !is_handled {
+                return Poll::Ready(event);
+            }
+            self.wire.shrink();
+        }
+    }
+
     /// Waits for the next event. Changed streams are only taken if there is room for their messages.
     ///
     /// It keeps little for each connection that waits, which may be very many; a `select!` would keep a future for each event.
-    fn poll_event(&mut self, context: &mut Context<'_>, has_room: bool, has_more: bool) -> Poll<Event> {
-        if let Some(end) = &mut self.rights_end
+    fn poll_event(&mut self, context: &mut Context<'_>, has_more: bool) -> Poll<Event> {
+        let has_room = self.wire.is_idle() && !has_more && !self.has_ready() && self.vacancy() > 0;
+        if let Some(end) = self.extras.as_mut().and_then(|extras| extras.rights_end.as_mut())
             && let Poll::Ready(why) = end.as_mut().poll(context)
         {
             return Poll::Ready(Event::RightsEnd(why));
@@ -307,11 +328,24 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin> Connection<S> {
         if self.attached.poll_superseded(context).is_ready() {
             return Poll::Ready(Event::Superseded);
         }
-        if self.leave_at.is_none() && self.drain.poll(context).is_ready() {
+        // Checked after the connection has left its waker, which the drain wakes.
+        if self.broker.hub.is_draining() && self.leave_at().is_none() {
             return Poll::Ready(Event::Drain);
         }
-        let (timer_at, timer) = self.next_timer();
-        self.timer.poll(context, timer_at).map(|()| Event::Timer(timer))
+        self.poll_timers(context).map(Event::Timer)
+    }
+
+    /// Whether streams are about to be read.
+    fn has_ready(&self) -> bool {
+        self.pending.as_ref().is_some_and(|pending| !pending.ready.is_empty())
+    }
+
+    fn leave_at(&self) -> Option<Instant> {
+        self.pending.as_ref()?.leave_at
+    }
+
+    fn save_at(&self) -> Option<Instant> {
+        self.pending.as_ref()?.save_at
     }
 
     /// Handles what the client had sent before the connection ends, so that no message is lost, and so that a
@@ -342,14 +376,14 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin> Connection<S> {
 
     /// Returns how long the client may be silent.
     fn silence(&self) -> Option<Duration> {
-        let keep_alive = self.negotiated.keep_alive;
+        let keep_alive = Duration::from_millis(self.negotiated.keep_alive_millis.into());
         (!keep_alive.is_zero()).then(|| keep_alive * 3 / 2)
     }
 
     /// Stores the unsaved changes of the session. Packets that must not be sent before are written
     /// afterwards.
     async fn save(&mut self) -> Result<(), Ending> {
-        self.save_at = None;
+        self.pending.iter_mut().for_each(|pending| pending.save_at = None);
         // Before the session: a message of QoS 2 that it has done with must not be sent again by the group.
         for group in self.session.groups() {
             self.broker.store_group(&group).await.map_err(Ending::ByGateway)?;
@@ -368,21 +402,24 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin> Connection<S> {
         }
     }
 
-    /// Returns the next timer: the end of the connection because the client is silent or the gateway is
-    /// draining, the time to store changes, or the time to read streams again that could not be read.
-    fn next_timer(&mut self) -> (Instant, TimerEvent) {
-        let silent_at = self.heard_at + self.silence().unwrap_or(NEVER);
-        let silent = (silent_at, TimerEvent::End(Reason::KeepAliveTimeout));
-        let leave = self.leave_at.map(|at| (at, TimerEvent::End(Reason::ServerShuttingDown)));
-        let save = self.session.has_unsaved().then(|| {
-            let at = self.save_at.get_or_insert_with(|| Instant::now() + SAVE_INTERVAL);
-            (*at, TimerEvent::Save)
-        });
-        let retry = self.failed.as_ref().map(|failed| (failed.retry_at, TimerEvent::Retry));
-        [leave, save, retry]
-            .into_iter()
-            .flatten()
-            .fold(silent, |first, next| if next.0 < first.0 { next } else { first })
+    /// Completes when the client is silent for too long, the gateway drains, changes have to be stored, or streams are to be read again
+    /// that could not be read.
+    fn poll_timers(&mut self, context: &mut Context<'_>) -> Poll<TimerEvent> {
+        if let Some(silence) = self.silence()
+            && self.keep_alive.poll(context, self.heard_at + silence).is_ready()
+        {
+            return Poll::Ready(TimerEvent::End(Reason::KeepAliveTimeout));
+        }
+        if self.session.has_unsaved() {
+            self.pending().save_at.get_or_insert_with(|| Instant::now() + SAVE_INTERVAL);
+        }
+        let Some(pending) = &mut self.pending else { return Poll::Pending };
+        let leave = pending.leave_at.map(|at| (at, TimerEvent::End(Reason::ServerShuttingDown)));
+        let save = pending.save_at.map(|at| (at, TimerEvent::Save));
+        let retry = pending.failed.as_ref().map(|failed| (failed.retry_at, TimerEvent::Retry));
+        let first = [leave, save, retry].into_iter().flatten().min_by_key(|(at, _)| *at);
+        let Some((at, event)) = first else { return Poll::Pending };
+        pending.timer.poll(context, at).map(|()| event)
     }
 
     /// Returns the memory of the session and its will, in bytes.
@@ -399,7 +436,7 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin> Connection<S> {
 
     /// Returns how many more messages of QoS 1 and 2 may be sent.
     pub(super) fn vacancy(&self) -> usize {
-        self.session.vacancy(self.negotiated.in_flight_max)
+        self.session.vacancy(self.negotiated.in_flight_max.into())
     }
 
     /// Suspends the session first, since a newer connection may wait for it, and then sends the last packets.

@@ -7,7 +7,6 @@ use std::num::NonZeroU16;
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures_util::FutureExt;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::task::consume_budget;
 use tokio::time::Instant;
@@ -16,8 +15,9 @@ use super::Broker;
 use super::codec::{
     Ack, AckKind, Delivery, MessageProperties, OutgoingPacket, PacketId, Reason, SubscriptionOptions,
 };
-use super::connection::{Connection, Ending, FailedReads, READY_MAX};
+use super::connection::{Connection, Ending, READY_MAX};
 use super::groups::{Group, LEASE_MESSAGES_MAX};
+use super::parts::FailedReads;
 use super::session::{DeliveryPhase, GroupReader, InFlightMessage, Wanted};
 use super::walks::{CatchUp, RetainedWalk, WalkStep};
 use crate::stream::{
@@ -49,7 +49,7 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin> Connection<S> {
                 continue;
             }
             self.take_marks();
-            if let Some(name) = self.ready.pop_front() {
+            if let Some(name) = self.next_ready() {
                 self.send_new(name).await?;
             } else if !self.continue_catch_up().await {
                 return Ok(false);
@@ -58,32 +58,43 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin> Connection<S> {
         Ok(true)
     }
 
+    /// Whether there may be something to send. Otherwise [`fill`](Self::fill) has nothing to do.
+    pub(super) fn may_send(&self) -> bool {
+        self.pending.is_some() || self.session.has_to_send() || self.subscriber.has_changes()
+    }
+
+    fn next_ready(&mut self) -> Option<StreamName> {
+        self.pending.as_mut()?.ready.pop_front()
+    }
+
     fn has_room(&self) -> bool {
         self.wire.unwritten() < self.broker.limits.tail_bytes_max && self.vacancy() > 0
     }
 
     /// Takes marked streams without waiting, so that busy streams do not delay quiet ones.
     fn take_marks(&mut self) {
-        if self.ready.len() >= READY_MAX {
+        if self.pending.as_ref().is_some_and(|pending| pending.ready.len() >= READY_MAX) {
             return;
         }
-        for name in self.subscriber.changed(READY_MAX).now_or_never().unwrap_or_default() {
-            if !self.ready.contains(&name) {
-                self.ready.push_back(name);
+        for name in self.subscriber.take_changed(READY_MAX) {
+            let ready = &mut self.pending().ready;
+            if !ready.contains(&name) {
+                ready.push_back(name);
             }
         }
         if self.subscriber.take_overflow() {
-            self.catch_up = Some(Box::new(CatchUp::of(&self.session)));
+            self.pending().catch_up = Some(CatchUp::of(&self.session));
         }
     }
 
     /// Visits the next page of streams that may have changed without a mark. Returns whether a catch-up is in
     /// progress.
     async fn continue_catch_up(&mut self) -> bool {
-        let Some(catch_up) = &mut self.catch_up else { return false };
+        let Some(pending) = &mut self.pending else { return false };
+        let Some(catch_up) = &mut pending.catch_up else { return false };
         match catch_up.next(&self.broker.hub, &mut self.session).await {
-            Some(changed) => self.ready.extend(changed),
-            None => self.catch_up = None,
+            Some(changed) => pending.ready.extend(changed),
+            None => pending.catch_up = None,
         }
         true
     }
@@ -93,7 +104,7 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin> Connection<S> {
         if !self.session.shared().is_empty() && name.topic().is_some() {
             self.send_for_groups(&name).await?;
             if self.vacancy() == 0 {
-                self.ready.push_back(name);
+                self.pending().ready.push_back(name);
                 return Ok(());
             }
         }
@@ -113,17 +124,17 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin> Connection<S> {
                 }
                 self.move_offset(name.clone(), batch.next)?;
                 if !batch.up_to_date {
-                    self.ready.push_back(name);
+                    self.pending().ready.push_back(name);
                 }
             }
             Err(ReadError::Gap(gap)) => {
                 self.missed(&gap);
                 self.move_offset(name.clone(), gap.earliest)?;
-                self.ready.push_back(name);
+                self.pending().ready.push_back(name);
             }
             Err(ReadError::BehindTail) => {
                 self.session.forget_offset(&name);
-                self.ready.push_back(name);
+                self.pending().ready.push_back(name);
             }
             Err(ReadError::Missing(_)) => self.session.forget_offset(&name),
             // Skipping what cannot be read would lose it silently.
@@ -166,11 +177,11 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin> Connection<S> {
                 Err(ReadError::Gap(gap)) => {
                     self.missed(&gap);
                     group.not_sent(name, Some(Start::At(gap.earliest)));
-                    self.ready.push_back(name.clone());
+                    self.pending().ready.push_back(name.clone());
                 }
                 Err(ReadError::BehindTail) => {
                     group.not_sent(name, None);
-                    self.ready.push_back(name.clone());
+                    self.pending().ready.push_back(name.clone());
                 }
                 Err(ReadError::Missing(_)) => group.not_sent(name, None),
                 Err(ReadError::Failed(error)) => {
@@ -196,8 +207,9 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin> Connection<S> {
 
     /// Reads a stream again after a while, because it could not be read.
     fn retry_later(&mut self, name: StreamName) {
-        let failed = self.failed.get_or_insert_with(|| {
-            Box::new(FailedReads { streams: BTreeSet::new(), retry_at: Instant::now() + RETRY_DELAY })
+        let failed = self.pending().failed.get_or_insert_with(|| FailedReads {
+            streams: BTreeSet::new(),
+            retry_at: Instant::now() + RETRY_DELAY,
         });
         failed.streams.insert(name);
     }
@@ -220,10 +232,8 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin> Connection<S> {
     /// Sends the next retained message of a new subscription, or visits the next page of streams for it.
     /// Returns whether there was anything to do.
     async fn send_next_retained(&mut self) -> bool {
-        let Some(mut walk) = self.retained.take().or_else(|| RetainedWalk::of(&self.session).map(Box::new))
-        else {
-            return false;
-        };
+        let begun = self.pending.as_mut().and_then(|pending| pending.retained.take());
+        let Some(mut walk) = begun.or_else(|| RetainedWalk::of(&self.session)) else { return false };
         match walk.next(&self.broker.hub).await {
             WalkStep::Stream(stream) => {
                 self.send_retained(&stream, walk.options).await;
@@ -235,8 +245,13 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin> Connection<S> {
                 return true;
             }
         }
-        self.retained = Some(walk);
+        self.pending().retained = Some(walk);
         true
+    }
+
+    /// Begins the walk for retained messages anew, since subscriptions have changed.
+    pub(super) fn restart_retained(&mut self) {
+        self.pending.iter_mut().for_each(|pending| pending.retained = None);
     }
 
     async fn send_retained(&mut self, stream: &StreamName, options: SubscriptionOptions) {
@@ -364,7 +379,7 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin> Connection<S> {
         if !taken {
             self.broker.metrics.too_large.inc();
         } else if let Some((alias, false)) = alias {
-            self.aliases.get_or_insert_default().sent.insert(topic.clone(), alias);
+            self.extras.get_or_insert_default().aliases.sent.insert(topic.clone(), alias);
         }
         taken
     }
@@ -373,7 +388,7 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin> Connection<S> {
     /// aliases.
     fn alias(&self, topic: &StreamName) -> Option<(NonZeroU16, bool)> {
         let last = self.negotiated.last_alias?;
-        let sent = self.aliases.as_ref().map(|aliases| &aliases.sent);
+        let sent = self.extras.as_ref().map(|extras| &extras.aliases.sent);
         if let Some(alias) = sent.and_then(|sent| sent.get(topic)) {
             return Some((*alias, true));
         }

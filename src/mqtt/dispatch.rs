@@ -67,7 +67,7 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin> Connection<S> {
                     return self.begin_append(client, name, topic.into(), publication).await;
                 }
                 let appended = self.broker.append(&client, &name, publication).await;
-                if let (Ok(true), Some(auditor)) = (&appended, &self.auditor) {
+                if let (Ok(true), Some(auditor)) = (&appended, self.auditor()) {
                     auditor.created(&self.grants, name.as_str());
                 }
                 appended
@@ -76,7 +76,7 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin> Connection<S> {
                 return Err(Ending::ByGateway(reason));
             }
             Err(reason) => {
-                if let Some(auditor) = self.auditor.as_ref().filter(|_| reason == Reason::NotAuthorized) {
+                if let Some(auditor) = self.auditor().filter(|_| reason == Reason::NotAuthorized) {
                     auditor.refused(Some(&self.grants), None, Some(&topic), "PUBLISH");
                 }
                 Err(Refusal::lasting(reason))
@@ -120,7 +120,7 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin> Connection<S> {
         let Confirmed { name, topic, outcome, .. } = confirmed;
         match outcome {
             Ok(created) => {
-                if let Some(auditor) = self.auditor.as_ref().filter(|_| created) {
+                if let Some(auditor) = self.auditor().filter(|_| created) {
                     auditor.created(&self.grants, name.as_str());
                 }
                 Ok(())
@@ -184,11 +184,11 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin> Connection<S> {
             return Err(Reason::TopicAliasInvalid);
         }
         if topic.is_empty() {
-            let known = self.aliases.as_ref().and_then(|aliases| aliases.received.get(index)?.clone());
+            let known = self.extras.as_ref().and_then(|extras| extras.aliases.received.get(index)?.clone());
             return known.ok_or(Reason::ProtocolError);
         }
         let name = publish::stream(topic, tenant)?;
-        let received = &mut self.aliases.get_or_insert_default().received;
+        let received = &mut self.extras.get_or_insert_default().aliases.received;
         if received.len() <= index {
             received.resize(index + 1, None);
         }

@@ -14,7 +14,10 @@ mod deliver;
 mod dispatch;
 mod forms;
 mod groups;
+mod keep_alive;
+mod parts;
 mod publish;
+mod serving;
 mod session;
 mod session_store;
 mod sessions;
@@ -26,13 +29,15 @@ mod websocket;
 mod wire;
 
 use std::collections::HashSet;
+use std::future::poll_fn;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
-use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::Semaphore;
 use tokio::time::sleep;
 
+pub use serving::ServedConnection;
 pub use websocket::WebSocketBytes;
 
 use crate::access_log::LoggedAddress;
@@ -44,9 +49,9 @@ use crate::limits::Limits;
 use crate::metrics::{Metrics, MqttMetrics};
 use crate::stream::{Filter, Principal};
 use groups::Groups;
+use keep_alive::KeepAlives;
 use sessions::Sessions;
 use shares::Share;
-use wire::Wire;
 
 /// Interval between two checks for wills and sessions that are due.
 const SWEEP_INTERVAL: Duration = Duration::from_secs(1);
@@ -70,6 +75,9 @@ pub struct Broker {
     sessions: Arc<Sessions>,
     groups: Arc<Groups>,
     takeovers: Takeovers,
+    keep_alives: Arc<KeepAlives>,
+    /// See [`stop`](Self::stop).
+    is_stopped: AtomicBool,
     /// Verifies the credentials of clients.
     auth: Arc<Authenticator>,
     /// Where changes and refusals are logged, if they are.
@@ -98,6 +106,8 @@ impl Broker {
             sessions,
             groups,
             takeovers,
+            keep_alives: KeepAlives::new(),
+            is_stopped: AtomicBool::new(false),
             auth: Arc::new(Authenticator::open()),
             audit_log: None,
             closes_on_refused: false,
@@ -132,30 +142,9 @@ impl Broker {
         self.auth.certificate(certificate)
     }
 
-    /// Serves a connection to its end. With `refuse` the connection is one too many, and is answered with a
-    /// refusal.
-    ///
-    /// This is not an async function, whose future would keep its arguments beside what it makes of them.
-    pub fn serve<S: AsyncRead + AsyncWrite + Send + Unpin>(
-        self: Arc<Self>,
-        io: S,
-        peer: Peer,
-        refuse: bool,
-    ) -> impl Future<Output = ()> + Send {
-        let open = self.metrics.open.clone();
-        let wire = Wire::new(io, self.limits.mqtt_connect_bytes_max);
-        // Boxed, so that an idle connection does not keep room for the state of its handshake.
-        let connected = Box::pin(self.connect(wire, peer, refuse));
-        async move {
-            let Some(connection) = connected.await else { return };
-            open.inc();
-            connection.run().await;
-            open.dec();
-        }
-    }
-
     /// Publishes wills, ends sessions that are due, and stores groups, once per second while there are any, and follows the claims of
-    /// other gateways. Never returns; runs as long as it is polled.
+    /// other gateways. Wakes connections whose clients are silent, and all of them for a drain. Never returns; runs as long as it is
+    /// polled.
     pub async fn sweep(&self) {
         let sweeps = async {
             loop {
@@ -168,6 +157,11 @@ impl Broker {
                 sleep(SWEEP_INTERVAL).await;
             }
         };
-        tokio::join!(sweeps, self.follow_claims());
+        let mut drain = self.hub.drain_waiter();
+        let drains = async {
+            poll_fn(|context| drain.poll(context)).await;
+            self.sessions.wake_holders();
+        };
+        tokio::join!(sweeps, self.follow_claims(), self.keep_alives.run(), drains);
     }
 }

@@ -13,6 +13,7 @@
 
 mod in_flight;
 mod membership;
+mod offsets;
 mod shared;
 mod stored;
 mod subscriptions;
@@ -20,14 +21,15 @@ mod subscriptions;
 mod tests;
 mod unsaved;
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 
 use super::codec::{Ack, AckKind, Breach, PacketId, SubscriptionOptions};
 use crate::stream::{Filter, FilterMap, Offset, QoS, Start, StreamName};
 
 use in_flight::InFlight;
-use shared::SharedSubscriptions;
+use offsets::Offsets;
+use shared::{SharedSubscription, SharedSubscriptions};
 use unsaved::{Deadline, SessionKey, Unsaved};
 
 pub(super) use in_flight::{DeliveryPhase, InFlightMessage};
@@ -41,6 +43,22 @@ pub(super) struct Session {
     /// The client id.
     pub(super) client: Arc<str>,
     subscriptions: Subscriptions,
+    /// `None`: the session has none of it, like most sessions of idle clients.
+    seldom: Option<Box<SeldomState>>,
+    /// Number of the last message in flight while there is no `seldom`.
+    last_number: u64,
+    /// Next offset to send, per stream. A stream without an offset was created after its subscription.
+    offsets: Offsets,
+    /// Bytes of the names in `offsets` beyond [`OFFSET_NAME_BYTES`] each.
+    long_name_bytes: usize,
+    /// Changes that are not stored yet. `None`: the session is not stored, since it ends with its connection,
+    /// or the store does not outlive the process.
+    unsaved: Option<Box<Unsaved>>,
+}
+
+/// The parts of a session that are empty while its client is idle and has no shared subscription.
+#[derive(Debug, Default)]
+struct SeldomState {
     shared: SharedSubscriptions,
     /// Messages sent to the client and not yet acknowledged.
     in_flight: InFlight,
@@ -49,13 +67,6 @@ pub(super) struct Session {
     /// New subscriptions that still have to receive retained messages, each with the stream after which this
     /// continues.
     retained: BTreeMap<Filter, Option<StreamName>>,
-    /// Next offset to send, per stream. A stream without an offset was created after its subscription.
-    offsets: HashMap<StreamName, Offset>,
-    /// Bytes of the names in `offsets` beyond [`OFFSET_NAME_BYTES`] each.
-    long_name_bytes: usize,
-    /// Changes that are not stored yet. `None`: the session is not stored, since it ends with its connection,
-    /// or the store does not outlive the process.
-    unsaved: Option<Box<Unsaved>>,
 }
 
 /// Estimated memory of a session without subscriptions, offsets and will, in bytes.
@@ -80,14 +91,48 @@ impl Session {
         Self {
             client,
             subscriptions: Subscriptions::default(),
-            shared: SharedSubscriptions::default(),
-            in_flight: InFlight::default(),
-            received: HashSet::new(),
-            retained: BTreeMap::new(),
-            offsets: HashMap::new(),
+            seldom: None,
+            last_number: 0,
+            offsets: Offsets::default(),
             long_name_bytes: 0,
             unsaved: is_stored.then(|| Box::new(Unsaved { is_new: true, ..Unsaved::default() })),
         }
+    }
+
+    fn seldom_mut(&mut self) -> &mut SeldomState {
+        let last = self.last_number;
+        self.seldom.get_or_insert_with(|| {
+            Box::new(SeldomState { in_flight: InFlight::after(last), ..SeldomState::default() })
+        })
+    }
+
+    /// Frees what is empty. Called before the connection waits.
+    pub(super) fn shrink(&mut self) {
+        let unused = self.seldom.take_if(|seldom| {
+            let SeldomState { shared, in_flight, received, retained } = &**seldom;
+            shared.is_empty() && in_flight.is_empty() && received.is_empty() && retained.is_empty()
+        });
+        if let Some(unused) = unused {
+            self.last_number = unused.in_flight.last();
+        }
+    }
+
+    /// The shared subscriptions.
+    pub(super) fn shared(&self) -> &[SharedSubscription] {
+        self.seldom.as_ref().map_or(&[], |seldom| &seldom.shared.all)
+    }
+
+    fn shared_mut(&mut self) -> &mut [SharedSubscription] {
+        self.seldom.as_mut().map_or(&mut [], |seldom| &mut seldom.shared.all)
+    }
+
+    /// The messages sent to the client and not yet acknowledged, oldest first.
+    fn flights(&self) -> impl Iterator<Item = &InFlightMessage> {
+        self.seldom.iter().flat_map(|seldom| seldom.in_flight.iter())
+    }
+
+    fn flight(&self, id: PacketId) -> Option<&InFlightMessage> {
+        self.seldom.as_ref()?.in_flight.get(id)
     }
 
     /// Returns the subscriptions.
@@ -124,7 +169,7 @@ impl Session {
 
     /// Returns the streams with an offset.
     pub(super) fn streams(&self) -> impl Iterator<Item = &StreamName> {
-        self.offsets.keys()
+        self.offsets.streams()
     }
 
     /// Returns the number of offsets.
@@ -136,7 +181,10 @@ impl Session {
     pub(super) fn bytes(&self) -> usize {
         let offset_bytes = if self.unsaved.is_some() { STORED_OFFSET_BYTES } else { OFFSET_BYTES };
         let offsets = offset_bytes * self.offsets.len() + self.long_name_bytes;
-        let shared = self.shared.bytes() + offset_bytes * self.shared.offset_count();
+        let shared = self
+            .seldom
+            .as_ref()
+            .map_or(0, |seldom| seldom.shared.bytes() + offset_bytes * seldom.shared.offset_count());
         SESSION_BYTES + self.client.len() + self.subscriptions.bytes() + shared + offsets
     }
 
@@ -148,14 +196,14 @@ impl Session {
     /// Returns the position before the first message of a stream that the client has not been sent, or has not acknowledged.
     /// `None`: the client has not subscribed to it.
     pub(super) fn read_up_to(&self, name: &StreamName) -> Option<Start> {
-        let mut flights = self.in_flight.iter().filter(|flight| flight.stream == *name);
+        let mut flights = self.flights().filter(|flight| flight.stream == *name);
         let unacknowledged = flights.next().map(|flight| Start::At(flight.start));
         unacknowledged.or_else(|| self.subscriptions.want(name).then(|| self.offset(name)))
     }
 
     /// Whether a stream has an offset: it existed when it was subscribed to, or has been sent since.
     pub(super) fn has_offset(&self, name: &StreamName) -> bool {
-        self.offsets.contains_key(name)
+        self.offsets.get(name).is_some()
     }
 
     /// Sets the offset up to which a stream has been sent.
@@ -176,26 +224,25 @@ impl Session {
             self.long_name_bytes -= long_name_bytes(name);
             self.note_with(Deadline::SomeTime, || SessionKey::Offset(name.clone()));
         }
-        if self.offsets.is_empty() {
-            self.offsets = HashMap::new();
-        }
     }
 
     /// Starts to send retained messages to a subscription, from the first stream on.
     pub(super) fn begin_retained(&mut self, filter: Filter) {
         self.note(SessionKey::Retained(filter.clone()), Deadline::NextPacket);
-        self.retained.insert(filter, None);
+        self.seldom_mut().retained.insert(filter, None);
     }
 
     /// Returns a subscription that still has to receive retained messages, and the stream after which this
     /// continues.
     pub(super) fn next_retained(&self) -> Option<(&Filter, Option<&StreamName>)> {
-        self.retained.first_key_value().map(|(filter, after)| (filter, after.as_ref()))
+        let (filter, after) = self.seldom.as_ref()?.retained.first_key_value()?;
+        Some((filter, after.as_ref()))
     }
 
     /// Records that a subscription has received retained messages up to `stream`.
     pub(super) fn pass_retained(&mut self, filter: &Filter, stream: StreamName) {
-        if let Some(after) = self.retained.get_mut(filter) {
+        let seldom = self.seldom.as_mut();
+        if let Some(after) = seldom.and_then(|seldom| seldom.retained.get_mut(filter)) {
             *after = Some(stream);
             self.note_with(Deadline::SomeTime, || SessionKey::Retained(filter.clone()));
         }
@@ -203,10 +250,11 @@ impl Session {
 
     /// Stops sending retained messages to a subscription.
     pub(super) fn end_retained(&mut self, filter: &Filter) {
-        if self.retained.remove(filter).is_some() {
-            if self.retained.is_empty() {
+        let Some(seldom) = &mut self.seldom else { return };
+        if seldom.retained.remove(filter).is_some() {
+            if seldom.retained.is_empty() {
                 // An emptied tree keeps its root, which has room for eleven filters.
-                self.retained = BTreeMap::new();
+                seldom.retained = BTreeMap::new();
             }
             self.note_with(Deadline::SomeTime, || SessionKey::Retained(filter.clone()));
         }
@@ -214,22 +262,28 @@ impl Session {
 
     /// Starts a new connection: no message in flight has been sent on it yet.
     pub(super) fn reconnected(&mut self) {
-        self.in_flight.reconnected();
+        self.seldom.iter_mut().for_each(|seldom| seldom.in_flight.reconnected());
+    }
+
+    /// Whether retained messages, or unacknowledged ones of an earlier connection, are to be sent.
+    pub(super) fn has_to_send(&self) -> bool {
+        let has_to_send = |seldom: &SeldomState| !seldom.retained.is_empty() || seldom.in_flight.has_unsent();
+        self.seldom.as_deref().is_some_and(has_to_send)
     }
 
     /// Returns the number of further messages that may be sent if the client accepts `max` in flight.
     pub(super) fn vacancy(&self, max: usize) -> usize {
-        self.in_flight.vacancy(max)
+        self.seldom.as_ref().map_or(max, |seldom| seldom.in_flight.vacancy(max))
     }
 
     /// Returns the oldest message that must be sent again, and counts it as sent.
     pub(super) fn send_again(&mut self) -> Option<InFlightMessage> {
-        self.in_flight.send_again()
+        self.seldom.as_mut()?.in_flight.send_again()
     }
 
     /// Adds a message to those in flight, and returns its new packet id.
     pub(super) fn send(&mut self, stream: StreamName, start: Offset, qos: QoS, retain: bool) -> PacketId {
-        let id = self.in_flight.send(stream, start, qos, retain);
+        let id = self.seldom_mut().in_flight.send(stream, start, qos, retain);
         // Resent with another id, a message of QoS 2 would be a new message for the client.
         self.note(
             SessionKey::InFlightMessage(id),
@@ -240,47 +294,50 @@ impl Session {
 
     /// Drops a message that cannot be sent: it is no longer kept, or too large for the client.
     pub(super) fn give_up(&mut self, id: PacketId) {
-        self.in_flight.give_up(id);
-        self.shared.is_done(id);
+        if let Some(seldom) = &mut self.seldom {
+            seldom.in_flight.give_up(id);
+            seldom.shared.is_done(id);
+        }
         self.note(SessionKey::InFlightMessage(id), Deadline::SomeTime);
     }
 
     /// Handles an acknowledgement of the client, and returns the response to it.
     pub(super) fn acknowledged(&mut self, ack: Ack) -> Result<Option<Ack>, Breach> {
-        if self.unsaved.is_some() && self.in_flight.get(ack.id).is_some() {
+        if self.unsaved.is_some() && self.flight(ack.id).is_some() {
             // After PUBREL the client forgets the id, so the message must never be sent with it again.
             self.note(
                 SessionKey::InFlightMessage(ack.id),
                 if ack.kind == AckKind::Pubrec { Deadline::NextPacket } else { Deadline::SomeTime },
             );
         }
-        let response = self.in_flight.acknowledged(ack)?;
-        if self.in_flight.get(ack.id).is_none() {
-            self.shared.is_done(ack.id);
+        let SeldomState { in_flight, shared, .. } = self.seldom_mut();
+        let response = in_flight.acknowledged(ack)?;
+        if in_flight.get(ack.id).is_none() {
+            shared.is_done(ack.id);
         }
         Ok(response)
     }
 
     /// Whether a received message of QoS 2 is in the log and not released yet.
     pub(super) fn has_received(&self, id: PacketId) -> bool {
-        self.received.contains(&id)
+        self.seldom.as_ref().is_some_and(|seldom| seldom.received.contains(&id))
     }
 
     /// Returns the number of received messages of QoS 2 that are not released yet.
     pub(super) fn received_count(&self) -> usize {
-        self.received.len()
+        self.seldom.as_ref().map_or(0, |seldom| seldom.received.len())
     }
 
     /// Records a received message of QoS 2 that is in the log. The change [`receiving`](Self::receiving) was
     /// stored with it.
     pub(super) fn received(&mut self, id: PacketId) {
-        self.received.insert(id);
+        self.seldom_mut().received.insert(id);
     }
 
     /// Releases a received message of QoS 2, which the client will not send again. Returns whether it was
     /// known.
     pub(super) fn released(&mut self, id: PacketId) -> bool {
-        let known = self.received.remove(&id);
+        let known = self.seldom.as_mut().is_some_and(|seldom| seldom.received.remove(&id));
         if known {
             // After the response the client may use the id for another message.
             self.note(SessionKey::Received(id), Deadline::NextPacket);

@@ -25,12 +25,12 @@ const DUE_AT_ONCE: usize = 64;
 /// Settings of a connection that client and gateway have agreed on.
 #[derive(Debug)]
 pub(super) struct Negotiated {
-    /// Maximum time between two packets of the client; zero: no limit.
-    pub(super) keep_alive: Duration,
+    /// Maximum time between two packets of the client, in milliseconds; 0: no limit.
+    pub(super) keep_alive_millis: u32,
     /// How long the session is kept after the connection ends.
     pub(super) session_expiry: Duration,
     /// Maximum number of unacknowledged messages to the client.
-    pub(super) in_flight_max: usize,
+    pub(super) in_flight_max: u16,
     /// Highest topic alias that the client accepts; `None`: none.
     pub(super) last_alias: Option<NonZeroU16>,
     pub(super) will: Option<Box<Will>>,

@@ -3,26 +3,27 @@
 //! A connection owns its session while it lasts. A new connection of the same client signals the older one
 //! and waits until that has put the session back, so a session always has exactly one owner.
 
+mod slot;
 #[cfg(test)]
 mod tests;
 
 use std::collections::BTreeMap;
+use std::future::poll_fn;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, Waker, ready};
 
 use dashmap::DashMap;
 use futures_util::FutureExt;
 use parking_lot::Mutex;
-use tokio::sync::{Notify, OwnedMutexGuard};
+use tokio::sync::Notify;
 use tokio::time::Instant;
 
-use super::codec::Will;
-use super::session::Session;
+pub(super) use slot::{Away, DelayedWill, WillRights};
+
+use slot::{Due, HoldError, KeptSession, SessionSlot, SlotKey, SlotState};
+
 use super::shares::{Accounts, SessionCharge, Share};
-use crate::auth::{CredentialRecord, Grants};
 use crate::budget::Budget;
-use crate::hub::{Signal, Waiter};
 use crate::metrics::MqttMetrics;
 use crate::stream::{Principal, Tenant};
 
@@ -33,7 +34,7 @@ const SEPARATOR: char = '\u{1f}';
 /// The table of all sessions.
 #[derive(Debug)]
 pub(super) struct Sessions {
-    slots: DashMap<Arc<str>, Arc<SessionSlot>>,
+    slots: DashMap<SlotKey, ()>,
     agenda: Mutex<Agenda>,
     /// Notified when something is added to the agenda.
     scheduled: Notify,
@@ -48,84 +49,24 @@ struct Agenda {
     next: u64,
 }
 
-/// A time, and a number that makes it unique.
-type Due = (Instant, u64);
-
-/// The slot of one client. It holds the session while no connection has it.
-#[derive(Debug)]
-struct SessionSlot {
-    kept: Arc<tokio::sync::Mutex<SlotState>>,
-    /// Number of the newest connection that wants the session.
-    newest: Signal<u64>,
-    /// Number of connections that have the session or wait for it.
-    connections: AtomicUsize,
-}
-
 /// Keeps the slot of a client in the table until it is dropped. The last one to be dropped removes a slot without a session.
 #[derive(Debug)]
 struct Claim {
     sessions: Arc<Sessions>,
-    client: Arc<str>,
     slot: Arc<SessionSlot>,
-    /// Whether it counts in [`SessionSlot::connections`].
+    /// See [`SlotState::newest`].
+    number: u32,
+    /// Whether it counts in [`SlotState::connections`].
     is_connection: bool,
-    /// Waits for a newer connection.
-    waiter: Waiter,
-}
-
-#[derive(Debug)]
-enum SlotState {
-    /// There is no session yet, or a connection has it.
-    Nothing,
-    Session(Box<Away>, Due, SessionCharge),
-    /// The slot has been removed from the table.
-    Removed,
-}
-
-/// The session of a disconnected client.
-#[derive(Debug)]
-pub(super) struct Away {
-    pub(super) session: Session,
-    /// When the session expires.
-    pub(super) until: Instant,
-    pub(super) will: Option<DelayedWill>,
-}
-
-impl Away {
-    /// When the session has to be looked at: it expires, or its will is to be published.
-    pub(super) fn due(&self) -> Instant {
-        self.will.as_ref().map_or(self.until, |delayed| self.until.min(delayed.at))
-    }
-}
-
-/// The will of a disconnected client.
-#[derive(Debug)]
-pub(super) struct DelayedWill {
-    pub(super) will: Will,
-    /// When it is published.
-    pub(super) at: Instant,
-    pub(super) rights: WillRights,
-}
-
-/// What a will is published by.
-#[derive(Debug)]
-pub(super) enum WillRights {
-    /// The rights that the client had when it left.
-    Held(Arc<Grants>),
-    /// The session was loaded from the store, with the credentials that the client had, if it had any.
-    Stored(Option<CredentialRecord>),
+    /// Whether it has the session.
+    holds: bool,
 }
 
 /// Exclusive access to the session of a client. Dropping it without `detach` ends the session.
 #[derive(Debug)]
 pub(super) struct Attached {
-    kept: OwnedMutexGuard<SlotState>,
-    /// Dropped after `kept`, whose lock it tries.
     claim: Claim,
-    number: u64,
-    principal: Principal,
-    /// `None` once the session is detached.
-    charge: Option<SessionCharge>,
+    charge: SessionCharge,
 }
 
 /// The result of [`Sessions::attach`].
@@ -160,51 +101,56 @@ impl Sessions {
     /// Takes the session of `client` from its owner, and charges it to `principal` from now on. `None`: an
     /// even newer connection wants it.
     ///
-    /// Cancel safe: dropping the future leaves the session where it is.
+    /// Cancel safe: dropping the future leaves the session where it is. A waker that is left of it wakes its task once without need.
     pub(super) async fn attach(
         self: &Arc<Self>,
         client: &Arc<str>,
         principal: Principal,
     ) -> Option<SessionFound> {
         loop {
-            let slot = self.slot(client);
-            let claim = Claim::of_connection(self, client, &slot);
-            let mut number = 0;
-            slot.newest.update(|newest| {
-                *newest += 1;
-                number = *newest;
-            });
-            let kept = slot.kept.clone().lock_owned().await;
-            if matches!(*kept, SlotState::Removed) {
-                continue;
-            }
-            let charge = Some(self.accounts.open(tenant_of(client), principal));
-            let mut attached = Attached { kept, claim, number, principal, charge };
-            if attached.is_superseded() {
-                return None;
-            }
-            return Some(match std::mem::replace(&mut *attached.kept, SlotState::Nothing) {
-                SlotState::Session(away, due, _charge) => {
-                    self.agenda.lock().due.remove(&due);
-                    SessionFound { attached, away: Some(*away) }
+            let mut claim = Claim::of_connection(self, client);
+            match poll_fn(|context| claim.poll_hold(context)).await {
+                Ok(kept) => {
+                    let charge = self.accounts.open(tenant_of(client), principal);
+                    let away = kept.map(|kept| {
+                        self.agenda.lock().due.remove(&kept.due);
+                        kept.away
+                    });
+                    return Some(SessionFound { attached: Attached { claim, charge }, away });
                 }
-                SlotState::Nothing | SlotState::Removed => SessionFound { attached, away: None },
-            });
+                Err(HoldError::Removed) => {}
+                Err(HoldError::Superseded) => return None,
+            }
         }
     }
 
     fn slot(&self, client: &Arc<str>) -> Arc<SessionSlot> {
-        let new = || {
+        if let Some(slot) = self.find(client) {
+            return slot;
+        }
+        let new = SlotKey(Arc::new(SessionSlot {
+            client: client.clone(),
+            state: Mutex::new(SlotState::default()),
+        }));
+        let count = || {
             self.metrics.sessions.inc();
-            Arc::new(SessionSlot::new())
         };
-        self.slots.entry(client.clone()).or_insert_with(new).clone()
+        self.slots.entry(new).or_insert_with(count).key().0.clone()
     }
 
-    fn remove(&self, client: &Arc<str>, slot: &Arc<SessionSlot>) {
-        if self.slots.remove_if(client, |_, other| Arc::ptr_eq(other, slot)).is_some() {
+    fn find(&self, client: &str) -> Option<Arc<SessionSlot>> {
+        self.slots.get(client).map(|slot| slot.key().0.clone())
+    }
+
+    fn remove(&self, slot: &Arc<SessionSlot>) {
+        if self.slots.remove_if(&*slot.client, |key, ()| Arc::ptr_eq(&key.0, slot)).is_some() {
             self.metrics.sessions.dec();
         }
+    }
+
+    /// Wakes all connections that have a session.
+    pub(super) fn wake_holders(&self) {
+        self.slots.iter().for_each(|slot| slot.key().0.state.lock().wake_holder());
     }
 
     /// Waits until there is a session that expires some time, or whose will is due. Cancel safe.
@@ -260,49 +206,42 @@ impl Sessions {
         client: &Arc<str>,
         wanted: impl FnOnce(Due) -> bool,
     ) -> Option<(Attached, Away)> {
-        let slot = self.slots.get(client).map(|slot| slot.value().clone())?;
-        let mut kept = slot.kept.clone().try_lock_owned().ok()?;
-        match std::mem::replace(&mut *kept, SlotState::Nothing) {
-            SlotState::Session(away, due, charge) if wanted(due) => {
-                let claim = Claim {
-                    sessions: self.clone(),
-                    client: client.clone(),
-                    slot,
-                    is_connection: false,
-                    waiter: Waiter::default(),
-                };
-                let principal = charge.principal();
-                Some((Attached { kept, claim, number: 0, principal, charge: Some(charge) }, *away))
-            }
-            other => {
-                *kept = other;
-                None
-            }
+        let slot = self.find(client)?;
+        let mut state = slot.state.lock();
+        if state.is_held {
+            return None;
         }
+        let kept = state.kept.take_if(|kept| wanted(kept.due))?;
+        state.is_held = true;
+        drop(state);
+        let KeptSession { away, charge, .. } = *kept;
+        Some((Attached { claim: Claim::holding(self, slot), charge }, away))
     }
 
     /// Ends the connection that has the session of a client. Returns whether there is one.
     pub(super) fn supersede(&self, client: &str) -> bool {
-        let slot = self.slots.get(client).map(|slot| slot.value().clone());
-        let slot = slot.filter(|slot| slot.connections.load(Ordering::SeqCst) > 0);
-        slot.map(|slot| slot.newest.update(|newest| *newest += 1)).is_some()
+        let Some(slot) = self.find(client) else { return false };
+        let mut state = slot.state.lock();
+        let has_connection = state.connections > 0;
+        let told = if has_connection { state.supersede() } else { None };
+        drop(state);
+        told.into_iter().for_each(Waker::wake);
+        has_connection
     }
 
     /// Takes the slot of a client that no connection has, whose session is in the store alone.
     pub(super) fn attach_vacant(self: &Arc<Self>, client: &Arc<str>) -> Option<Attached> {
         let slot = self.slot(client);
-        let claim = Claim {
-            sessions: self.clone(),
-            client: client.clone(),
-            slot,
-            is_connection: false,
-            waiter: Waiter::default(),
-        };
-        let kept = claim.slot.kept.clone().try_lock_owned().ok()?;
-        let is_vacant =
-            matches!(*kept, SlotState::Nothing) && claim.slot.connections.load(Ordering::SeqCst) == 0;
-        let charge = Some(self.accounts.open(tenant_of(client), Principal::GATEWAY));
-        is_vacant.then_some(Attached { kept, claim, number: 0, principal: Principal::GATEWAY, charge })
+        {
+            let mut state = slot.state.lock();
+            let is_vacant = !state.is_held && state.kept.is_none() && state.connections == 0;
+            if !is_vacant || state.is_removed {
+                return None;
+            }
+            state.is_held = true;
+        }
+        let charge = self.accounts.open(tenant_of(client), Principal::GATEWAY);
+        Some(Attached { claim: Claim::holding(self, slot), charge })
     }
 
     /// Inserts a session loaded from the store, whose client has not connected yet.
@@ -325,7 +264,7 @@ impl Sessions {
 
     /// Whether a connection has the session of a client or waits for it.
     pub(super) fn is_attached(&self, client: &str) -> bool {
-        self.slots.get(client).is_some_and(|slot| slot.connections.load(Ordering::Relaxed) > 0)
+        self.find(client).is_some_and(|slot| slot.state.lock().connections > 0)
     }
 
     /// Returns the number of sessions, of connected and disconnected clients.
@@ -348,78 +287,93 @@ impl Agenda {
     }
 }
 
-impl SessionSlot {
-    fn new() -> Self {
-        Self {
-            kept: Arc::new(tokio::sync::Mutex::new(SlotState::Nothing)),
-            newest: Signal::new(0),
-            connections: AtomicUsize::new(0),
-        }
-    }
-}
-
 impl Claim {
-    fn of_connection(sessions: &Arc<Sessions>, client: &Arc<str>, slot: &Arc<SessionSlot>) -> Self {
-        slot.connections.fetch_add(1, Ordering::SeqCst);
-        let (sessions, client, slot) = (sessions.clone(), client.clone(), slot.clone());
-        Self { sessions, client, slot, is_connection: true, waiter: Waiter::default() }
+    /// The newest connection of a client, which does not have its session yet.
+    fn of_connection(sessions: &Arc<Sessions>, client: &Arc<str>) -> Self {
+        let slot = sessions.slot(client);
+        let mut state = slot.state.lock();
+        let told = state.supersede();
+        state.connections += 1;
+        let number = state.newest;
+        drop(state);
+        told.into_iter().for_each(Waker::wake);
+        Self { sessions: sessions.clone(), slot, number, is_connection: true, holds: false }
+    }
+
+    /// Has the session, and is no connection.
+    fn holding(sessions: &Arc<Sessions>, slot: Arc<SessionSlot>) -> Self {
+        Self { sessions: sessions.clone(), slot, number: 0, is_connection: false, holds: true }
+    }
+
+    /// Waits until nobody has the session, and takes it.
+    fn poll_hold(&mut self, context: &mut Context<'_>) -> Poll<Result<Option<Box<KeptSession>>, HoldError>> {
+        let held = ready!(self.slot.state.lock().poll_hold(context, self.number));
+        self.holds = held.is_ok();
+        Poll::Ready(held)
     }
 }
 
 impl Drop for Claim {
     fn drop(&mut self) {
-        self.slot.newest.forget(&mut self.waiter);
-        let connections = &self.slot.connections;
-        if self.is_connection {
-            connections.fetch_sub(1, Ordering::SeqCst);
-        }
+        let mut state = self.slot.state.lock();
+        state.connections -= u32::from(self.is_connection);
+        let told = if self.holds { state.release() } else { None };
         // A connection that waits begins the next session in the same slot, so that the client counts as attached meanwhile.
-        if connections.load(Ordering::SeqCst) == 0
-            && let Ok(mut kept) = self.slot.kept.try_lock()
-            && matches!(*kept, SlotState::Nothing)
-        {
-            *kept = SlotState::Removed;
-            self.sessions.remove(&self.client, &self.slot);
+        let is_unused = state.connections == 0 && !state.is_held && state.kept.is_none();
+        let is_removed = is_unused && !std::mem::replace(&mut state.is_removed, true);
+        drop(state);
+        told.into_iter().for_each(Waker::wake);
+        if is_removed {
+            self.sessions.remove(&self.slot);
         }
     }
 }
 
 impl Attached {
-    /// Whether a newer connection wants the session.
-    fn is_superseded(&self) -> bool {
-        self.claim.slot.newest.note(|newest| *newest != self.number)
-    }
-
     /// Completes when a newer connection wants the session.
-    pub(super) fn poll_superseded(&mut self, context: &mut Context<'_>) -> Poll<()> {
-        let Claim { slot, waiter, .. } = &mut self.claim;
-        slot.newest.poll_until(waiter, context, |newest| (*newest != self.number).then_some(()))
+    pub(super) fn poll_superseded(&self, context: &mut Context<'_>) -> Poll<()> {
+        let mut state = self.claim.slot.state.lock();
+        if state.newest != self.claim.number {
+            return Poll::Ready(());
+        }
+        match &mut state.holder {
+            Some(waker) => waker.clone_from(context.waker()),
+            holder => *holder = Some(context.waker().clone()),
+        }
+        Poll::Pending
     }
 
     /// Returns the principal that the session is charged to.
     pub(super) fn principal(&self) -> Principal {
-        self.principal
+        self.charge.principal()
     }
 
     /// Returns the client id.
     pub(super) fn client(&self) -> &Arc<str> {
-        &self.claim.client
+        &self.claim.slot.client
     }
 
     /// Sets the size of the session in bytes. Returns whether the sessions of its principal are within their
     /// share.
     pub(super) fn charge(&mut self, bytes: usize) -> bool {
-        self.charge.as_mut().is_none_or(|charge| charge.set_bytes(bytes))
+        self.charge.set_bytes(bytes)
     }
 
     /// Keeps the session until it expires or is taken.
-    pub(super) fn detach(mut self, away: Away) {
-        let Some(mut charge) = self.charge.take() else { return };
-        let due = self.claim.sessions.agenda.lock().add(away.due(), self.claim.client.clone());
-        self.claim.sessions.scheduled.notify_one();
+    pub(super) fn detach(self, away: Away) {
+        let Self { mut claim, mut charge } = self;
         let will_bytes = away.will.as_ref().map_or(0, |delayed| delayed.will.bytes());
         charge.set_bytes(away.session.bytes() + will_bytes);
-        charge.leave(&self.claim.client);
-        *self.kept = SlotState::Session(Box::new(away), due, charge);
+        charge.leave(&claim.slot.client);
+        let told = {
+            let mut state = claim.slot.state.lock();
+            // Under the lock, so that the session is there when it is due.
+            let due = claim.sessions.agenda.lock().add(away.due(), claim.slot.client.clone());
+            state.kept = Some(Box::new(KeptSession { away, due, charge }));
+            state.release()
+        };
+        claim.holds = false;
+        told.into_iter().for_each(Waker::wake);
+        claim.sessions.scheduled.notify_one();
     }
 }

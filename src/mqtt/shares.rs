@@ -3,6 +3,7 @@
 //! sessions never makes room for one with more.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::num::NonZeroU64;
 use std::sync::Arc;
 
 use parking_lot::Mutex;
@@ -37,7 +38,7 @@ struct AccountTable {
 #[derive(Debug, Default)]
 struct SessionAccount {
     sessions: usize,
-    bytes: usize,
+    bytes: u64,
     /// Clients of disconnected sessions, by a number that grows with the time of disconnect.
     absent: BTreeMap<u64, Arc<str>>,
 }
@@ -46,12 +47,10 @@ struct SessionAccount {
 #[derive(Debug)]
 pub(super) struct SessionCharge {
     accounts: Arc<Accounts>,
-    principal: Principal,
-    bytes: usize,
-    /// The same bytes, charged to the memory budget.
+    /// The bytes, charged to the memory budget.
     held: budget::Charge,
     /// Number of the session in [`SessionAccount::absent`] while it is disconnected.
-    absent: Option<u64>,
+    absent: Option<NonZeroU64>,
 }
 
 impl Share {
@@ -73,7 +72,7 @@ impl Accounts {
         self.table.lock().by_principal.entry(principal).or_default().sessions += 1;
         let held =
             budget::Charge::new(&self.budget.owner_in(tenant, principal), budget::Account::Sessions, 0);
-        SessionCharge { accounts: self.clone(), principal, bytes: 0, held, absent: None }
+        SessionCharge { accounts: self.clone(), held, absent: None }
     }
 
     /// Whether a principal is within its share, with room for `another` session if that is set.
@@ -81,8 +80,8 @@ impl Accounts {
         let table = self.table.lock();
         let (sessions, bytes) =
             table.by_principal.get(&principal).map_or((0, 0), |account| (account.sessions, account.bytes));
-        let is_within =
-            sessions + usize::from(another) <= self.share.sessions_max && bytes <= self.share.bytes_max;
+        let is_within = sessions + usize::from(another) <= self.share.sessions_max
+            && bytes <= self.share.bytes_max as u64;
         principal == Principal::GATEWAY || is_within
     }
 
@@ -125,16 +124,16 @@ impl AccountTable {
 impl SessionCharge {
     /// Sets the size of the session in bytes. Returns whether its principal is within its share.
     pub(super) fn set_bytes(&mut self, bytes: usize) -> bool {
-        if bytes == self.bytes {
+        let (bytes, before) = (bytes as u64, self.held.bytes());
+        if bytes == before {
             return true;
         }
-        self.held.set(bytes as u64);
-        let before = std::mem::replace(&mut self.bytes, bytes);
-        let total = self.accounts.table.lock().change(self.principal, |account| {
+        self.held.set(bytes);
+        let total = self.accounts.table.lock().change(self.principal(), |account| {
             account.bytes = (account.bytes + bytes).saturating_sub(before);
             account.bytes
         });
-        total <= self.accounts.share.bytes_max || self.principal == Principal::GATEWAY
+        total <= self.accounts.share.bytes_max as u64 || self.principal() == Principal::GATEWAY
     }
 
     /// Records that the client of the session has disconnected.
@@ -142,25 +141,26 @@ impl SessionCharge {
         let mut table = self.accounts.table.lock();
         table.next += 1;
         let number = table.next;
-        table.change(self.principal, |account| account.absent.insert(number, client.clone()));
-        self.absent = Some(number);
+        table.change(self.principal(), |account| account.absent.insert(number, client.clone()));
+        self.absent = NonZeroU64::new(number);
     }
 }
 
 impl SessionCharge {
     /// Returns the principal that the session is charged to.
     pub(super) fn principal(&self) -> Principal {
-        self.principal
+        self.held.owner().principal()
     }
 }
 
 impl Drop for SessionCharge {
     fn drop(&mut self) {
-        self.accounts.table.lock().change(self.principal, |account| {
+        let bytes = self.held.bytes();
+        self.accounts.table.lock().change(self.principal(), |account| {
             account.sessions = account.sessions.saturating_sub(1);
-            account.bytes = account.bytes.saturating_sub(self.bytes);
+            account.bytes = account.bytes.saturating_sub(bytes);
             if let Some(number) = self.absent {
-                account.absent.remove(&number);
+                account.absent.remove(&number.get());
             }
         });
     }

@@ -15,7 +15,7 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin> Connection<S> {
     /// Handles SUBSCRIBE. A filter that occurs twice counts once, with its last options. Matching streams are
     /// sent from their current tails on.
     pub(super) async fn subscribe(&mut self, Subscribe { id, mut filters }: Subscribe) -> Result<(), Ending> {
-        self.retained = None;
+        self.restart_retained();
         for (_, options) in filters.iter_mut().filter(|_| self.negotiated.is_bridge) {
             (options.no_local, options.retain_as_published) = (true, true);
         }
@@ -25,7 +25,7 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin> Connection<S> {
             *filter = in_hub(filter, self.grants.tenant());
             if let Err(reason) = check_filter(&self.grants, filter) {
                 self.broker.hub.count_refusal(self.grants.tenant());
-                if let Some(auditor) = &self.auditor {
+                if let Some(auditor) = self.auditor() {
                     auditor.refused(Some(&self.grants), None, Some(&filter.to_string()), "SUBSCRIBE");
                 }
                 granted.push(Err(reason));
@@ -57,7 +57,7 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin> Connection<S> {
         &mut self,
         Unsubscribe { id, filters }: Unsubscribe,
     ) -> Result<(), Ending> {
-        self.retained = None;
+        self.restart_retained();
         let (mut reasons, mut ended) = (Vec::with_capacity(filters.len()), FilterMap::default());
         for filter in filters {
             consume_budget().await;
@@ -86,6 +86,7 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin> Connection<S> {
         if self.session.subscriptions().get(filter).is_none() {
             self.check_number()?;
         }
+        let filter = &self.broker.hub.shared_filter(filter);
         if self.session.subscribe(filter.clone(), options) {
             // Streams are marked from now on and read afterwards: a message in between is seen twice rather
             // than never.
@@ -142,7 +143,7 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin> Connection<S> {
         self.session.enter_group(key, group.clone(), member);
         self.broker.claim_group(&group).await;
         if group.has_begun() {
-            self.catch_up = Some(Box::new(CatchUp::of(&self.session)));
+            self.pending().catch_up = Some(CatchUp::of(&self.session));
             self.charge()?;
             return self.broker.store_group(&group).await;
         }

@@ -22,9 +22,14 @@ type Appending = Pin<Box<dyn Future<Output = Confirmed> + Send>>;
 
 /// The messages of one connection.
 #[derive(Default)]
-pub(super) struct Unconfirmed {
+pub(super) struct Unconfirmed(
     /// `None` if there are none, since most connections have none.
-    appends: Option<FuturesUnordered<Appending>>,
+    Option<Box<Unsynced>>,
+);
+
+#[derive(Default)]
+struct Unsynced {
+    appends: FuturesUnordered<Appending>,
     bytes: usize,
 }
 
@@ -41,8 +46,8 @@ pub(super) struct Confirmed {
 impl Unconfirmed {
     /// Whether there is room for a message of `bytes`.
     pub(super) fn has_room(&self, bytes: usize) -> bool {
-        let is_within = |count| count < MESSAGES_MAX && self.bytes + bytes <= BYTES_MAX;
-        self.appends.as_ref().is_none_or(|appends| is_within(appends.len()))
+        let has_room = |all: &Unsynced| all.appends.len() < MESSAGES_MAX && all.bytes + bytes <= BYTES_MAX;
+        self.0.as_deref().is_none_or(has_room)
     }
 
     /// Begins to append a message. Returns it if that is already over.
@@ -62,8 +67,9 @@ impl Unconfirmed {
         // The first poll passes the message to the store.
         let confirmed = (&mut append).now_or_never();
         if confirmed.is_none() {
-            self.bytes += bytes;
-            self.appends.get_or_insert_default().push(append);
+            let unsynced = self.0.get_or_insert_default();
+            unsynced.bytes += bytes;
+            unsynced.appends.push(append);
         }
         confirmed
     }
@@ -75,10 +81,10 @@ impl Unconfirmed {
 
     /// Poll form of [`next`](Self::next).
     pub(super) fn poll_next(&mut self, context: &mut Context<'_>) -> Poll<Option<Confirmed>> {
-        let Some(appends) = &mut self.appends else { return Poll::Ready(None) };
-        let confirmed = ready!(appends.poll_next_unpin(context));
-        self.bytes -= confirmed.as_ref().map_or(0, |confirmed| confirmed.bytes);
-        self.appends.take_if(|appends| appends.is_empty());
+        let Some(unsynced) = &mut self.0 else { return Poll::Ready(None) };
+        let confirmed = ready!(unsynced.appends.poll_next_unpin(context));
+        unsynced.bytes -= confirmed.as_ref().map_or(0, |confirmed| confirmed.bytes);
+        self.0.take_if(|unsynced| unsynced.appends.is_empty());
         Poll::Ready(confirmed)
     }
 }

@@ -7,12 +7,12 @@ use std::time::Duration;
 
 use socket2::SockRef;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
+use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::task::{unconstrained, yield_now};
 use tokio::time::{Instant, timeout, timeout_at};
 use tokio_rustls::rustls::ServerConfig;
 
-use super::connection::{Front, Starter};
+use super::connection::{Front, Open, Places, Starter};
 use super::proxies::ProxyProtocol;
 use crate::budget::Budget;
 use crate::http::TrustedProxies;
@@ -48,8 +48,8 @@ pub(super) struct Acceptor {
     starter: Starter,
     /// `None`: connections do not begin with the PROXY protocol.
     proxy_protocol: Option<Arc<ProxyProtocol>>,
-    open: Arc<Semaphore>,
-    refusals: Arc<Semaphore>,
+    open: Arc<Places>,
+    refusals: Arc<Places>,
     rate: Rate,
 }
 
@@ -71,8 +71,6 @@ impl Acceptor {
         budget: Arc<Budget>,
         phase: watch::Receiver<Phase>,
     ) -> Self {
-        let open = Arc::new(Semaphore::new(permits(connections_max)));
-        let refusals = Arc::new(Semaphore::new(REFUSALS_MAX));
         let per_second = f64::from(limits.connections_per_second_max);
         let rate = Rate { per_second, tokens: per_second, filled_at: Instant::now() };
         let freed = Arc::default();
@@ -87,6 +85,7 @@ impl Acceptor {
             phase,
             freed,
         };
+        let [open, refusals] = [permits(connections_max), REFUSALS_MAX].map(|max| starter.places(max));
         Self { starter, proxy_protocol: None, open, refusals, rate }
     }
 
@@ -156,20 +155,18 @@ impl Acceptor {
 
     async fn admit(&mut self, stream: TcpStream, address: SocketAddr) {
         let in_time = self.rate.try_take(Instant::now()) && !self.starter.budget.is_critical();
-        let permit = self.open.clone().try_acquire_owned();
-        match permit {
-            Ok(permit) if in_time => self.spawn(stream, address, permit, false),
+        match self.open.try_take() {
+            Some(open) if in_time => self.spawn(stream, address, open, false),
             _ => {
                 self.starter.metrics.connection_refused();
-                if let Ok(permit) = self.refusals.clone().acquire_owned().await {
-                    self.spawn(stream, address, permit, true);
+                if let Some(open) = self.refusals.take().await {
+                    self.spawn(stream, address, open, true);
                 }
             }
         }
     }
 
-    fn spawn(&self, stream: TcpStream, peer: SocketAddr, permit: OwnedSemaphorePermit, refuse: bool) {
-        let open = self.starter.open(permit);
+    fn spawn(&self, stream: TcpStream, peer: SocketAddr, open: Open, refuse: bool) {
         match &self.proxy_protocol {
             None => self.starter.start(stream, peer, open, refuse),
             Some(protocol) => {

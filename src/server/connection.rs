@@ -10,7 +10,7 @@ use bytes::Bytes;
 use futures_util::FutureExt;
 use socket2::{SockRef, TcpKeepalive};
 use tokio::net::TcpStream;
-use tokio::sync::{Notify, OwnedSemaphorePermit, mpsc, watch};
+use tokio::sync::{Notify, Semaphore, mpsc, watch};
 use tokio::time::timeout;
 use tokio_rustls::rustls::ServerConfig;
 
@@ -24,7 +24,7 @@ use crate::http::conn::{
 };
 use crate::limits::Limits;
 use crate::metrics::{ConnectionGuard, Metrics, stall_timed};
-use crate::mqtt::{Broker, Peer, WebSocketBytes};
+use crate::mqtt::{Broker, Peer, ServedConnection, WebSocketBytes};
 use crate::platform::close_when_unacknowledged_for;
 use crate::xmpp::ClientFront;
 
@@ -59,13 +59,21 @@ pub(super) struct Starter {
     pub(super) freed: Arc<Notify>,
 }
 
-/// Resources of an open connection, which are released when it ends.
+/// Resources of an open connection, which are released when it ends. There may be very many, so what is the same for all of them is
+/// shared.
 pub(super) struct Open {
     _counted: ConnectionGuard,
-    _permit: OwnedSemaphorePermit,
-    /// A drain waits until this is dropped, so also for WebSockets.
+    places: Arc<Places>,
+}
+
+/// The number of connections that may be open at the same time.
+pub(super) struct Places {
+    free: Semaphore,
+    metrics: Arc<Metrics>,
+    /// A drain waits until this is dropped with the last connection, so also for WebSockets.
     _phase: watch::Receiver<Phase>,
-    _freed: Freed,
+    /// Notified when a file descriptor is free again.
+    freed: Arc<Notify>,
 }
 
 /// Resources of an open connection, with what its requests need to know of it.
@@ -74,17 +82,15 @@ struct DetailedOpen {
     details: ConnectionDetails,
 }
 
-/// Notifies the acceptor on drop that a file descriptor is free again.
-struct Freed(Arc<Notify>);
-
 impl Starter {
-    pub(super) fn open(&self, permit: OwnedSemaphorePermit) -> Open {
-        Open {
-            _counted: self.metrics.connection(),
-            _permit: permit,
+    /// Room for `max` connections.
+    pub(super) fn places(&self, max: usize) -> Arc<Places> {
+        Arc::new(Places {
+            free: Semaphore::new(max),
+            metrics: self.metrics.clone(),
             _phase: self.phase.clone(),
-            _freed: Freed(self.freed.clone()),
-        }
+            freed: self.freed.clone(),
+        })
     }
 
     /// Starts to serve a connection once its proxy has told the address of the client. A connection without that is closed.
@@ -147,7 +153,12 @@ impl Starter {
                     phase,
                     refuse,
                 );
-                run(|| "an MQTT connection", Box::pin(served), refuse);
+                let served = stall_timed(|| "an MQTT connection", served);
+                if refuse {
+                    tokio::spawn(timeout(REFUSAL_TIME, served).map(drop));
+                } else {
+                    tokio::spawn(served);
+                }
             }
         }
     }
@@ -171,26 +182,31 @@ fn serve_mqtt(
     state: Arc<ConnectionState>,
     mut phase: watch::Receiver<Phase>,
     refuse: bool,
-) -> impl Future<Output = io::Result<()>> + Send {
-    let later = phase.clone();
-    // Boxed: what begins the connection is dropped before it is served.
-    let begun = Box::pin(async move {
-        SockRef::from(&stream).set_tcp_keepalive(&TcpKeepalive::new().with_time(KEEP_ALIVE_TIME))?;
-        let (stream, certificate) = Transport::accept(stream, tls, limits.head_timeout.get()).await?;
-        let grants = certificate.and_then(|certificate| broker.grants_of_certificate(&certificate));
-        let address = Some(LoggedAddress::Peer(address));
-        let peer = Peer { principal: state.principal(), grants, address };
-        let io = Box::new(GuardedStream::new(stream, Bytes::new(), state, limits, later));
-        Ok::<_, io::Error>(Box::pin(broker.serve(io, peer, refuse)))
-    });
-    async move {
-        let served = begun.await?;
-        tokio::select! {
-            () = served => {}
-            _ = phase.wait_for(|phase| *phase >= Phase::Stopped) => {}
+) -> ServedConnection<GuardedStream> {
+    let (later, certificates) = (phase.clone(), broker.clone());
+    let begun = async move {
+        let accepted = async {
+            SockRef::from(&stream).set_tcp_keepalive(&TcpKeepalive::new().with_time(KEEP_ALIVE_TIME))?;
+            Transport::accept(stream, tls, limits.head_timeout.get()).await
+        };
+        match accepted.await {
+            Ok((stream, certificate)) => {
+                let grants =
+                    certificate.and_then(|certificate| certificates.grants_of_certificate(&certificate));
+                let address = Some(LoggedAddress::Peer(address));
+                let peer = Peer { principal: state.principal(), grants, address };
+                Some((GuardedStream::new(stream, Bytes::new(), state, limits, later), peer))
+            }
+            Err(error) => {
+                tracing::debug!(%error, "connection ended");
+                None
+            }
         }
-        Ok(())
-    }
+    };
+    let stopped = async move {
+        let _or_gone = phase.wait_for(|phase| *phase >= Phase::Stopped).await;
+    };
+    broker.serve_when(begun, refuse, stopped)
 }
 
 /// Serves MQTT over the WebSockets that the HTTP front hands over, until that front is gone.
@@ -254,8 +270,23 @@ impl OpenConnection for DetailedOpen {
     }
 }
 
-impl Drop for Freed {
+impl Places {
+    /// Takes a place. `None`: there is none.
+    pub(super) fn try_take(self: &Arc<Self>) -> Option<Open> {
+        self.free.try_acquire().ok()?.forget();
+        Some(Open { _counted: self.metrics.connection(), places: self.clone() })
+    }
+
+    /// Waits for a place.
+    pub(super) async fn take(self: &Arc<Self>) -> Option<Open> {
+        self.free.acquire().await.ok()?.forget();
+        Some(Open { _counted: self.metrics.connection(), places: self.clone() })
+    }
+}
+
+impl Drop for Open {
     fn drop(&mut self) {
-        self.0.notify_one();
+        self.places.free.add_permits(1);
+        self.places.freed.notify_one();
     }
 }

@@ -47,6 +47,21 @@ pub(in crate::mqtt) enum DeliveryPhase {
 }
 
 impl InFlight {
+    /// Has no messages; the next one gets the number behind `last`.
+    pub(super) fn after(last: u64) -> Self {
+        Self { messages: VecDeque::new(), last }
+    }
+
+    /// The number of the last message.
+    pub(super) fn last(&self) -> u64 {
+        self.last
+    }
+
+    /// Whether there are no messages.
+    pub(super) fn is_empty(&self) -> bool {
+        self.messages.is_empty()
+    }
+
     /// Adds a stored message, in any order, until [`restored`](Self::restored) is called.
     pub(super) fn restore(&mut self, message: InFlightMessage) {
         self.messages.push_back(message);
@@ -61,6 +76,11 @@ impl InFlight {
     /// Starts a new connection: no message has been sent on it yet.
     pub(in crate::mqtt) fn reconnected(&mut self) {
         self.messages.iter_mut().for_each(|message| message.sent = false);
+    }
+
+    /// Whether a message must be sent again.
+    pub(super) fn has_unsent(&self) -> bool {
+        self.messages.iter().any(|message| !message.sent)
     }
 
     /// Returns the oldest message that must be sent again, and counts it as sent.

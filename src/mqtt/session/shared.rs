@@ -40,6 +40,11 @@ pub(in crate::mqtt) struct GroupReader {
 }
 
 impl SharedSubscriptions {
+    /// Whether there is neither a subscription nor a message of one.
+    pub(super) fn is_empty(&self) -> bool {
+        self.all.is_empty() && self.in_flight.is_empty()
+    }
+
     /// Memory of the subscriptions without the offsets of their groups, in bytes.
     pub(super) fn bytes(&self) -> usize {
         let keys: usize = self.all.iter().map(|shared| 8 * shared.key.as_str().len()).sum();

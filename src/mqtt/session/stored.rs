@@ -110,7 +110,8 @@ impl Session {
     /// them: after a kill in between, a message that was never received would count as sent.
     pub(in crate::mqtt) fn take_offsets_change(&mut self) -> Option<SessionChange> {
         let unsaved = self.unsaved.as_deref_mut().filter(|unsaved| !unsaved.is_new)?;
-        let in_flight: HashSet<_> = self.in_flight.iter().map(|message| &message.stream).collect();
+        let flights = self.seldom.iter().flat_map(|seldom| seldom.in_flight.iter());
+        let in_flight: HashSet<_> = flights.map(|message| &message.stream).collect();
         let keys = unsaved.take_offsets(OFFSETS_PER_CHANGE, |stream| !in_flight.contains(stream))?;
         let entries = keys.iter().map(|key| (key.to_bytes(), self.value(key))).collect();
         Some(SessionChange { client: self.client.clone(), anew: false, entries })
@@ -149,7 +150,7 @@ impl Session {
         let matching = |filter: &&Filter| filter.matches(stream);
         let filters: Vec<_> = self.subscriptions.filters().filter(matching).cloned().collect();
         for filter in filters {
-            self.retained.insert(filter.clone(), None);
+            self.seldom_mut().retained.insert(filter.clone(), None);
             self.note(SessionKey::Retained(filter), Deadline::SomeTime);
         }
         self.note(SessionKey::QueuedRetained(number), Deadline::SomeTime);
@@ -161,15 +162,16 @@ impl Session {
             // Known to the connection only.
             SessionKey::Presence | SessionKey::WillCredentials => None,
             SessionKey::Subscription(filter) => {
-                self.subscriptions.get(filter).or_else(|| self.shared.get(filter)).and_then(encoded)
+                let shared = || self.seldom.as_ref()?.shared.get(filter);
+                self.subscriptions.get(filter).or_else(shared).and_then(encoded)
             }
             SessionKey::Offset(stream) => {
                 self.offsets.get(stream).and_then(|offset| encoded(&StoredOffset(Start::At(*offset))))
             }
-            SessionKey::InFlightMessage(id) => self.in_flight.get(*id).and_then(encoded),
-            SessionKey::Received(id) => self.received.get(id).and_then(|_| encoded(&())),
+            SessionKey::InFlightMessage(id) => self.flight(*id).and_then(encoded),
+            SessionKey::Received(id) => self.has_received(*id).then(|| encoded(&())).flatten(),
             SessionKey::Retained(filter) => {
-                let after = self.retained.get(filter)?;
+                let after = self.seldom.as_ref()?.retained.get(filter)?;
                 encoded(&RetainedPlace(after.as_ref().map_or_else(String::new, ToString::to_string)))
             }
             SessionKey::QueuedRetained(_) => None,
@@ -187,10 +189,12 @@ impl RestoredSession {
             restored.damaged += usize::from(restored.restore_entry(key, value, &mut queued).is_none());
         }
         let session = &mut restored.session;
-        session.in_flight.restored();
         session.saved();
-        let Session { retained, subscriptions, .. } = session;
-        retained.retain(|filter, _| subscriptions.get(filter).is_some());
+        let Session { seldom, subscriptions, .. } = session;
+        if let Some(seldom) = seldom {
+            seldom.in_flight.restored();
+            seldom.retained.retain(|filter, _| subscriptions.get(filter).is_some());
+        }
         for QueuedRetained { number, stream, .. } in queued {
             session.requeue_retained(number, &stream);
         }
@@ -205,7 +209,7 @@ impl RestoredSession {
             SessionKey::WillCredentials => self.credentials = Some(decoded(value)?),
             SessionKey::Subscription(filter) if is_shared(filter.as_str()) => {
                 let streams = stream_filter(&filter)?;
-                session.shared.add(filter, streams, decoded(value)?);
+                session.seldom_mut().shared.add(filter, streams, decoded(value)?);
             }
             SessionKey::Subscription(filter) => {
                 session.subscriptions.put(filter.clone(), decoded(value)?);
@@ -219,15 +223,15 @@ impl RestoredSession {
                     }
                 }
             }
-            SessionKey::InFlightMessage(_) => session.in_flight.restore(decoded(value)?),
+            SessionKey::InFlightMessage(_) => session.seldom_mut().in_flight.restore(decoded(value)?),
             SessionKey::Received(id) => {
                 let () = decoded(value)?;
-                session.received.insert(id);
+                session.seldom_mut().received.insert(id);
             }
             SessionKey::Retained(filter) => {
                 let RetainedPlace(after) = decoded(value)?;
                 let after = if after.is_empty() { None } else { Some(StreamName::stored(&after).ok()?) };
-                session.retained.insert(filter, after);
+                session.seldom_mut().retained.insert(filter, after);
             }
             SessionKey::QueuedRetained(_) => queued.push(decoded(value)?),
         }

@@ -4,11 +4,13 @@ use std::future::poll_fn;
 use std::time::Duration;
 
 use bytes::Bytes;
+use tokio::task::yield_now;
 
 use super::*;
 use crate::clock::in_time;
 use crate::metrics::Metrics;
-use crate::mqtt::codec::MessageProperties;
+use crate::mqtt::codec::{MessageProperties, Will};
+use crate::mqtt::session::Session;
 use crate::stream::QoS;
 
 const HOUR: Duration = Duration::from_secs(3600);
@@ -79,7 +81,7 @@ async fn an_adopted_session_waits_for_its_client() {
 #[tokio::test]
 async fn a_client_counts_as_attached_while_a_connection_waits_for_a_session_that_ends() {
     let sessions = sessions();
-    let mut first = attach(&sessions, "a").await;
+    let first = attach(&sessions, "a").await;
     let waiting = {
         let sessions = sessions.clone();
         tokio::spawn(async move { sessions.attach(&"a".into(), Principal::GATEWAY).await })
@@ -114,7 +116,11 @@ async fn the_newest_of_many_connections_gets_the_session() {
         })
         .collect();
     // The first connection and each of the others count one.
-    let all_came = first.attached.claim.slot.newest.wait_until(|newest| (*newest == 4).then_some(()));
+    let all_came = async {
+        while first.attached.claim.slot.state.lock().newest < 4 {
+            yield_now().await;
+        }
+    };
     in_time("all connections have come", all_came).await;
     first.attached.detach(away(Instant::now() + HOUR, None));
     let mut winners = 0;
@@ -130,7 +136,7 @@ async fn the_newest_of_many_connections_gets_the_session() {
 #[tokio::test]
 async fn a_connection_that_waits_for_a_session_counts_and_a_sweep_does_not() {
     let sessions = sessions();
-    let mut first = attach(&sessions, "a").await;
+    let first = attach(&sessions, "a").await;
     let waiting = {
         let sessions = sessions.clone();
         tokio::spawn(async move { sessions.attach(&"a".into(), Principal::GATEWAY).await })
