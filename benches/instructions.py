@@ -1,15 +1,21 @@
 #!/usr/bin/env python3
-"""What one wake costs the gateway in user space, counted by callgrind: a published message, the answer to the held poll that it wakes,
-and the next poll.
+"""What the most frequent requests cost the gateway in user space, counted by callgrind.
 
-    benches/instructions.py [GATEWAY...]
+    benches/instructions.py [--what wake|short-poll|append]... [GATEWAY...]
 
-Needs valgrind. Without names it counts target/release/pollgate; with several it compares them with the first. One closed loop publishes
-2000 messages to 100 held polls in turn, after 500 that warm the gateway up. Unlike times, the counts hardly differ between runs, also on a
-busy machine; those of callgrind's 32 KiB caches stand for how much code and data a wake touches, which decides its time on a quiet
-machine, where the caches are cold.
+Needs valgrind. Without names it counts target/release/pollgate; with several it compares them with the first.
+
+* wake: a published message, the answer to the held poll that it wakes, and the next poll. One closed loop publishes to 100 held polls in turn.
+* short-poll: a short poll at the tail of a stream, to which 32 connections send one each before any response is read.
+* append: the same with messages of 100 bytes, each connection to a stream of its own.
+
+Counted are 2000 of them (of the latter two 3200), after a quarter as many that warm the gateway up. Unlike times, the counts hardly differ between
+runs, also on a busy machine; those of callgrind's 32 KiB caches stand for how much code and data a request touches, which decides its time on a
+quiet machine, where the caches are cold. Allocations are calls of the allocator that return new memory.
 """
 
+import argparse
+import itertools
 import pathlib
 import re
 import signal
@@ -19,9 +25,10 @@ import sys
 import tempfile
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
-GATEWAYS = sys.argv[1:] or [str(ROOT / "target/release/pollgate")]
 POLLS, WARM, COUNTED = 100, 500, 2000
-COUNTS = {"instructions": ["Ir"], "code misses": ["I1mr"], "data misses": ["D1mr", "D1mw"]}
+AT_ONCE, WARM_TURNS, COUNTED_TURNS = 32, 25, 100
+COUNTS = {"instructions": ["Ir"], "code misses": ["I1mr"], "data misses": ["D1mr", "D1mw"], "allocations": ["allocations"]}
+ALLOCATORS = re.compile(r"_rjem_(malloc|calloc|mallocx|realloc|rallocx|aligned_alloc|posix_memalign)")
 
 
 class Connection:
@@ -61,26 +68,70 @@ def held_poll(connection, stream, offset):
     connection.send("GET", f"orders/{stream}?offset={offset}&live=long-poll&timeout=50")
 
 
-def count(gateway):
+def wakes(port, count):
+    """Yields after each wake."""
+    publisher, readers = Connection(port), [Connection(port) for _ in range(POLLS)]
+    for stream, reader in enumerate(readers):
+        publisher.send("PUT", f"orders/{stream}", "[]")
+        held_poll(reader, stream, publisher.receive()["stream-next-offset"])
+    while True:
+        yield
+        stream = next(count) % POLLS
+        publisher.send("POST", f"orders/{stream}", '{"n":1,"what":"something that has happened"}')
+        held_poll(readers[stream], stream, readers[stream].receive()["stream-next-offset"])
+        publisher.receive()
+
+
+def short_polls(port, _):
+    """Yields after one short poll on each connection."""
+    connections = [Connection(port) for _ in range(AT_ONCE)]
+    connections[0].send("PUT", "orders/1", "[]")
+    offset = connections[0].receive()["stream-next-offset"]
+    while True:
+        yield
+        for connection in connections:
+            connection.send("GET", f"orders/1?offset={offset}")
+        for connection in connections:
+            connection.receive()
+
+
+def appends(port, _):
+    """Yields after one append on each connection."""
+    connections = [Connection(port) for _ in range(AT_ONCE)]
+    for stream, connection in enumerate(connections):
+        connection.send("PUT", f"orders/{stream}", "[]")
+        connection.receive()
+    while True:
+        yield
+        for stream, connection in enumerate(connections):
+            connection.send("POST", f"orders/{stream}", f'"{"x" * 98}"')
+        for connection in connections:
+            connection.receive()
+
+
+# What each name counts: the requests, how many of them one turn has, and the turns that are not counted and those that are.
+SUBJECTS = {
+    "wake": (wakes, 1, WARM, COUNTED),
+    "short-poll": (short_polls, AT_ONCE, WARM_TURNS, COUNTED_TURNS),
+    "append": (appends, AT_ONCE, WARM_TURNS, COUNTED_TURNS),
+}
+
+
+def count(gateway, what, kept=None):
+    requests, each, warm, counted = SUBJECTS[what]
     with tempfile.TemporaryDirectory() as folder:
-        out = f"{folder}/counts"
+        out = kept or f"{folder}/counts"
         valgrind = ["valgrind", "--tool=callgrind", "--instr-atstart=no", "--cache-sim=yes", f"--callgrind-out-file={out}"]
         options = ["--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0", "--mqtt", "off", "--store", "memory"]
         process = subprocess.Popen([*valgrind, gateway, *options], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
         try:
             listening = (re.search(r"listening http://127\.0\.0\.1:(\d+)", line) for line in process.stdout)
             port = int(next(match for match in listening if match).group(1))
-            publisher, readers = Connection(port), [Connection(port) for _ in range(POLLS)]
-            for stream, reader in enumerate(readers):
-                publisher.send("PUT", f"orders/{stream}", "[]")
-                held_poll(reader, stream, publisher.receive()["stream-next-offset"])
-            for message in range(WARM + COUNTED):
-                if message == WARM:
+            turns = requests(port, itertools.count())
+            for turn in range(warm + counted + 1):
+                if turn == warm:
                     instrument("on", process.pid)
-                stream = message % POLLS
-                publisher.send("POST", f"orders/{stream}", '{"n":1,"what":"something that has happened"}')
-                held_poll(readers[stream], stream, readers[stream].receive()["stream-next-offset"])
-                publisher.receive()
+                next(turns)
             instrument("off", process.pid)
         finally:
             process.send_signal(signal.SIGKILL if sys.exc_info()[0] else signal.SIGTERM)
@@ -88,7 +139,23 @@ def count(gateway):
         text = pathlib.Path(out).read_text()
     events = re.search(r"^events: (.*)$", text, re.M).group(1).split()
     totals = dict(zip(events, map(int, re.findall(r"^(?:summary|totals): (.*)$", text, re.M)[-1].split())))
-    return {name: sum(totals[event] for event in parts) / COUNTED for name, parts in COUNTS.items()}
+    totals["allocations"] = allocations(text)
+    return {name: sum(totals[event] for event in parts) / (each * counted) for name, parts in COUNTS.items()}
+
+
+def allocations(text):
+    """Counts the calls of allocators in the output of callgrind, which gives the name of a function only the first time."""
+    names, calls, called = {}, 0, None
+    for line in text.splitlines():
+        if line.startswith(("fn=", "cfn=")):
+            number, _, name = line.partition("=")[2].partition(" ")
+            if name:
+                names[number] = name
+            if line.startswith("c"):
+                called = names.get(number, "")
+        elif line.startswith("calls=") and ALLOCATORS.fullmatch(called):
+            calls += int(line[6:].split()[0])
+    return calls
 
 
 def instrument(state, process):
@@ -96,12 +163,18 @@ def instrument(state, process):
 
 
 def main():
-    first = None
-    for gateway in GATEWAYS:
-        counts = count(gateway)
-        first = first or counts
-        figures = (f"{value:8.0f} {name} ({value / first[name]:.3f})" for name, value in counts.items())
-        print(f"{gateway}: {', '.join(figures)} a wake", flush=True)
+    parser = argparse.ArgumentParser(description="Counts instructions of frequent requests.")
+    parser.add_argument("--what", action="append", choices=list(SUBJECTS), help="what to count (repeatable; by default all)")
+    parser.add_argument("--keep", metavar="FILE", help="keep the last output of callgrind, for callgrind_annotate")
+    parser.add_argument("gateways", nargs="*", default=[str(ROOT / "target/release/pollgate")], metavar="GATEWAY")
+    options = parser.parse_args()
+    for what in options.what or SUBJECTS:
+        first = None
+        for gateway in options.gateways:
+            counts = count(gateway, what, options.keep)
+            first = first or counts
+            figures = (f"{value:8.1f} {name} ({value / first[name]:.3f})" for name, value in counts.items())
+            print(f"{what:10} {gateway}: {', '.join(figures)}", flush=True)
 
 
 main()
