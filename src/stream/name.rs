@@ -53,6 +53,9 @@ impl StreamName {
         if text.len() > STORED_NAME_BYTES_MAX {
             return Err(InvalidName::TooLong);
         }
+        if is_simple(text) {
+            return Ok(Self(text.into()));
+        }
         let has_control = |text: &str| match text.is_ascii() {
             true => text.bytes().any(|byte| byte.is_ascii_control()),
             false => text.chars().any(char::is_control),
@@ -129,6 +132,20 @@ impl StreamName {
     pub fn as_str(&self) -> &str {
         &self.0
     }
+}
+
+/// Whether a text consists of ASCII letters, digits, hyphens and underscores, with single slashes between them. Most names do, and one look
+/// at each byte tells that they are valid.
+fn is_simple(text: &str) -> bool {
+    let mut is_in_segment = false;
+    for byte in text.bytes() {
+        is_in_segment = match byte {
+            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'_' => true,
+            b'/' if is_in_segment => false,
+            _ => return false,
+        };
+    }
+    is_in_segment
 }
 
 /// The levels of a topic or a filter as a stream name has them; see [`StreamName::of_topic`].

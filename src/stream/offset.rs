@@ -77,18 +77,23 @@ pub fn hex(number: u64) -> [u8; DIGITS] {
         let are_letters = (values + 0x0606_0606_0606_0606) >> 4 & 0x0101_0101_0101_0101;
         values + 0x3030_3030_3030_3030 + are_letters * u64::from(b'a' - b'9' - 1)
     };
-    let [high, low] = [number >> 32, number & 0xffff_ffff].map(digits);
-    (u128::from(high) << 64 | u128::from(low)).to_be_bytes()
+    (u128::from(digits(number >> 32)) << 64 | u128::from(digits(number & 0xffff_ffff))).to_be_bytes()
 }
 
-/// Parses exactly [`DIGITS`] digits in lower case, so that each number has one spelling.
-fn read_hex(digits: &str) -> Option<u64> {
-    let value = |value: u64, digit: u8| match digit {
-        b'0'..=b'9' => Some(value << 4 | u64::from(digit - b'0')),
-        b'a'..=b'f' => Some(value << 4 | u64::from(digit - b'a' + 10)),
-        _ => None,
+/// Parses digits in lower case, so that each number has one spelling. Each half is a word with a digit in each byte, as every request has
+/// several such numbers.
+fn read_hex(digits: &[u8; DIGITS]) -> Option<u64> {
+    let number = |text: u64| {
+        let are_letters = text >> 6 & 0x0101_0101_0101_0101;
+        let values = ((text & 0x0f0f_0f0f_0f0f_0f0f) + are_letters * 9) & 0x0f0f_0f0f_0f0f_0f0f;
+        let bytes = (values | values >> 4) & 0x00ff_00ff_00ff_00ff;
+        let halves = (bytes | bytes >> 8) & 0x0000_ffff_0000_ffff;
+        (halves | halves >> 16) & 0xffff_ffff
     };
-    if digits.len() == DIGITS { digits.bytes().try_fold(0, value) } else { None }
+    let text = u128::from_be_bytes(*digits);
+    let number = number((text >> 64) as u64) << 32 | number(text as u64);
+    // Other characters give some number, whose digits these are not.
+    (hex(number) == *digits).then_some(number)
 }
 
 impl fmt::Display for Offset {
@@ -101,7 +106,8 @@ impl FromStr for Offset {
     type Err = InvalidOffset;
 
     fn from_str(text: &str) -> Result<Self, InvalidOffset> {
-        let (epoch, position) = text.split_once('_').ok_or(InvalidOffset)?;
+        let (epoch, rest) = text.as_bytes().split_first_chunk().ok_or(InvalidOffset)?;
+        let position = rest.strip_prefix(b"_").and_then(|rest| rest.try_into().ok()).ok_or(InvalidOffset)?;
         let epoch = Epoch(read_hex(epoch).ok_or(InvalidOffset)?);
         let position = Position(read_hex(position).ok_or(InvalidOffset)?);
         Ok(Self { epoch, position })
@@ -185,6 +191,14 @@ mod tests {
             ["", "0", "-2", "Now", "0_0", &good.to_uppercase(), &format!("{good}0"), &good[1..], "+1_1"];
         for text in bad {
             assert_eq!(text.parse::<Start>(), Err(InvalidOffset), "{text:?}");
+        }
+        for byte in (0..128).filter(|byte| !matches!(byte, b'0'..=b'9' | b'a'..=b'f')) {
+            for at in (0..good.len()).filter(|at| good.as_bytes()[*at] != byte) {
+                let mut text = good.clone().into_bytes();
+                text[at] = byte;
+                let text = String::from_utf8(text).unwrap();
+                assert_eq!(text.parse::<Offset>(), Err(InvalidOffset), "{text:?}");
+            }
         }
     }
 

@@ -81,6 +81,9 @@ impl Malformed {
 /// The largest integer that JavaScript represents exactly, which is the protocol's limit.
 const NUMBER_MAX: u64 = (1 << 53) - 1;
 
+/// The digits of [`NUMBER_MAX`].
+const NUMBER_DIGITS_MAX: usize = 16;
+
 pub(in crate::http) const TRUE: HeaderValue = HeaderValue::from_static("true");
 
 /// The header fields of a request, parsed by the fast path or by hyper.
@@ -118,9 +121,34 @@ impl Fields for ParsedFields<'_> {
     fn values<'a>(&'a self, name: &HeaderName) -> impl Iterator<Item = &'a [u8]> {
         let name = name.as_str();
         let fields = if self.lengths & length_bit(name) == 0 { &[][..] } else { self.fields };
-        let named = move |field: &&httparse::Header<'_>| field.name.eq_ignore_ascii_case(name);
-        fields.iter().filter(named).map(|field| field.value)
+        NamedFields { fields: fields.iter(), name }
     }
+}
+
+/// The values of the fields with a name, which is in lower case.
+struct NamedFields<'a, 'n> {
+    fields: std::slice::Iter<'a, httparse::Header<'a>>,
+    name: &'n str,
+}
+
+impl<'a> Iterator for NamedFields<'a, '_> {
+    type Item = &'a [u8];
+
+    // Short enough to be a part of each search, most of which end here.
+    #[inline]
+    fn next(&mut self) -> Option<&'a [u8]> {
+        let has_length = |field: &&httparse::Header<'_>| field.name.len() == self.name.len();
+        let mut candidates = self.fields.by_ref().filter(has_length);
+        candidates.find(|field| is_named(field.name, self.name)).map(|field| field.value)
+    }
+}
+
+/// Whether the name of a field is `name`, which is in lower case. Most names of the same length differ in their first letter.
+#[inline(never)]
+fn is_named(field: &str, name: &str) -> bool {
+    let (first, lower) =
+        (field.as_bytes().first().map(u8::to_ascii_lowercase), name.as_bytes().first().copied());
+    first == lower && field.eq_ignore_ascii_case(name)
 }
 
 /// Returns the text of a field that must not be repeated; `None` if it is absent.
@@ -198,9 +226,16 @@ pub(in crate::http) fn preferred_wait(fields: &(impl Fields + ?Sized)) -> Option
     })
 }
 
-pub(in crate::http) fn whole_number(text: &str) -> Option<u64> {
-    let canonical = text == "0" || (!text.starts_with('0') && text.bytes().all(|byte| byte.is_ascii_digit()));
-    canonical.then(|| text.parse().ok()).flatten().filter(|number| *number <= NUMBER_MAX)
+pub(in crate::http) fn whole_number(text: impl AsRef<[u8]>) -> Option<u64> {
+    let digits = text.as_ref();
+    let is_canonical = match digits {
+        [b'0'] => true,
+        [first, ..] => *first != b'0' && digits.len() <= NUMBER_DIGITS_MAX,
+        [] => false,
+    };
+    let add = |number: u64, digit: &u8| digit.is_ascii_digit().then(|| 10 * number + u64::from(digit - b'0'));
+    let number = if is_canonical { digits.iter().try_fold(0, add) } else { None };
+    number.filter(|number| *number <= NUMBER_MAX)
 }
 
 /// Returns a field value of a text that is known to have no control characters. If it has some, the value is empty.

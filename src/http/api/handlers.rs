@@ -13,7 +13,7 @@ use super::error::Error;
 use super::fields::{self, *};
 use super::gateway::Gateway;
 use super::polled_origins;
-use super::target::{Parameters, Query, stream_of_path};
+use super::target::{Parameter, Parameters, Query, stream_of_path};
 use crate::clock::rfc3339;
 use crate::http::conn::{Answer, Body};
 use crate::hub::{Creation, OriginSettings};
@@ -69,7 +69,7 @@ impl Put {
 /// Parses the head of a POST into an append without messages.
 pub(in crate::http) fn post(query: Option<&str>, headers: &(impl Fields + ?Sized)) -> Result<Append, Error> {
     refuse_content_encoding(headers)?;
-    let create = match Query::parse(query)?.get("create") {
+    let create = match Query::parse(query)?.get(Parameter::Create) {
         None | Some("0") => None,
         Some("1") => Some(CreateIfMissing::default()),
         Some(_) => return Err(Error::parameter("create", "must be 0 or 1")),

@@ -12,7 +12,7 @@ use super::answer;
 use super::credentials::Rights;
 use super::error::Error;
 use super::gateway::Gateway;
-use super::target::{Parameters, Query};
+use super::target::{Parameter, Parameters, Query};
 use crate::auth::Action;
 use crate::http::conn::Body;
 use crate::stream::{ChangeError, Offset, StreamName, Tenant};
@@ -33,8 +33,8 @@ pub(in crate::http) struct NamesRequest {
 impl NamesRequest {
     pub(super) fn parse(head: &Parts) -> Result<Self, Error> {
         let query = Query::parse(head.uri.query())?;
-        let after = query.get("after").map(StreamName::parse).transpose().map_err(Error::Name)?;
-        Ok(Self { prefix: query.get("prefix").unwrap_or_default().to_owned(), after, rights: None })
+        let after = query.get(Parameter::After).map(StreamName::parse).transpose().map_err(Error::Name)?;
+        Ok(Self { prefix: query.get(Parameter::Prefix).unwrap_or_default().to_owned(), after, rights: None })
     }
 
     /// Whether the client may know of a stream. Those of the gateway itself are only listed if the prefix asks for them.

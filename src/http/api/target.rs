@@ -56,36 +56,64 @@ pub(in crate::http) fn stream_name(name: &str) -> Result<StreamName, Error> {
 /// The known parameters of a query, decoded. Only `stream` may be repeated.
 #[derive(Debug, Default)]
 pub(in crate::http) struct Query<'a> {
-    values: [Option<Cow<'a, str>>; NAMES.len()],
+    /// By [`Parameter`].
+    values: [Option<Cow<'a, str>>; PARAMETERS],
     streams: Vec<Cow<'a, str>>,
     has_unknown: bool,
 }
 
 /// The parameters of a read, from a query or a JSON object.
 pub(in crate::http) trait Parameters {
-    /// Returns the text of a known parameter.
-    fn get(&self, name: &str) -> Option<&str>;
+    /// Returns the text of a parameter.
+    fn get(&self, parameter: Parameter) -> Option<&str>;
 
     /// Returns a parameter that is a whole number of seconds.
-    fn seconds(&self, name: &str) -> Result<Option<u64>, Malformed>;
+    fn seconds(&self, parameter: Parameter) -> Result<Option<u64>, Malformed>;
 }
 
-const NAMES: [&str; 14] = [
-    "offset",
-    "live",
-    "cursor",
-    "resume",
-    "timeout",
-    "client",
-    "heartbeat",
-    "lengths",
-    "create",
-    "from",
-    "times",
-    "ticket",
-    "prefix",
-    "after",
-];
+macro_rules! parameters {
+    ($($parameter:ident = $name:literal),* $(,)?) => {
+        /// A parameter that some request knows and that must not be repeated.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+        pub(in crate::http) enum Parameter {
+            $($parameter),*
+        }
+
+        const PARAMETERS: usize = [$($name),*].len();
+
+        impl Parameter {
+            fn named(name: &str) -> Option<Self> {
+                match name {
+                    $($name => Some(Self::$parameter),)*
+                    _ => None,
+                }
+            }
+
+            fn name(self) -> &'static str {
+                match self {
+                    $(Self::$parameter => $name),*
+                }
+            }
+        }
+    };
+}
+
+parameters! {
+    Offset = "offset",
+    Live = "live",
+    Cursor = "cursor",
+    Resume = "resume",
+    Timeout = "timeout",
+    Client = "client",
+    Heartbeat = "heartbeat",
+    Lengths = "lengths",
+    Create = "create",
+    From = "from",
+    Times = "times",
+    Ticket = "ticket",
+    Prefix = "prefix",
+    After = "after",
+}
 
 /// The parameter that may be repeated.
 const STREAM: &str = "stream";
@@ -95,18 +123,24 @@ impl<'a> Query<'a> {
     pub(in crate::http) fn parse(query: Option<&'a str>) -> Result<Self, Malformed> {
         let mut parsed = Self::default();
         let mut rest = query.unwrap_or_default();
+        let is_encoded = memchr::memchr2(b'%', b'+', rest.as_bytes()).is_some();
         while !rest.is_empty() {
-            let (pair, behind) = split_at(rest, b'&');
-            rest = behind;
+            let end = memchr::memchr(b'&', rest.as_bytes()).unwrap_or(rest.len());
+            let (pair, behind) = (rest.get(..end).unwrap_or_default(), rest.get(end + 1..));
+            rest = behind.unwrap_or_default();
             let (name, value) = split_at(pair, b'=');
-            let decoded =
-                || decode(value).ok_or_else(|| Malformed::parameter(name, "is not percent-encoded UTF-8"));
+            let decoded = || match is_encoded {
+                true => {
+                    decode(value).ok_or_else(|| Malformed::parameter(name, "is not percent-encoded UTF-8"))
+                }
+                false => Ok(Cow::Borrowed(value)),
+            };
             if name == STREAM {
                 parsed.streams.push(decoded()?);
                 continue;
             }
-            let mut slots = NAMES.iter().zip(&mut parsed.values);
-            let Some((_, slot)) = slots.find(|(known, _)| **known == name) else {
+            let slot = Parameter::named(name).and_then(|known| parsed.values.get_mut(known as usize));
+            let Some(slot) = slot else {
                 parsed.has_unknown |= !pair.is_empty();
                 continue;
             };
@@ -129,8 +163,8 @@ impl<'a> Query<'a> {
     }
 }
 
-/// Splits a short text at the first such ASCII character, which is in neither part. Each request does this several times, and `split_once` takes
-/// some 120 instructions for a dozen bytes.
+/// Splits a text at the first such ASCII character near its beginning, which is in neither part. Each request does this several times, and
+/// `split_once` takes some 120 instructions for a dozen bytes.
 fn split_at(text: &str, separator: u8) -> (&str, &str) {
     let index = text.bytes().position(|byte| byte == separator).unwrap_or(text.len());
     (text.get(..index).unwrap_or_default(), text.get(index + 1..).unwrap_or_default())
@@ -144,7 +178,8 @@ const NAME_CHARACTERS_MAX: usize = 40;
 /// would go unnoticed otherwise.
 pub(super) fn unknown_parameters(query: &str) -> Option<String> {
     let names = query.split('&').map(|pair| pair.split_once('=').map_or(pair, |(name, _)| name));
-    let mut unknown = names.filter(|name| !name.is_empty() && *name != STREAM && !NAMES.contains(name));
+    let is_unknown = |name: &&str| !name.is_empty() && *name != STREAM && Parameter::named(name).is_none();
+    let mut unknown = names.filter(is_unknown);
     let shown = |name: &str| -> String {
         let is_shown = |one: &char| one.is_ascii_alphanumeric() || "-_.~%".contains(*one);
         name.chars().take(NAME_CHARACTERS_MAX).map(|one| if is_shown(&one) { one } else { '?' }).collect()
@@ -155,24 +190,18 @@ pub(super) fn unknown_parameters(query: &str) -> Option<String> {
 }
 
 impl Parameters for Query<'_> {
-    fn get(&self, name: &str) -> Option<&str> {
-        let (_, value) = NAMES.iter().zip(&self.values).find(|(known, _)| **known == name)?;
-        value.as_deref()
+    fn get(&self, parameter: Parameter) -> Option<&str> {
+        self.values.get(parameter as usize)?.as_deref()
     }
 
-    fn seconds(&self, name: &str) -> Result<Option<u64>, Malformed> {
-        let parse = |text: &str| {
-            super::fields::whole_number(text)
-                .ok_or_else(|| Malformed::parameter(name, "must be a whole number of seconds"))
-        };
-        self.get(name).map(parse).transpose()
+    fn seconds(&self, parameter: Parameter) -> Result<Option<u64>, Malformed> {
+        let Some(text) = self.get(parameter) else { return Ok(None) };
+        let malformed = || Malformed::parameter(parameter.name(), "must be a whole number of seconds");
+        super::fields::whole_number(text).ok_or_else(malformed).map(Some)
     }
 }
 
 fn decode(value: &str) -> Option<Cow<'_, str>> {
-    if memchr::memchr2(b'%', b'+', value.as_bytes()).is_none() {
-        return Some(Cow::Borrowed(value));
-    }
     if !has_whole_escapes(value) {
         return None;
     }
@@ -188,8 +217,8 @@ mod tests {
     fn known_parameters_are_decoded_and_others_ignored() {
         let query = Query::parse(Some("x=1&offset=a%2Cb&live=sse&offsets=2&=&%6fffset=3")).unwrap();
         assert_eq!(
-            (query.get("offset"), query.get("live"), query.get("cursor")),
-            (Some("a,b"), Some("sse"), None)
+            [Parameter::Offset, Parameter::Live, Parameter::Cursor].map(|parameter| query.get(parameter)),
+            [Some("a,b"), Some("sse"), None]
         );
     }
 

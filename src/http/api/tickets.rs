@@ -17,7 +17,7 @@ use super::error::Error;
 use super::form::Form;
 use super::gateway::Gateway;
 use super::handlers::{content_type, refuse_content_encoding};
-use super::target::Parameters;
+use super::target::{Parameter, Parameters};
 use crate::auth::{Grants, TICKET_LIFE, TicketRefused, TicketScope, Unauthorized};
 use crate::http::conn::Body;
 use crate::http::read::request::ReadFrom;
@@ -54,7 +54,7 @@ impl TicketRequest {
 
     pub(super) fn parse(body: &Bytes, limits: &Limits) -> Result<Self, Error> {
         let json = JsonRead::parse(body, limits)?;
-        let form = match json.get("live") {
+        let form = match json.get(Parameter::Live) {
             Some("sse") => Form::Sse,
             Some("websocket") => Form::WebSocket,
             _ => return Err(Error::parameter("live", "must be sse or websocket for a ticket")),

@@ -12,7 +12,7 @@ use serde_json::value::RawValue;
 use super::resume_token::{NameHash, ResumeToken};
 use crate::http::api::error::Error;
 use crate::http::api::fields::{LAST_EVENT_ID, Malformed, whole_number};
-use crate::http::api::target::{Parameters, stream_name};
+use crate::http::api::target::{Parameter, Parameters, stream_name};
 use crate::hub::RequestedStream;
 use crate::limits::Limits;
 use crate::stream::{InvalidMessages, Offset, Progress, StreamName, json_depth};
@@ -57,13 +57,13 @@ impl<'a> JsonRead<'a> {
 }
 
 impl Parameters for JsonRead<'_> {
-    fn get(&self, name: &str) -> Option<&str> {
-        match name {
-            "resume" => self.resume.as_deref(),
-            "from" => self.from.as_deref(),
-            "live" => self.live.as_deref(),
-            "client" => self.client.as_deref(),
-            "times" => self.times.map(|times| match times {
+    fn get(&self, parameter: Parameter) -> Option<&str> {
+        match parameter {
+            Parameter::Resume => self.resume.as_deref(),
+            Parameter::From => self.from.as_deref(),
+            Parameter::Live => self.live.as_deref(),
+            Parameter::Client => self.client.as_deref(),
+            Parameter::Times => self.times.map(|times| match times {
                 0 => "0",
                 1 => "1",
                 _ => "",
@@ -72,10 +72,10 @@ impl Parameters for JsonRead<'_> {
         }
     }
 
-    fn seconds(&self, name: &str) -> Result<Option<u64>, Malformed> {
-        Ok(match name {
-            "timeout" => self.timeout,
-            "heartbeat" => self.heartbeat,
+    fn seconds(&self, parameter: Parameter) -> Result<Option<u64>, Malformed> {
+        Ok(match parameter {
+            Parameter::Timeout => self.timeout,
+            Parameter::Heartbeat => self.heartbeat,
             _ => None,
         })
     }
@@ -92,10 +92,10 @@ pub(in crate::http) fn requested_streams<'n>(
     let token = match last_event_id {
         Some(id) => ResumeToken::parse(id)
             .map_err(|_| Error::field(&LAST_EVENT_ID, "must be the id of an event over many streams"))?,
-        None => parameters.get("resume").map(ResumeToken::parse).transpose()?.unwrap_or_default(),
+        None => parameters.get(Parameter::Resume).map(ResumeToken::parse).transpose()?.unwrap_or_default(),
     };
-    let (begin, history) = begin(parameters.get("from"))?;
-    let times = match parameters.get("times") {
+    let (begin, history) = begin(parameters.get(Parameter::From))?;
+    let times = match parameters.get(Parameter::Times) {
         None | Some("0") => false,
         Some("1") => true,
         Some(_) => return Err(Error::parameter("times", "must be 0 or 1")),

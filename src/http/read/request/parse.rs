@@ -16,7 +16,7 @@ use crate::http::api::fields::{self, CLIENT_ID, Fields, LAST_EVENT_ID};
 use crate::http::api::gateway::HoldPolicy;
 use crate::http::api::handlers::{content_type, refuse_content_encoding};
 use crate::http::api::handshake::Handshake;
-use crate::http::api::target::{Parameters, Query};
+use crate::http::api::target::{Parameter, Parameters, Query};
 use crate::http::read::requested_streams::{JsonRead, requested_streams};
 use crate::hub::ClientId;
 use crate::limits::Limits;
@@ -44,7 +44,7 @@ impl ReadOrSocket {
         holds: HoldPolicy,
     ) -> Result<Self, Error> {
         let query = Query::parse(head.uri.query())?;
-        if query.get("live") == Some("websocket") {
+        if query.get(Parameter::Live) == Some("websocket") {
             let live = match stream {
                 Some(stream) => Some(ReadFrom::one(stream, &query, Resumption::LIVE)?),
                 None if query.streams().next().is_some() => {
@@ -124,15 +124,15 @@ impl Read {
         from: impl FnOnce(Resumption<'_>) -> Result<ReadFrom, Error>,
     ) -> Result<Self, Error> {
         let live = |from| LiveRead::new(from, parameters, limits.live_heartbeat.get());
-        match parameters.get("live") {
+        match parameters.get(Parameter::Live) {
             None => {
                 let from = from(Resumption { is_live: false, last_event_id: None })?;
                 let if_none_match = match &from {
                     ReadFrom::One { .. } => fields::list(headers, &IF_NONE_MATCH),
                     ReadFrom::Many(_) => None,
                 };
-                let has_offset = parameters.get("offset").is_some();
-                let asks_lengths = parameters.get("lengths") == Some("1");
+                let has_offset = parameters.get(Parameter::Offset).is_some();
+                let asks_lengths = parameters.get(Parameter::Lengths) == Some("1");
                 let (client, audience) = (device(parameters), Audience::All);
                 Ok(Self::ShortPoll(ShortPoll {
                     from,
@@ -145,8 +145,8 @@ impl Read {
             }
             Some("long-poll") => {
                 let from = from(Resumption::LIVE)?;
-                let hold = Hold::new(parameters.seconds("timeout")?, headers, holds);
-                let client = client(parameters.get("client"), headers)?;
+                let hold = Hold::new(parameters.seconds(Parameter::Timeout)?, headers, holds);
+                let client = client(parameters.get(Parameter::Client), headers)?;
                 Ok(Self::LongPoll(LongPoll {
                     from,
                     hold,
@@ -179,7 +179,10 @@ impl ReadFrom {
         let not_an_id = |_| Error::field(&LAST_EVENT_ID, "must be the id of an event of the stream");
         let start: Option<Start> = match last_event_id {
             Some(id) => Some(id.parse().map_err(not_an_id)?),
-            None => query.get("offset").map(|offset| offset.parse().map_err(Error::Offset)).transpose()?,
+            None => query
+                .get(Parameter::Offset)
+                .map(|offset| offset.parse().map_err(Error::Offset))
+                .transpose()?,
         };
         if !is_live {
             return Ok(Self::One { stream, start: start.unwrap_or(Start::Earliest), cursor: None });
@@ -190,7 +193,7 @@ impl ReadFrom {
             CacheCursor::parse(cursor)
                 .ok_or_else(|| Error::parameter("cursor", "must be a value of Stream-Cursor"))
         };
-        let cursor = query.get("cursor").map(parse).transpose()?;
+        let cursor = query.get(Parameter::Cursor).map(parse).transpose()?;
         Ok(Self::One { stream, start, cursor })
     }
 
@@ -201,8 +204,8 @@ impl ReadFrom {
 
     /// Checks parameters that must be valid even if the delivery form does not use them.
     fn check_seconds(query: &Query<'_>) -> Result<(), Error> {
-        query.seconds("timeout")?;
-        query.seconds("heartbeat")?;
+        query.seconds(Parameter::Timeout)?;
+        query.seconds(Parameter::Heartbeat)?;
         Ok(())
     }
 }
@@ -214,7 +217,7 @@ impl Resumption<'_> {
 
 impl LiveRead {
     fn new(from: ReadFrom, parameters: &impl Parameters, default: Duration) -> Result<Self, Error> {
-        let requested = parameters.seconds("heartbeat")?.map(Duration::from_secs);
+        let requested = parameters.seconds(Parameter::Heartbeat)?.map(Duration::from_secs);
         let heartbeat = requested.map_or(default, |heartbeat| heartbeat.clamp(HEARTBEAT_MIN, HEARTBEAT_MAX));
         let (grants, renewals, reconnects, is_private) = (None, None, false, false);
         let client = device(parameters);
@@ -258,7 +261,7 @@ impl Hold {
 
 /// The client of a read that joins no wait queue. It counts only if it is a device, so that another text is no error.
 fn device(parameters: &impl Parameters) -> Option<ClientId> {
-    ClientId::parse(parameters.get("client")?).ok()
+    ClientId::parse(parameters.get(Parameter::Client)?).ok()
 }
 
 /// Parses the client id: the parameter `client`, else the header field `Client-Id`.
