@@ -4,13 +4,10 @@ use std::time::Duration;
 
 use bytes::{BufMut, Bytes, BytesMut};
 use hyper::StatusCode;
-use hyper::header::{
-    CACHE_CONTROL, CONTENT_DISPOSITION, CONTENT_SECURITY_POLICY, CONTENT_TYPE, ETAG, VARY,
-    X_CONTENT_TYPE_OPTIONS,
-};
+use hyper::header::{CACHE_CONTROL, CONTENT_DISPOSITION, CONTENT_TYPE, ETAG, VARY, X_CONTENT_TYPE_OPTIONS};
 
 use super::fields::*;
-use crate::http::conn::{Answer, Body, FRAME_BYTES_MAX, Head};
+use crate::http::conn::{Answer, Body, FRAME_BYTES_MAX, FixedFields, Head, fixed_fields};
 use crate::stream::{Batch, CacheCursor, Offset, hex};
 
 /// How long shared caches may keep messages before the tail, which never change (protocol, section 10.1).
@@ -53,27 +50,37 @@ pub(in crate::http) fn secure(head: &mut impl Head) {
     head.put_static(X_CONTENT_TYPE_OPTIONS, "nosniff");
 }
 
+static SECURE_MESSAGES: FixedFields<2> = fixed_fields! {
+    "x-content-type-options": "nosniff",
+    "content-security-policy": "sandbox",
+};
+
 /// Adds the fields of [`secure`], and a policy for messages, which any publisher may have written: a browser that shows them as
 /// a document runs none of their scripts (CSP level 3, `sandbox`).
 pub(in crate::http) fn secure_messages(head: &mut impl Head) {
-    secure(head);
-    head.put_static(CONTENT_SECURITY_POLICY, "sandbox");
+    head.put_fixed(&SECURE_MESSAGES);
 }
+
+static UNCACHED: FixedFields<2> = fixed_fields! {
+    "cache-control": "no-store",
+    "x-content-type-options": "nosniff",
+};
 
 /// Begins a response that no cache may keep, with the security fields.
 pub(in crate::http) fn uncached<A: Answer>(status: StatusCode) -> A {
     let mut answer = A::begin(status);
-    answer.put_static(CACHE_CONTROL, "no-store");
-    secure(&mut answer);
+    answer.put_fixed(&UNCACHED);
     answer
 }
+
+static JSON: FixedFields<1> = fixed_fields! { "content-type": "application/json" };
 
 /// A 200 response with the messages of a batch and the position after them. The caller adds the fields of its delivery form.
 pub(in crate::http) fn messages<A: Answer>(batch: &Batch, keep: Caching, audience: Audience) -> A {
     let mut answer = A::begin(StatusCode::OK);
     match batch.content_type.as_str() {
         // The type of nearly all streams is added without a copy.
-        "application/json" => answer.put_static(CONTENT_TYPE, "application/json"),
+        "application/json" => answer.put_fixed(&JSON),
         other => {
             answer.put(CONTENT_TYPE, other.as_bytes());
             if !batch.content_type.is_inert() {
@@ -88,11 +95,13 @@ pub(in crate::http) fn messages<A: Answer>(batch: &Batch, keep: Caching, audienc
     answer
 }
 
+static UP_TO_DATE: FixedFields<1> = fixed_fields! { "stream-up-to-date": "true" };
+
 /// Adds the position of the reader: the next offset, whether it is up to date, and whether the stream is closed.
 pub(in crate::http) fn position(head: &mut impl Head, batch: &Batch) {
     head.put(STREAM_NEXT_OFFSET, &batch.next.to_text());
     if batch.up_to_date {
-        head.put_static(STREAM_UP_TO_DATE, "true");
+        head.put_fixed(&UP_TO_DATE);
     }
     if batch.closed {
         head.put_static(STREAM_CLOSED, "true");
@@ -104,27 +113,55 @@ pub(in crate::http) fn cursor(head: &mut impl Head, cursor: CacheCursor) {
     head.put(STREAM_CURSOR, itoa::Buffer::new().format(cursor.0).as_bytes());
 }
 
-/// Returns the entity tag of a batch. It depends on the epoch, the range of positions, and whether the stream is closed.
-pub(in crate::http) fn entity_tag(batch: &Batch) -> String {
-    let mut tag = String::with_capacity(ENTITY_TAG_BYTES_MAX);
-    tag.push('"');
-    for (index, number) in
-        [batch.epoch.0, batch.start.position.0, batch.next.position.0].into_iter().enumerate()
-    {
-        tag.push_str(if index == 0 { "" } else { ":" });
-        push_hex(&mut tag, number);
-    }
-    tag.push_str(if batch.closed { ":c\"" } else { "\"" });
-    tag
+/// The entity tag of a response.
+pub(in crate::http) struct EntityTag {
+    text: [u8; ENTITY_TAG_BYTES_MAX],
+    length: usize,
 }
 
-/// Appends a number in hexadecimal without leading zeros. The formatter showed in the profile of the short poll.
-fn push_hex(text: &mut String, number: u64) {
-    let digits = hex(number);
-    let zeros = (number.leading_zeros() as usize / 4).min(digits.len() - 1);
-    let digits = digits.get(zeros..).and_then(|digits| std::str::from_utf8(digits).ok());
-    text.push_str(digits.unwrap_or_default());
+impl EntityTag {
+    /// The entity tag of a batch. It depends on the epoch, the range of positions, and whether the stream is closed.
+    pub(in crate::http) fn of(batch: &Batch) -> Self {
+        let mut tag = Self { text: [0; ENTITY_TAG_BYTES_MAX], length: 0 };
+        for (before, number) in
+            [(b'"', batch.epoch.0), (b':', batch.start.position.0), (b':', batch.next.position.0)]
+        {
+            tag.push([before]);
+            tag.push_hex(number);
+        }
+        if batch.closed {
+            tag.push(*b":c");
+        }
+        tag.push([b'"']);
+        tag
+    }
+
+    /// Appends bytes for which there is room.
+    fn push<const COUNT: usize>(&mut self, bytes: [u8; COUNT]) {
+        if let Some(room) = self.text.get_mut(self.length..).and_then(<[u8]>::first_chunk_mut) {
+            *room = bytes;
+            self.length += COUNT;
+        }
+    }
+
+    /// Appends a number in hexadecimal without leading zeros. The formatter showed in the profile of the short poll.
+    fn push_hex(&mut self, number: u64) {
+        let digits = hex(number);
+        let zeros = (number.leading_zeros() / 4).min(u64::BITS / 4 - 1);
+        // All digits are copied, since copies of a fixed length are faster; what follows overwrites those behind the number.
+        self.push((u128::from_be_bytes(digits) << (u8::BITS * zeros)).to_be_bytes());
+        self.length -= zeros as usize;
+    }
+
+    /// The tag with its quotes.
+    pub(in crate::http) fn as_bytes(&self) -> &[u8] {
+        self.text.get(..self.length).unwrap_or_default()
+    }
 }
+
+static NO_CACHE: FixedFields<1> = fixed_fields! { "cache-control": "no-cache" };
+static FRESH_FOR_A_MINUTE: FixedFields<1> =
+    fixed_fields! { "cache-control": "public, max-age=60, stale-while-revalidate=300" };
 
 /// Adds the entity tag and the freshness of a response. A response without messages ends at the tail.
 pub(in crate::http) fn caching(head: &mut impl Head, batch: &Batch, keep: Caching, audience: Audience) {
@@ -132,7 +169,7 @@ pub(in crate::http) fn caching(head: &mut impl Head, batch: &Batch, keep: Cachin
         head.put_static(VARY, VARY_BY_CREDENTIALS);
     }
     if audience == Audience::Private {
-        head.put(ETAG, entity_tag(batch).as_bytes());
+        head.put(ETAG, EntityTag::of(batch).as_bytes());
         return head.put_static(CACHE_CONTROL, "private, no-store");
     }
     let keeps = match keep {
@@ -141,20 +178,20 @@ pub(in crate::http) fn caching(head: &mut impl Head, batch: &Batch, keep: Cachin
         Caching::Revalidated => false,
         Caching::MustNot => return head.put_static(CACHE_CONTROL, "no-store"),
     };
-    head.put(ETAG, entity_tag(batch).as_bytes());
+    head.put(ETAG, EntityTag::of(batch).as_bytes());
     let fresh = batch.lives_for.map_or(FRESH, |left| left.min(FRESH));
     if !keeps {
-        head.put_static(CACHE_CONTROL, "no-cache");
+        head.put_fixed(&NO_CACHE);
     } else if fresh == FRESH {
-        head.put_static(CACHE_CONTROL, "public, max-age=60, stale-while-revalidate=300");
+        head.put_fixed(&FRESH_FOR_A_MINUTE);
     } else {
         head.put(CACHE_CONTROL, format!("public, max-age={}", fresh.as_secs()).as_bytes());
     }
 }
 
 /// Whether `If-None-Match` names this tag (RFC 9110, section 13.1.2: weak comparison).
-pub(in crate::http) fn matches(if_none_match: &str, tag: &str) -> bool {
-    let same = |candidate: &str| candidate.trim().trim_start_matches("W/") == tag;
+pub(in crate::http) fn matches(if_none_match: &str, tag: &[u8]) -> bool {
+    let same = |candidate: &str| candidate.trim().trim_start_matches("W/").as_bytes() == tag;
     if_none_match.trim() == "*" || if_none_match.split(',').any(same)
 }
 

@@ -18,7 +18,6 @@ macro_rules! names {
 names! {
     ALLOW_PRIVATE_NETWORK = "access-control-allow-private-network",
     CLIENT_ID = "client-id",
-    CORP = "cross-origin-resource-policy",
     LAST_EVENT_ID = "last-event-id",
     PREFER = "prefer",
     PREFERENCE_APPLIED = "preference-applied",
@@ -53,7 +52,6 @@ names! {
     STREAM_SSE_DATA_ENCODING = "stream-sse-data-encoding",
     STREAM_SUPERSEDED = "stream-superseded",
     STREAM_TTL = "stream-ttl",
-    STREAM_UP_TO_DATE = "stream-up-to-date",
     STREAM_WARNING = "stream-warning",
     TRACEPARENT = "traceparent",
     TRACESTATE = "tracestate",

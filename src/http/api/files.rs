@@ -133,7 +133,7 @@ impl GetFile {
     /// Returns the file, or 304. Caches have to revalidate it each time, so that page and client always match the gateway.
     pub(in crate::http) fn answer(self) -> Response<Body> {
         let Self { file, if_none_match } = self;
-        let known = if_none_match.is_some_and(|tags| answer::matches(&tags, &file.tag));
+        let known = if_none_match.is_some_and(|tags| answer::matches(&tags, file.tag.as_bytes()));
         let mut answer = match known {
             true => bare(StatusCode::NOT_MODIFIED, Body::empty()),
             false => bare(StatusCode::OK, Body::full(file.text.into())),

@@ -7,8 +7,7 @@ use hyper::header::{
 use std::num::NonZeroU16;
 
 use super::authority::{Authority, Host};
-use super::fields::CORP;
-use crate::http::conn::Head;
+use crate::http::conn::{FixedFields, Head, fixed_fields};
 
 /// The origins whose pages may use the gateway besides its own: the setting `origin`.
 #[derive(Debug, Clone, Default)]
@@ -207,11 +206,14 @@ pub(in crate::http) enum CorsFields<'a> {
     WithCredentials(Option<&'a HeaderValue>),
 }
 
+// Whether other pages may have `<img>` and `<script>` of the gateway, which need no CORS.
+static SAME_ORIGIN: FixedFields<1> = fixed_fields! { "cross-origin-resource-policy": "same-origin" };
+static CROSS_ORIGIN: FixedFields<1> = fixed_fields! { "cross-origin-resource-policy": "cross-origin" };
+
 impl CorsFields<'_> {
     pub(in crate::http) fn put(self, head: &mut impl Head) {
         const EXPOSED: (HeaderName, &str) = (ACCESS_CONTROL_EXPOSE_HEADERS, "*");
-        // Stops `<img>` and `<script>` of other pages, which need no CORS.
-        head.put_static(CORP, if matches!(self, Self::Any) { "cross-origin" } else { "same-origin" });
+        head.put_fixed(if matches!(self, Self::Any) { &CROSS_ORIGIN } else { &SAME_ORIGIN });
         match self {
             Self::None => {}
             Self::Any => {

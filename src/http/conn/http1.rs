@@ -9,9 +9,9 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use bytes::Bytes;
+use bytes::{Buf, Bytes};
 use futures_util::{FutureExt, TryFutureExt};
-use tokio::io::AsyncWriteExt;
+use tokio::io::{AsyncWrite, AsyncWriteExt};
 use tokio::time::Instant;
 
 use super::context::{BoxedStep, ConnectionContext};
@@ -19,14 +19,14 @@ use super::fast_path::Parsed;
 use super::hyper_request::receive_with_hyper;
 use super::io::{GuardedStream, LeavesBy};
 use super::pending::PendingResponse;
-use super::response_bytes::Outgoing;
+use super::response_bytes::{Outgoing, ResponseBytes};
 use super::state::Phase;
 use super::transport::Transport;
 use super::upgraded::UpgradedIo;
 use super::write::write_body;
 use crate::clock::ReusableSleep;
 use crate::http::api::gateway::Gateway;
-use crate::http::api::upgrade::Upgrade;
+use crate::http::api::upgrade::{Reply, Upgrade};
 
 /// The stage of a connection between two polls.
 enum Stage<'a> {
@@ -145,15 +145,13 @@ fn drive<'a>(
                     }
                     continue;
                 };
-                let outgoing = context.outgoing(reply.answer);
-                if outgoing.rest.is_some() || reply.upgrade.is_some() {
-                    *stage = Stage::Idle;
-                    return Poll::Ready(Ok(match reply.upgrade {
-                        Some(upgrade) => Exit::Upgrade(outgoing.first, upgrade),
-                        None => Exit::Stream(Box::new(outgoing)),
-                    }));
+                match begin_write(io, context, reply, cx)? {
+                    Ok(next) => next,
+                    Err(exit) => {
+                        *stage = Stage::Idle;
+                        return Poll::Ready(Ok(exit));
+                    }
                 }
-                Stage::Write { bytes: outgoing.first, closes: outgoing.closes }
             }
             Stage::Write { bytes, closes } => {
                 std::task::ready!(io.poll_write_all(cx, bytes))?;
@@ -164,6 +162,34 @@ fn drive<'a>(
             }
         };
     }
+}
+
+/// Writes as much of a response as the kernel accepts, and returns the next stage.
+fn begin_write<'a>(
+    io: &mut GuardedStream,
+    context: &ConnectionContext,
+    reply: Reply<ResponseBytes>,
+    cx: &mut Context<'_>,
+) -> io::Result<Result<Stage<'a>, Exit>> {
+    let outgoing = context.outgoing(reply.answer);
+    if let Some(upgrade) = reply.upgrade {
+        return Ok(Err(Exit::Upgrade(outgoing.first.into(), upgrade)));
+    }
+    if outgoing.rest.is_some() {
+        return Ok(Err(Exit::Stream(Box::new(outgoing))));
+    }
+    let Outgoing { first, closes, .. } = outgoing;
+    let written = match Pin::new(&mut *io).poll_write(cx, &first) {
+        Poll::Ready(written) => written?,
+        Poll::Pending => 0,
+    };
+    if written < first.len() {
+        let mut bytes = Bytes::from(first);
+        bytes.advance(written);
+        return Ok(Ok(Stage::Write { bytes, closes }));
+    }
+    first.recycle();
+    Ok(if closes { Err(Exit::Close) } else { Ok(Stage::Idle) })
 }
 
 /// Waits for the next request, at most for the keep-alive time.

@@ -46,7 +46,7 @@ pub use upgraded::{SubprotocolSocket, UpgradedIo};
 
 pub(super) use body::{FRAME_BYTES_MAX, logged};
 pub(super) use frame_socket::{ClientMessage, FrameSocket};
-pub(super) use response::{Answer, Framing, Head, bare};
+pub(super) use response::{Answer, FixedFields, Framing, Head, bare, fixed_fields};
 
 use context::BoxedStep;
 

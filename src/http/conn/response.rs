@@ -22,7 +22,30 @@ pub(in crate::http) trait Head {
 
     /// Adds a field whose value is known at compile time.
     fn put_static(&mut self, name: HeaderName, value: &'static str);
+
+    /// Adds fields that never change.
+    fn put_fixed<const COUNT: usize>(&mut self, fields: &'static FixedFields<COUNT>);
 }
+
+/// Header fields that never change; see [`fixed_fields`]. Frequent responses have them, over HTTP/1 as one text.
+#[derive(Debug)]
+pub(in crate::http) struct FixedFields<const COUNT: usize> {
+    /// The fields as lines of an HTTP/1 head.
+    pub(in crate::http) lines: &'static str,
+    pub(in crate::http) fields: [(HeaderName, &'static str); COUNT],
+}
+
+/// [`FixedFields`] of names and values.
+macro_rules! fixed_fields {
+    ($($name:literal: $value:literal),+ $(,)?) => {
+        $crate::http::conn::FixedFields {
+            lines: concat!($($name, ": ", $value, "\r\n"),+),
+            fields: [$((hyper::header::HeaderName::from_static($name), $value)),+],
+        }
+    };
+}
+
+pub(in crate::http) use fixed_fields;
 
 /// A response under construction.
 pub(in crate::http) trait Answer: Head + From<Response<Body>> + Send {
@@ -101,6 +124,12 @@ impl Head for HeaderMap {
             self.insert(name, value);
         }
     }
+
+    fn put_fixed<const COUNT: usize>(&mut self, fields: &'static FixedFields<COUNT>) {
+        for (name, value) in &fields.fields {
+            self.put_static(name.clone(), value);
+        }
+    }
 }
 
 impl Head for Response<Body> {
@@ -110,6 +139,10 @@ impl Head for Response<Body> {
 
     fn put_static(&mut self, name: HeaderName, value: &'static str) {
         self.headers_mut().put_static(name, value);
+    }
+
+    fn put_fixed<const COUNT: usize>(&mut self, fields: &'static FixedFields<COUNT>) {
+        self.headers_mut().put_fixed(fields);
     }
 }
 

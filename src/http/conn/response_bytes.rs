@@ -5,6 +5,7 @@ mod tests;
 
 use std::cell::Cell;
 use std::fmt::{self, Write};
+use std::ops::Deref;
 use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
@@ -14,13 +15,21 @@ use hyper::header::{CONNECTION, CONTENT_LENGTH, DATE, HeaderName, TRANSFER_ENCOD
 use hyper::{Response, StatusCode};
 
 use super::body::{Body, FRAME_BYTES_MAX};
-use super::response::{Answer, Framing, Head};
+use super::response::{Answer, FixedFields, Framing, Head};
 use crate::access_log::AccessEntry;
 use crate::hub::{SharedBatch, Variant};
 use crate::stream::Batch;
 
 /// Initial capacity of a response head: a small response needs no second allocation.
 const HEAD_BYTES: usize = 640;
+
+/// Largest buffer of a response that its thread keeps for the next one.
+const SPARE_BYTES_MAX: usize = 4096;
+
+thread_local! {
+    /// The buffer of the last response that this thread has written whole.
+    static SPARE: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
+}
 
 /// A body up to this size is written together with its head: copying it costs less than a second piece in the kernel.
 const JOINED_BYTES_MAX: usize = 1024;
@@ -46,13 +55,53 @@ enum Text {
 /// A response that is ready to be written.
 pub(super) struct Outgoing {
     /// The head, and a small body. Most responses consist only of this.
-    pub(super) first: Bytes,
+    pub(super) first: FirstBytes,
     /// The body that is written after `first`.
     pub(super) rest: Option<Body>,
     /// Whether the rest is sent in chunks (RFC 9112, section 7.1).
     pub(super) chunked: bool,
     /// Whether the connection closes after the response.
     pub(super) closes: bool,
+}
+
+/// The first bytes of a response that is ready to be written.
+pub(super) enum FirstBytes {
+    /// Bytes of this response alone.
+    Own(Vec<u8>),
+    /// Bytes that other readers may share.
+    Shared(Bytes),
+}
+
+impl FirstBytes {
+    /// Keeps the buffer of a response that is written for the next one.
+    pub(super) fn recycle(self) {
+        if let Self::Own(mut bytes) = self
+            && bytes.capacity() <= SPARE_BYTES_MAX
+        {
+            bytes.clear();
+            SPARE.set(bytes);
+        }
+    }
+}
+
+impl Deref for FirstBytes {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        match self {
+            Self::Own(bytes) => bytes,
+            Self::Shared(bytes) => bytes,
+        }
+    }
+}
+
+impl From<FirstBytes> for Bytes {
+    fn from(first: FirstBytes) -> Self {
+        match first {
+            FirstBytes::Own(bytes) => bytes.into(),
+            FirstBytes::Shared(bytes) => bytes,
+        }
+    }
 }
 
 impl ResponseBytes {
@@ -73,7 +122,7 @@ impl ResponseBytes {
 
     /// Returns the whole response, whose body must have at most `FRAME_BYTES_MAX` bytes.
     fn into_bytes(self) -> Bytes {
-        self.outgoing(FRAME_BYTES_MAX).first
+        self.outgoing(FRAME_BYTES_MAX).first.into()
     }
 
     /// Joins a body of at most `joined_bytes_max` bytes with the head.
@@ -88,14 +137,16 @@ impl ResponseBytes {
         let Framing { http10, without_body, keep_alive } = self.framing;
         let closes = !keep_alive;
         let (mut head, body) = match self.text {
-            Text::Whole(first) => return Outgoing { first, rest: None, chunked: false, closes },
+            Text::Whole(first) => {
+                return Outgoing { first: FirstBytes::Shared(first), rest: None, chunked: false, closes };
+            }
             Text::Begun(head, body) => (head, body),
         };
         let status = self.status;
         if status.is_informational() || status == StatusCode::NO_CONTENT || status == StatusCode::NOT_MODIFIED
         {
             head.extend_from_slice(b"\r\n");
-            return Outgoing { first: head.into(), rest: None, chunked: false, closes };
+            return Outgoing { first: FirstBytes::Own(head), rest: None, chunked: false, closes };
         }
         let length = body.size_hint().exact();
         match length {
@@ -107,7 +158,7 @@ impl ResponseBytes {
         }
         head.extend_from_slice(b"\r\n");
         if without_body {
-            return Outgoing { first: head.into(), rest: None, chunked: false, closes };
+            return Outgoing { first: FirstBytes::Own(head), rest: None, chunked: false, closes };
         }
         let rest = match body.into_small(joined_bytes_max) {
             Ok(small) => {
@@ -116,7 +167,7 @@ impl ResponseBytes {
             }
             Err(body) => Some(body),
         };
-        Outgoing { first: head.into(), rest, chunked: length.is_none() && !http10, closes }
+        Outgoing { first: FirstBytes::Own(head), rest, chunked: length.is_none() && !http10, closes }
     }
 }
 
@@ -130,16 +181,29 @@ impl Head for ResponseBytes {
     fn put_static(&mut self, name: HeaderName, value: &'static str) {
         self.put(name, value.as_bytes());
     }
+
+    fn put_fixed<const COUNT: usize>(&mut self, fields: &'static FixedFields<COUNT>) {
+        if let Text::Begun(head, _) = &mut self.text {
+            head.extend_from_slice(fields.lines.as_bytes());
+        }
+    }
 }
 
 impl Answer for ResponseBytes {
     fn begin(status: StatusCode) -> Self {
-        let mut head = Vec::with_capacity(HEAD_BYTES);
-        head.extend_from_slice(b"HTTP/1.1 ");
-        head.extend_from_slice(status.as_str().as_bytes());
-        head.push(b' ');
-        head.extend_from_slice(status.canonical_reason().unwrap_or_default().as_bytes());
-        head.extend_from_slice(b"\r\n");
+        let mut head = SPARE.take();
+        head.reserve(HEAD_BYTES);
+        match status {
+            StatusCode::OK => head.extend_from_slice(b"HTTP/1.1 200 OK\r\n"),
+            StatusCode::NO_CONTENT => head.extend_from_slice(b"HTTP/1.1 204 No Content\r\n"),
+            status => {
+                head.extend_from_slice(b"HTTP/1.1 ");
+                head.extend_from_slice(status.as_str().as_bytes());
+                head.push(b' ');
+                head.extend_from_slice(status.canonical_reason().unwrap_or_default().as_bytes());
+                head.extend_from_slice(b"\r\n");
+            }
+        }
         Self { status, framing: Framing::PERSISTENT, text: Text::Begun(head, Body::empty()) }
     }
 
@@ -221,30 +285,33 @@ impl From<Response<Body>> for ResponseBytes {
 
 /// Adds the `Date` field (RFC 9110, section 6.6.1).
 fn date(response: &mut ResponseBytes, now: SystemTime) {
-    response.put(DATE, &date_text(now));
+    if let Text::Begun(head, _) = &mut response.text {
+        head.extend_from_slice(&date_line(now));
+    }
 }
 
 fn field(head: &mut Vec<u8>, name: &HeaderName, value: &[u8]) {
-    head.reserve(name.as_str().len() + value.len() + 4);
-    head.extend_from_slice(name.as_str().as_bytes());
+    let name = name.as_str();
+    head.reserve(name.len() + value.len() + 4);
+    head.extend_from_slice(name.as_bytes());
     head.extend_from_slice(b": ");
     head.extend_from_slice(value);
     head.extend_from_slice(b"\r\n");
 }
 
-/// `Sun, 06 Nov 1994 08:49:37 GMT`.
-const DATE_BYTES: usize = 29;
+/// `date: Sun, 06 Nov 1994 08:49:37 GMT` and the end of the line.
+const DATE_BYTES: usize = 37;
 
 /// The last second of the year 9999. An HTTP date has four digits for the year, and `HttpDate` panics at a later one.
 const DATE_SECONDS_MAX: u64 = 253_402_300_799;
 
 thread_local! {
-    /// The last second that this thread formatted, and its text.
+    /// The last second that this thread formatted, and its line.
     static LAST_DATE: Cell<(Duration, [u8; DATE_BYTES])> = const { Cell::new((Duration::MAX, [0; DATE_BYTES])) };
 }
 
-/// Returns `now` as an HTTP date. Each thread formats it once per second.
-fn date_text(now: SystemTime) -> [u8; DATE_BYTES] {
+/// Returns the `Date` field of a response at `now`. Each thread formats it once per second.
+fn date_line(now: SystemTime) -> [u8; DATE_BYTES] {
     let since = now.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
     let second = Duration::from_secs(since.as_secs().min(DATE_SECONDS_MAX));
     let (last, text) = LAST_DATE.get();
@@ -252,8 +319,8 @@ fn date_text(now: SystemTime) -> [u8; DATE_BYTES] {
         return text;
     }
     let mut text = DateText { bytes: [b' '; DATE_BYTES], written: 0 };
-    // An HTTP date has exactly `DATE_BYTES` bytes.
-    let _written = write!(text, "{}", HttpDate::from(SystemTime::UNIX_EPOCH + second));
+    // An HTTP date has 29 bytes, so the line has exactly `DATE_BYTES`.
+    let _written = write!(text, "{DATE}: {}\r\n", HttpDate::from(SystemTime::UNIX_EPOCH + second));
     LAST_DATE.set((second, text.bytes));
     text.bytes
 }

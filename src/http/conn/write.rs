@@ -17,8 +17,9 @@ use super::response_bytes::Outgoing;
 /// Writes a response frame by frame, and returns the connection. The head is written together with the first frame. Fails if the client is gone.
 pub(super) fn write_body(
     mut io: Box<GuardedStream>,
-    Outgoing { first: mut before, rest, chunked, closes: _ }: Outgoing,
+    Outgoing { first, rest, chunked, closes: _ }: Outgoing,
 ) -> impl Future<Output = io::Result<Box<GuardedStream>>> + Send {
+    let mut before = Bytes::from(first);
     let mut body = rest.unwrap_or_else(Body::empty);
     async move {
         loop {

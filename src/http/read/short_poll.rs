@@ -7,7 +7,7 @@ use hyper::header::{CACHE_CONTROL, CONTENT_TYPE};
 use super::envelope::{self, Frame, TokenField};
 use super::request::{ReadFrom, ShortPoll};
 use super::resume_token;
-use crate::http::api::answer::{self, Audience, Caching};
+use crate::http::api::answer::{self, Audience, Caching, EntityTag};
 use crate::http::api::error::Error;
 use crate::http::api::fields::STREAM_LENGTHS;
 use crate::http::api::gateway::Gateway;
@@ -62,7 +62,8 @@ impl Gateway {
         if start == Start::Tail {
             return Ok(with_origin(answer::messages(&batch, keep, audience)));
         }
-        let unchanged = if_none_match.is_some_and(|tags| answer::matches(&tags, &answer::entity_tag(&batch)));
+        let is_in = |tags: String| answer::matches(&tags, EntityTag::of(&batch).as_bytes());
+        let unchanged = if_none_match.is_some_and(is_in);
         if unchanged {
             let mut answer = A::begin(StatusCode::NOT_MODIFIED);
             answer::position(&mut answer, &batch);

@@ -4,7 +4,7 @@ use hyper::header::VARY;
 use hyper::{Request, Version};
 
 use super::*;
-use crate::http::conn::bare;
+use crate::http::conn::{bare, fixed_fields};
 
 const HTTP10: Framing = Framing { http10: true, without_body: false, keep_alive: false };
 const HEAD: Framing = Framing { without_body: true, ..Framing::PERSISTENT };
@@ -76,10 +76,9 @@ fn each_second_has_its_own_text() {
         [(784_111_777, "Sun, 06 Nov 1994 08:49:37 GMT"), (784_111_778, "Sun, 06 Nov 1994 08:49:38 GMT")]
     {
         let now = SystemTime::UNIX_EPOCH + Duration::from_millis(seconds * 1000 + 999);
-        assert_eq!(
-            (date_text(now), date_text(now)),
-            (*expected.as_bytes().first_chunk().unwrap(), date_text(now))
-        );
+        for _ in 0..2 {
+            assert_eq!(date_line(now), *format!("date: {expected}\r\n").as_bytes());
+        }
     }
 }
 
@@ -90,8 +89,35 @@ fn a_clock_before_1970_or_after_9999_has_a_date_too() {
         (SystemTime::UNIX_EPOCH - day, "Thu, 01 Jan 1970 00:00:00 GMT"),
         (SystemTime::UNIX_EPOCH + 4_000_000 * day, "Fri, 31 Dec 9999 23:59:59 GMT"),
     ] {
-        assert_eq!(std::str::from_utf8(&date_text(now)), Ok(expected));
+        assert_eq!(date_line(now), *format!("date: {expected}\r\n").as_bytes());
     }
+}
+
+#[test]
+fn fixed_fields_are_the_same_over_both_protocols() {
+    static FIXED: FixedFields<2> =
+        fixed_fields! { "cache-control": "no-store", "x-content-type-options": "nosniff" };
+    let (mut bytes, mut response) =
+        (ResponseBytes::begin(StatusCode::OK), bare(StatusCode::OK, Body::empty()));
+    bytes.put_fixed(&FIXED);
+    response.put_fixed(&FIXED);
+    assert_eq!(bytes.into_bytes(), ResponseBytes::from(response).into_bytes());
+}
+
+#[test]
+fn the_buffer_of_a_written_response_is_used_again() {
+    let response = |fields: usize| {
+        let mut response = ResponseBytes::begin(StatusCode::NO_CONTENT);
+        (0..fields).for_each(|_| response.put_static(VARY, "origin"));
+        response.into_outgoing().first
+    };
+    let first = response(1);
+    let (place, text) = (first.as_ptr(), first.to_vec());
+    first.recycle();
+    let second = response(1);
+    assert_eq!((second.as_ptr(), &*second), (place, &*text));
+    response(SPARE_BYTES_MAX).recycle();
+    assert_eq!(SPARE.take().capacity(), 0);
 }
 
 #[test]
