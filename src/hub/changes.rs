@@ -8,7 +8,7 @@
 use std::future::{Future, poll_fn};
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::Poll;
+use std::task::{Context, Poll, Waker};
 use std::time::SystemTime;
 
 use bytes::Bytes;
@@ -62,6 +62,18 @@ pub enum CreationError {
         limit: &'static str,
     },
 }
+
+/// An append that is in the log, and of which the waiters of the stream are notified.
+#[derive(Debug)]
+pub struct PublishedAppend {
+    /// The result of the append.
+    pub appended: Appended,
+    /// The publisher is woken as soon as one of the waiters has polled, and should not return before: that lowers the latency of the reader.
+    pub waits_for_reader: bool,
+}
+
+/// An append whose rate is admitted, and which the store has not seen.
+pub struct PendingAppend(Box<Append>);
 
 impl Hub {
     /// Creates a stream, or succeeds if it exists with the same configuration.
@@ -117,17 +129,59 @@ impl Hub {
         append: impl Into<Box<Append>>,
     ) -> Result<Appended, AppendError> {
         // Boxed, as it moves through several futures.
-        let mut append = append.into();
+        let mut append = Some(append.into());
+        let at_once = poll_fn(|context| match append.take() {
+            Some(append) => Poll::Ready(self.publish_at_once(name, append, context.waker())),
+            None => Poll::Pending,
+        });
+        match at_once.await {
+            Ok(Ok(PublishedAppend { appended, waits_for_reader })) => {
+                if waits_for_reader {
+                    woken_once().await;
+                }
+                Ok(appended)
+            }
+            Ok(Err(error)) => Err(error),
+            Err(pending) => self.publish_pending(name, pending).await,
+        }
+    }
+
+    /// Appends messages and notifies the waiters of the stream like [`publish`](Self::publish), if the store has nothing to wait for.
+    /// Otherwise returns the append for [`publish_pending`](Self::publish_pending).
+    pub fn publish_at_once(
+        &self,
+        name: &StreamName,
+        mut append: Box<Append>,
+        publisher: &Waker,
+    ) -> Result<Result<PublishedAppend, AppendError>, PendingAppend> {
         let bytes = match &append.content_type {
             AppendType::OfStream { body, .. } => body.len(),
             AppendType::Undeclared | AppendType::Declared(_) => append.payload.len(),
         };
-        self.admit_rate(name, append.principal, bytes)?;
-        if let Some(origin) = self.origins.of(name) {
-            Box::pin(self.refuse_if_polled(origin)).await?;
+        if let Err(failure) = self.admit_rate(name, append.principal, bytes) {
+            return Ok(Err(failure.into()));
         }
         if let Some(create) = &mut append.create {
             create.retention = self.default_retention;
+        }
+        if self.traces.is_some() || self.origins.of(name).is_some() {
+            return Err(PendingAppend(append));
+        }
+        let appended = self.store.append_at_once(name, append, self.clock.now()).map_err(PendingAppend)?;
+        Ok(appended.map(|appended| {
+            let waits_for_reader = note_appended(&self.metrics, &self.waiters, name, &appended, publisher);
+            PublishedAppend { appended, waits_for_reader }
+        }))
+    }
+
+    /// Appends messages and notifies the waiters of the stream, although the store may have to wait for something.
+    pub async fn publish_pending(
+        &self,
+        name: &StreamName,
+        PendingAppend(mut append): PendingAppend,
+    ) -> Result<Appended, AppendError> {
+        if let Some(origin) = self.origins.of(name) {
+            Box::pin(self.refuse_if_polled(origin)).await?;
         }
         let traced = self.begin_trace(name, &mut append);
         let now = self.clock.now();
@@ -207,6 +261,34 @@ pub(super) async fn run_to_completion<T: Send + 'static>(
     outcome
 }
 
+/// Counts an append that is in the log, and notifies the waiters of its stream. If they are few, the publisher should yield until one of
+/// them has polled, as it already knows what it published: returns whether `publisher` will be woken then.
+fn note_appended(
+    metrics: &Metrics,
+    waiters: &WaiterRegistry,
+    name: &StreamName,
+    appended: &Appended,
+    publisher: &Waker,
+) -> bool {
+    let (epoch, tail, closed) = (appended.epoch, appended.tail.position, appended.closed);
+    metrics.messages_in(name.tenant_prefix(), appended.messages, appended.bytes);
+    if appended.created {
+        waiters.begin(name, epoch, tail, closed);
+    }
+    let is_news = !appended.created && !appended.duplicate;
+    is_news && waiters.advance(name, epoch, tail, closed, Some(publisher))
+}
+
+/// Completes when the task is polled again; somebody has its waker.
+async fn woken_once() {
+    let mut is_woken = false;
+    let poll = |_: &mut Context<'_>| match std::mem::replace(&mut is_woken, true) {
+        true => Poll::Ready(()),
+        false => Poll::Pending,
+    };
+    poll_fn(poll).await;
+}
+
 /// Ends the span of a publish, before readers can get the messages.
 #[cold]
 fn end_trace(traced: PublishSpan, name: &StreamName, appended: &Result<Appended, AppendError>) {
@@ -257,28 +339,13 @@ impl ChangeContext {
             end_trace(*traced, &name, &appended);
         }
         let appended = appended?;
-        self.metrics.messages_in(name.tenant_prefix(), appended.messages, appended.bytes);
-        if appended.created {
-            self.waiters.begin(&name, appended.epoch, appended.tail.position, appended.closed);
-        } else if !appended.duplicate {
-            self.notify_waiters(&name, &appended).await;
+        let note = |context: &mut Context<'_>| {
+            note_appended(&self.metrics, &self.waiters, &name, &appended, context.waker())
+        };
+        if poll_fn(|context| Poll::Ready(note(context))).await {
+            woken_once().await;
         }
         Ok(appended)
-    }
-
-    /// Notifies the waiters. If they are few, the publisher yields until one of them has polled: that lowers
-    /// the latency of the reader, while the publisher already knows what it published.
-    async fn notify_waiters(&self, name: &StreamName, appended: &Appended) {
-        let (epoch, tail, closed) = (appended.epoch, appended.tail.position, appended.closed);
-        let mut notified = false;
-        poll_fn(|context| {
-            if notified || !self.waiters.advance(name, epoch, tail, closed, Some(context.waker())) {
-                return Poll::Ready(());
-            }
-            notified = true;
-            Poll::Pending
-        })
-        .await;
     }
 
     pub(super) async fn session(self, change: SessionChange) -> Result<(), Failure> {

@@ -15,7 +15,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::clients::{CredentialMark, HoldEnd, QueueSlot};
-use super::source::{PendingRead, Source, read_next, read_once};
+use super::source::{PendingRead, Source, read_once};
 use super::update::Change;
 use super::{ClientId, Hub, TooManyPolls};
 use crate::budget::OpenCharge;
@@ -48,6 +48,15 @@ pub struct Polled<S: Source> {
     /// The poll was held.
     pub held: bool,
     took_over: bool,
+}
+
+/// A long poll that has superseded an older one of its client, and has not read yet.
+pub struct UnreadPoll<S: Source> {
+    source: S,
+    poll: PollSettings,
+    may_wait: bool,
+    /// The poll has superseded an older one.
+    before: bool,
 }
 
 /// First outcome of a long poll.
@@ -125,14 +134,48 @@ impl Hub {
     /// Starts a long poll: reads once, and holds the poll if there is nothing new.
     pub async fn begin_poll<S: Source>(
         &self,
-        mut source: S,
+        source: S,
         poll: PollSettings,
     ) -> Result<PollStart<'_, S>, PollError> {
-        let PollSettings { hold, client, credentials, open } = poll;
+        match self.begin_poll_at_once(source, poll) {
+            Ok(started) => started,
+            Err(unread) => self.begin_unread(unread).await,
+        }
+    }
+
+    /// Starts a long poll like [`begin_poll`](Self::begin_poll), if the store knows what follows without waiting for anything. Otherwise
+    /// returns the poll for [`begin_unread`](Self::begin_unread).
+    pub fn begin_poll_at_once<S: Source>(
+        &self,
+        source: S,
+        poll: PollSettings,
+    ) -> Result<Result<PollStart<'_, S>, PollError>, UnreadPoll<S>> {
         let supersede = |client: &ClientId| self.clients.supersede(client, &source.subject());
-        let before = client.as_ref().is_some_and(supersede);
-        let may_wait = source.may_wait() && !hold.is_zero();
-        let batch = read_next(&mut source, self.limits.read_bytes_max).await?;
+        let before = poll.client.as_ref().is_some_and(supersede);
+        let may_wait = source.may_wait() && !poll.hold.is_zero();
+        let mut unread = UnreadPoll { source, poll, may_wait, before };
+        match unread.source.read_known(self.limits.read_bytes_max) {
+            Some(batch) => Ok(self.begin_read(unread, batch)),
+            None => Err(unread),
+        }
+    }
+
+    /// Starts a long poll whose store has to wait for something.
+    pub async fn begin_unread<S: Source>(
+        &self,
+        mut unread: UnreadPoll<S>,
+    ) -> Result<PollStart<'_, S>, PollError> {
+        let batch = unread.source.read(self.limits.read_bytes_max).await?;
+        self.begin_read(unread, batch)
+    }
+
+    /// Answers a long poll that has read, or holds it.
+    fn begin_read<S: Source>(
+        &self,
+        UnreadPoll { source, poll, may_wait, before }: UnreadPoll<S>,
+        batch: S::Batch,
+    ) -> Result<PollStart<'_, S>, PollError> {
+        let PollSettings { hold, client, credentials, open } = poll;
         if S::is_news(&batch) || !may_wait {
             return Ok(PollStart::Answered(Polled {
                 batch,

@@ -40,7 +40,7 @@ use tokio::sync::watch;
 use tokio::task::yield_now;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
-pub use changes::{Creation, CreationError};
+pub use changes::{Creation, CreationError, PendingAppend, PublishedAppend};
 pub use claims::UNCLAIMED_MAX;
 pub use clients::{
     CLIENT_ID_BYTES_MAX, ClientId, ClientView, CredentialMark, HeldView, InvalidClientId, Subject,
@@ -51,7 +51,7 @@ pub use devices::{
     DeviceView, Devices, QuietHours, ReceiptState, RemovalReason, Removed, Verdict, WakeOrder,
 };
 pub use drain::DrainWaiter;
-pub use held_poll::{HeldPoll, PollError, PollSettings, PollStart, Polled};
+pub use held_poll::{HeldPoll, PollError, PollSettings, PollStart, Polled, UnreadPoll};
 pub use listing::{StreamListing, StreamQuery, StreamView};
 pub use moves::Moves;
 pub use multi_reader::{MultiBatch, MultiReader, RequestedStream, StreamUpdate};
@@ -247,15 +247,27 @@ impl Hub {
         }
     }
 
-    /// Reads from `start` without waiting (short poll).
+    /// Reads from `start` without waiting for messages (short poll).
     pub async fn read(&self, name: &StreamName, start: Start) -> Result<Batch, ReadError> {
-        self.origins.note_reader(name);
-        let limit = ReadLimit { bytes_max: self.limits.read_bytes_max };
-        let now = self.clock.now();
-        match self.store.read_at_once(name, start, limit, now) {
+        match self.read_at_once(name, start) {
             Some(read) => read,
-            None => self.store.read(name, start, limit, now).await,
+            None => self.read_waiting(name, start).await,
         }
+    }
+
+    /// Reads like [`read`](Self::read), if the store has nothing to wait for either.
+    pub fn read_at_once(&self, name: &StreamName, start: Start) -> Option<Result<Batch, ReadError>> {
+        self.origins.note_reader(name);
+        self.store.read_at_once(name, start, self.read_limit(), self.clock.now())
+    }
+
+    /// Reads like [`read`](Self::read) what [`read_at_once`](Self::read_at_once) does not know.
+    pub async fn read_waiting(&self, name: &StreamName, start: Start) -> Result<Batch, ReadError> {
+        self.store.read(name, start, self.read_limit(), self.clock.now()).await
+    }
+
+    fn read_limit(&self) -> ReadLimit {
+        ReadLimit { bytes_max: self.limits.read_bytes_max }
     }
 
     /// Reads messages one by one. This does not count as use of the stream.

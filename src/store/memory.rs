@@ -108,16 +108,18 @@ impl Memory {
         now: SystemTime,
     ) -> Result<Appended, AppendError> {
         let admission = entry.decide(append, now)?;
+        let (mut messages, mut bytes) = (0, 0);
         if admission == Admission::New {
-            let payload = &append.payload;
-            let record =
-                (!payload.is_empty()).then(|| Record::of(payload.clone(), append.annotation.clone(), now));
+            // Moved, as the first copy of its bytes would allocate a reference count.
+            let payload = std::mem::take(&mut append.payload);
+            (messages, bytes) = (payload.messages(), payload.len());
+            let record = (!payload.is_empty()).then(|| Record::of(payload, append.annotation.clone(), now));
             let annotation = append.annotation.clone();
             let (close, principal) = (append.close, append.principal);
             entry.finish(DecidedAppend { record, annotation, close, principal }, now);
             append.session.iter().for_each(|change| self.sessions.apply(change));
         }
-        Ok(entry.appended(append, admission))
+        Ok(Appended { messages, bytes, ..entry.appended(append, admission) })
     }
 }
 
@@ -144,6 +146,15 @@ impl Store for Memory {
         now: SystemTime,
     ) -> Work<'a, Result<Appended, AppendError>> {
         Box::pin(ready(self.append_now(name, &mut append, now)))
+    }
+
+    fn append_at_once(
+        &self,
+        name: &StreamName,
+        mut append: Box<Append>,
+        now: SystemTime,
+    ) -> Result<Result<Appended, AppendError>, Box<Append>> {
+        Ok(self.append_now(name, &mut append, now))
     }
 
     fn read<'a>(

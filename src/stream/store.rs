@@ -47,6 +47,16 @@ pub trait Store: Send + Sync + 'static {
         now: SystemTime,
     ) -> Work<'a, Result<Appended, AppendError>>;
 
+    /// Does what [`append`](Self::append) does, if it has nothing to wait for; otherwise returns the append. It saves the future.
+    fn append_at_once(
+        &self,
+        _name: &StreamName,
+        append: Box<Append>,
+        _now: SystemTime,
+    ) -> Result<Result<Appended, AppendError>, Box<Append>> {
+        Err(append)
+    }
+
     /// Reads from `start` on. Returns whole appends that fit into `limit`, but at least one.
     fn read<'a>(
         &'a self,

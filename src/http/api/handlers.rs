@@ -18,7 +18,7 @@ use crate::clock::rfc3339;
 use crate::http::conn::{Answer, Body};
 use crate::hub::{Creation, OriginSettings};
 use crate::stream::{
-    Append, AppendType, ChangeError, ContentType, CreateIfMissing, Lifetime, PRODUCER_ID_BYTES_MAX,
+    Append, AppendType, Appended, ChangeError, ContentType, CreateIfMissing, Lifetime, PRODUCER_ID_BYTES_MAX,
     Principal, Producer, Retention, Start, StreamName,
 };
 
@@ -169,6 +169,33 @@ fn location(head: &Parts, scheme: &str) -> String {
     authority.map_or_else(|| path.to_owned(), |authority| format!("{scheme}://{authority}{path}"))
 }
 
+/// The parts of an append that its response depends on.
+#[derive(Debug, Clone, Copy)]
+pub(in crate::http) struct AppendAnswer {
+    has_messages: bool,
+    producer_epoch: Option<u64>,
+}
+
+impl AppendAnswer {
+    pub(in crate::http) fn to(append: &Append) -> Self {
+        let producer_epoch = append.producer.as_ref().map(|producer| producer.epoch);
+        Self { has_messages: !append.payload.is_empty(), producer_epoch }
+    }
+
+    /// Returns the response to the append.
+    pub(in crate::http) fn write<A: Answer>(self, appended: &Appended) -> A {
+        let Self { has_messages, producer_epoch } = self;
+        let is_news = producer_epoch.is_some() && has_messages && !appended.duplicate;
+        let status = if is_news { StatusCode::OK } else { StatusCode::NO_CONTENT };
+        let mut answer: A = answer::tail(status, appended.tail, appended.closed);
+        if let (Some(epoch), Some(highest)) = (producer_epoch, appended.highest) {
+            answer.put(PRODUCER_EPOCH, itoa::Buffer::new().format(epoch).as_bytes());
+            answer.put(PRODUCER_SEQ, itoa::Buffer::new().format(highest).as_bytes());
+        }
+        answer
+    }
+}
+
 impl Gateway {
     /// PUT: creates a stream or a fork (protocol, sections 4.2 and 5.1).
     pub(in crate::http) async fn create(
@@ -212,18 +239,10 @@ impl Gateway {
         append: Box<Append>,
         has_created: &mut bool,
     ) -> Result<A, Error> {
-        let has_messages = !append.payload.is_empty();
-        let producer_epoch = append.producer.as_ref().map(|producer| producer.epoch);
+        let answer = AppendAnswer::to(&append);
         let appended = self.hub.publish(&name, append).await?;
         *has_created = appended.created;
-        let is_news = producer_epoch.is_some() && has_messages && !appended.duplicate;
-        let status = if is_news { StatusCode::OK } else { StatusCode::NO_CONTENT };
-        let mut answer: A = answer::tail(status, appended.tail, appended.closed);
-        if let (Some(epoch), Some(highest)) = (producer_epoch, appended.highest) {
-            answer.put(PRODUCER_EPOCH, itoa::Buffer::new().format(epoch).as_bytes());
-            answer.put(PRODUCER_SEQ, itoa::Buffer::new().format(highest).as_bytes());
-        }
-        Ok(answer)
+        Ok(answer.write(&appended))
     }
 
     /// DELETE: deletes a stream (protocol, section 5.4).

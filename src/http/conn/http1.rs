@@ -18,7 +18,7 @@ use super::context::{BoxedStep, ConnectionContext};
 use super::fast_path::Parsed;
 use super::hyper_request::receive_with_hyper;
 use super::io::{GuardedStream, LeavesBy};
-use super::pending::PendingResponse;
+use super::pending::{Begun, PendingResponse};
 use super::response_bytes::{Outgoing, ResponseBytes};
 use super::state::Phase;
 use super::transport::Transport;
@@ -130,7 +130,11 @@ fn drive<'a>(
     loop {
         *stage = match stage {
             Stage::Idle => match std::task::ready!(poll_next_request(io, context, keep_alive, cx))? {
-                Ok(response) => Stage::Respond(response),
+                Ok(Begun::Pending(response)) => Stage::Respond(response),
+                Ok(Begun::Answered(response)) => match begin_write(io, context, Reply::http(response), cx)? {
+                    Ok(stage) => stage,
+                    Err(exit) => return Poll::Ready(Ok(exit)),
+                },
                 Err(exit) => return Poll::Ready(Ok(exit)),
             },
             Stage::Respond(response) => {
@@ -198,7 +202,7 @@ fn poll_next_request<'a>(
     context: &'a ConnectionContext,
     keep_alive: &mut KeepAlive,
     cx: &mut Context<'_>,
-) -> Poll<io::Result<Result<PendingResponse<'a>, Exit>>> {
+) -> Poll<io::Result<Result<Begun<'a>, Exit>>> {
     if let Poll::Ready(parsed) = try_parse(io, context, cx) {
         keep_alive.until = None;
         return Poll::Ready(parsed);
@@ -206,15 +210,16 @@ fn poll_next_request<'a>(
     keep_alive.poll_expired(cx, context).map(|()| Ok(Err(Exit::Close)))
 }
 
-/// Reads the bytes that the client has sent and passes them to the fast path.
+/// Reads the bytes that the client has sent, passes them to the fast path, and begins to answer the request.
 fn try_parse<'a>(
     io: &mut GuardedStream,
     context: &'a ConnectionContext,
     cx: &mut Context<'_>,
-) -> Poll<io::Result<Result<PendingResponse<'a>, Exit>>> {
+) -> Poll<io::Result<Result<Begun<'a>, Exit>>> {
+    let waker = cx.waker();
     let parse = |gateway: &'a Gateway, bytes: &[u8]| match gateway.try_parse(bytes, &context.state) {
         Parsed::Request(request, consumed) => {
-            (Ok(PendingResponse::of(gateway, request, &context.state)), consumed)
+            (Ok(PendingResponse::begin(gateway, request, &context.state, waker)), consumed)
         }
         Parsed::Other => (Err(Exit::Hyper), 0),
     };

@@ -2,7 +2,7 @@
 
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll, Waker, ready};
 
 use tracing::Span;
 
@@ -13,17 +13,42 @@ use crate::clock::ReusableSleep;
 use crate::http::api::bosh::{BoshExchange, answer_of};
 use crate::http::api::error::Error;
 use crate::http::api::gateway::Gateway;
-use crate::http::api::operation::RequestLog;
-use crate::http::api::operation::{GatewayRequest, OnStream, Operation};
+use crate::http::api::handlers::AppendAnswer;
+use crate::http::api::operation::{GatewayRequest, OnStream, Operation, RequestLog};
 use crate::http::api::upgrade::Reply;
-use crate::http::read::StartingRead;
-use crate::http::read::long_poll::{HeldRead, ReadStart};
+use crate::http::read::long_poll::{BegunRead, HeldRead, ReadStart, StartingRead};
+use crate::http::read::request::Read;
+use crate::hub::PublishedAppend;
+use crate::stream::{Append, AppendError, Appended, StreamName};
 
 /// The pending response to one HTTP/1 request. Dropping it cancels the request: a held poll leaves its wait queue.
 pub(super) struct PendingResponse<'a>(PendingState<'a>);
 
+/// What a request gets at first.
+pub(super) enum Begun<'a> {
+    /// The response: there was nothing to wait for.
+    Answered(ResponseBytes),
+    Pending(PendingResponse<'a>),
+}
+
+impl<'a> Begun<'a> {
+    /// The response as one that is polled.
+    pub(super) fn into_pending(self) -> PendingResponse<'a> {
+        match self {
+            Self::Answered(response) => PendingResponse::ready(response),
+            Self::Pending(response) => response,
+        }
+    }
+}
+
 enum PendingState<'a> {
     Ready(Option<Box<ResponseBytes>>),
+    /// An append whose reader should be answered before it. Its response is ready at the second poll.
+    AfterReader {
+        gateway: &'a Gateway,
+        log: RequestLog,
+        append: Option<Box<NotifiedAppend>>,
+    },
     PendingAnswer(PendingAnswer<'a>),
     Reading {
         gateway: &'a Gateway,
@@ -36,6 +61,14 @@ enum PendingState<'a> {
         log: RequestLog,
         exchange: Box<dyn BoshExchange>,
     },
+}
+
+/// An append that is in the log, and of which its reader has been notified.
+struct NotifiedAppend {
+    answer: AppendAnswer,
+    appended: Appended,
+    /// The task of the publisher has been polled since.
+    is_polled: bool,
 }
 
 type PendingAnswer<'a> = Pin<Box<dyn Future<Output = Reply<ResponseBytes>> + Send + 'a>>;
@@ -53,37 +86,32 @@ impl<'a> PendingResponse<'a> {
         Self(PendingState::Ready(Some(Box::new(response))))
     }
 
-    /// Begins to answer a request.
-    pub(super) fn of(gateway: &'a Gateway, request: GatewayRequest, state: &'a Arc<ConnectionState>) -> Self {
+    /// Begins to answer a request. `waker` is that of the task that polls the response.
+    pub(super) fn begin(
+        gateway: &'a Gateway,
+        request: GatewayRequest,
+        state: &'a Arc<ConnectionState>,
+        waker: &Waker,
+    ) -> Begun<'a> {
         let GatewayRequest { operation, mut log } = request;
         log.came_from(state);
-        match operation {
-            Ok(Operation::Read(read)) => {
-                let stage = ReadStage::Starting(gateway.begin_read(read, state, log.origin));
-                Self(PendingState::Reading { gateway, log, stage })
-            }
+        let pending = match operation {
+            Ok(Operation::Read(read)) => return begin_read(gateway, read, state, log),
             Ok(Operation::Bosh(request)) => {
-                Self(PendingState::Bosh { gateway, log, exchange: request.begin(state) })
+                PendingState::Bosh { gateway, log, exchange: request.begin(state) }
             }
             // A future for appends alone is smaller than one for all operations.
             Ok(Operation::OnStream(name, OnStream::Append(mut append))) if log.span().is_none() => {
                 append.principal = append.principal.or(state.principal());
-                let reply = async move {
-                    let mut has_created = false;
-                    let outcome = gateway.append(name, append, &mut has_created).await;
-                    if has_created {
-                        log.has_created();
-                    }
-                    Reply::http(gateway.finish(&mut log, outcome))
-                };
-                Self(PendingState::PendingAnswer(Box::pin(reply)))
+                return begin_append(gateway, name, append, log, waker);
             }
             // A future that covers all operations.
             operation => {
                 let reply = gateway.respond(GatewayRequest { operation, log }, state);
-                Self(PendingState::PendingAnswer(Box::pin(reply)))
+                PendingState::PendingAnswer(Box::pin(reply))
             }
-        }
+        };
+        Begun::Pending(Self(pending))
     }
 
     /// How the client has to end its connection for this response to be affected.
@@ -94,6 +122,7 @@ impl<'a> PendingResponse<'a> {
             PendingState::Reading { .. }
             | PendingState::Bosh { .. }
             | PendingState::PendingAnswer(_)
+            | PendingState::AfterReader { .. }
             | PendingState::Ready(_) => LeavesBy::Reset,
         }
     }
@@ -117,6 +146,15 @@ impl<'a> PendingResponse<'a> {
             PendingState::Ready(response) => {
                 response.take().map_or(Poll::Pending, |response| Poll::Ready(Reply::http(*response)))
             }
+            PendingState::AfterReader { gateway, log, append } => {
+                match append.take_if(|append| std::mem::replace(&mut append.is_polled, true)) {
+                    Some(append) => {
+                        let response = append.answer.write(&append.appended);
+                        Poll::Ready(Reply::http(gateway.finish(log, Ok(response))))
+                    }
+                    None => Poll::Pending,
+                }
+            }
             PendingState::PendingAnswer(reply) => reply.as_mut().poll(cx),
             PendingState::Reading { gateway, log, stage } => {
                 let entered = log.span().map(Span::enter);
@@ -132,7 +170,63 @@ impl<'a> PendingResponse<'a> {
     }
 }
 
-impl ReadStage<'_> {
+fn begin_read<'a>(
+    gateway: &'a Gateway,
+    read: Read,
+    state: &'a Arc<ConnectionState>,
+    mut log: RequestLog,
+) -> Begun<'a> {
+    let entered = log.span().map(Span::enter);
+    let begun = gateway.begin_read(read, state, log.origin);
+    drop(entered);
+    let stage = match begun {
+        BegunRead::Starting(read) => ReadStage::Starting(read),
+        BegunRead::AtOnce(Ok(ReadStart::Held(held))) => ReadStage::held(held),
+        BegunRead::AtOnce(Ok(ReadStart::Answered(response))) => {
+            return Begun::Answered(gateway.finish(&mut log, Ok(response)));
+        }
+        BegunRead::AtOnce(Err(error)) => return Begun::Answered(gateway.finish(&mut log, Err(error))),
+    };
+    Begun::Pending(PendingResponse(PendingState::Reading { gateway, log, stage }))
+}
+
+fn begin_append<'a>(
+    gateway: &'a Gateway,
+    name: StreamName,
+    append: Box<Append>,
+    mut log: RequestLog,
+    waker: &Waker,
+) -> Begun<'a> {
+    let answer = AppendAnswer::to(&append);
+    let finish = move |log: &mut RequestLog, outcome: Result<Appended, AppendError>| {
+        if outcome.as_ref().is_ok_and(|appended| appended.created) {
+            log.has_created();
+        }
+        gateway.finish(log, outcome.map(|appended| answer.write(&appended)).map_err(Error::from))
+    };
+    match gateway.hub.publish_at_once(&name, append, waker) {
+        // A stream that has a reader existed before.
+        Ok(Ok(PublishedAppend { appended, waits_for_reader: true })) => {
+            let append = Some(Box::new(NotifiedAppend { answer, appended, is_polled: false }));
+            Begun::Pending(PendingResponse(PendingState::AfterReader { gateway, log, append }))
+        }
+        Ok(outcome) => Begun::Answered(finish(&mut log, outcome.map(|published| published.appended))),
+        Err(pending) => {
+            let reply = async move {
+                let outcome = gateway.hub.publish_pending(&name, pending).await;
+                Reply::http(finish(&mut log, outcome))
+            };
+            Begun::Pending(PendingResponse(PendingState::PendingAnswer(Box::pin(reply))))
+        }
+    }
+}
+
+impl<'a> ReadStage<'a> {
+    fn held(mut held: HeldRead<'a>) -> Self {
+        held.read_before_publisher_returns();
+        Self::Held(Box::new(held))
+    }
+
     fn poll(
         &mut self,
         timer: &mut ReusableSleep,
@@ -142,10 +236,7 @@ impl ReadStage<'_> {
             match self {
                 Self::Starting(read) => match ready!(read.as_mut().poll(cx))? {
                     ReadStart::Answered(response) => return Poll::Ready(Ok(response)),
-                    ReadStart::Held(mut held) => {
-                        held.read_before_publisher_returns();
-                        *self = Self::Held(Box::new(held));
-                    }
+                    ReadStart::Held(held) => *self = Self::held(held),
                 },
                 Self::Held(held) => return held.poll(timer, cx),
             }

@@ -1,9 +1,11 @@
 //! The long poll: returns the available messages at once, or is held until one arrives (protocol, section 5.7).
 
+use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 use std::time::SystemTime;
 
 use hyper::StatusCode;
+use smallvec::SmallVec;
 
 use super::live::cursor_seed;
 use super::request::{Hold, LongPoll, ReadFrom, Taker};
@@ -23,7 +25,7 @@ use crate::hub::{
     HeldPoll, MultiReader, OriginStatus, PollSettings, PollStart, Polled, RequestedStream, StreamReader,
     Variant,
 };
-use crate::stream::{Batch, CacheCursor};
+use crate::stream::{Batch, CacheCursor, StreamName};
 
 /// The outcome of beginning a read.
 pub(in crate::http) enum ReadStart<'a, A> {
@@ -31,6 +33,17 @@ pub(in crate::http) enum ReadStart<'a, A> {
     Answered(A),
     /// A long poll that has to wait.
     Held(HeldRead<'a>),
+}
+
+/// The future that begins a read. Each delivery form has a boxed future of its own size.
+pub(in crate::http) type StartingRead<'a, A> =
+    Pin<Box<dyn Future<Output = Result<ReadStart<'a, A>, Error>> + Send + 'a>>;
+
+/// How a read begins.
+pub(in crate::http) enum BegunRead<'a, A> {
+    /// The store had nothing to wait for, as for most reads.
+    AtOnce(Result<ReadStart<'a, A>, Error>),
+    Starting(StartingRead<'a, A>),
 }
 
 /// A held long poll of one stream or many. It is kept small, since there may be very many. Dropping it removes its waiter.
@@ -59,33 +72,52 @@ struct Echo {
 }
 
 impl Gateway {
-    /// Begins a long poll. Completes without waiting for messages.
-    pub(in crate::http) async fn begin_long_poll<A: Answer>(
-        &self,
+    /// Begins a long poll.
+    pub(in crate::http) fn begin_long_poll<'a, A: Answer + 'a>(
+        &'a self,
         request: LongPoll,
         origin: Option<AllowedOrigin>,
-        state: &ConnectionState,
-    ) -> Result<ReadStart<'_, A>, Error> {
+        state: &'a ConnectionState,
+    ) -> BegunRead<'a, A> {
         let LongPoll { from, hold, client, credentials, audience, taker } = request;
         if let Some(client) = &client {
             self.hub.device_polled(client, from.starts());
         }
         let mark = credentials.map(|credentials| credentials.mark);
-        let open = self.hub.open(&from.tenant(), false).map_err(Error::Short)?;
+        let open = match self.hub.open(&from.tenant(), false) {
+            Ok(open) => open,
+            Err(shortage) => return BegunRead::AtOnce(Err(Error::Short(shortage))),
+        };
         let settings = PollSettings { hold: hold.time, client, credentials: mark, open };
         let (stream, start, cursor) = match from {
             ReadFrom::One { stream, start, cursor } => (stream, start, cursor),
             ReadFrom::Many(streams) => {
                 let echo = Echo::new(None, hold, origin, audience);
                 let many = self.begin_long_poll_many(streams, settings, (echo, credentials), (taker, state));
-                return Box::pin(many).await;
+                return BegunRead::Starting(Box::pin(many));
             }
         };
         let echo = Echo::new(cursor, hold, origin, audience);
         let reader = self.hub.stream_reader(&stream, start);
-        let started = self.hub.begin_poll(reader, settings).await?;
+        match self.hub.begin_poll_at_once(reader, settings) {
+            Ok(started) => BegunRead::AtOnce(started.map_err(Error::from).and_then(|started| {
+                self.long_poll_started(started, (echo, credentials), (taker, &stream, state))
+            })),
+            Err(unread) => BegunRead::Starting(Box::pin(async move {
+                let started = self.hub.begin_unread(unread).await?;
+                self.long_poll_started(started, (echo, credentials), (taker, &stream, state))
+            })),
+        }
+    }
+
+    fn long_poll_started<'a, A: Answer>(
+        &'a self,
+        started: PollStart<'a, StreamReader>,
+        (echo, credentials): (Echo, Option<HeldCredentials>),
+        (taker, stream, state): (Option<Box<Taker>>, &StreamName, &ConnectionState),
+    ) -> Result<ReadStart<'a, A>, Error> {
         if let Some(taker) = taker.filter(|_| started.took_over()) {
-            self.audit_takeover(&taker, Some(&stream), state);
+            self.audit_takeover(&taker, Some(stream), state);
         }
         Ok(match started {
             PollStart::Answered(polled) => ReadStart::Answered(self.answer_one(&polled, echo)?),
@@ -226,7 +258,8 @@ fn write<A: Answer>(batch: &Batch, cursor: CacheCursor, echo: Echo, origin: Opti
 
 fn put_hold(head: &mut impl Head, echo: Echo) {
     if let Some(seconds) = echo.hold {
-        let wait = [b"wait=", itoa::Buffer::new().format(seconds).as_bytes()].concat();
+        let mut wait = SmallVec::<[u8; 16]>::from_slice(b"wait=");
+        wait.extend_from_slice(itoa::Buffer::new().format(seconds).as_bytes());
         head.put(PREFERENCE_APPLIED, &wait);
     }
 }

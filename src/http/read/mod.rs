@@ -18,7 +18,6 @@ pub(super) mod sse;
 pub(super) mod websocket;
 
 use std::future::poll_fn;
-use std::pin::Pin;
 use std::sync::Arc;
 
 use crate::clock::ReusableSleep;
@@ -27,33 +26,32 @@ use crate::http::api::gateway::Gateway;
 use crate::http::api::origins::AllowedOrigin;
 use crate::http::conn::{Answer, Body, ConnectionState};
 use live::{NDJSON, SSE};
-use long_poll::ReadStart;
+use long_poll::{BegunRead, ReadStart};
 use request::Read;
 
-/// The future that begins a read. Each delivery form has a boxed future of its own size.
-pub(in crate::http) type StartingRead<'a, A> =
-    Pin<Box<dyn Future<Output = Result<ReadStart<'a, A>, Error>> + Send + 'a>>;
-
 impl Gateway {
-    /// Begins a read. The future completes without waiting for messages. `origin` is the origin of the page that reads, unless
-    /// it is the gateway's own.
+    /// Begins a read. A future that is returned completes without waiting for messages. `origin` is the origin of the page that reads,
+    /// unless it is the gateway's own.
     pub(in crate::http) fn begin_read<'a, A: Answer + 'a>(
         &'a self,
         read: Read,
         state: &'a Arc<ConnectionState>,
         origin: Option<AllowedOrigin>,
-    ) -> StartingRead<'a, A> {
+    ) -> BegunRead<'a, A> {
         match read {
-            Read::ShortPoll(poll) => {
-                Box::pin(async move { self.short_poll(poll).await.map(ReadStart::Answered) })
-            }
-            Read::LongPoll(poll) => Box::pin(self.begin_long_poll(poll, origin, state)),
-            Read::Sse(live) => {
-                Box::pin(async move { self.live(&SSE, live, state.clone()).await.map(answered) })
-            }
-            Read::Ndjson(live) => {
-                Box::pin(async move { self.live(&NDJSON, live, state.clone()).await.map(answered) })
-            }
+            Read::ShortPoll(poll) => match self.short_poll_at_once(poll) {
+                Ok(answer) => BegunRead::AtOnce(answer.map(ReadStart::Answered)),
+                Err(unread) => BegunRead::Starting(Box::pin(async move {
+                    self.short_poll_unread(unread).await.map(ReadStart::Answered)
+                })),
+            },
+            Read::LongPoll(poll) => self.begin_long_poll(poll, origin, state),
+            Read::Sse(live) => BegunRead::Starting(Box::pin(async move {
+                self.live(&SSE, live, state.clone()).await.map(answered)
+            })),
+            Read::Ndjson(live) => BegunRead::Starting(Box::pin(async move {
+                self.live(&NDJSON, live, state.clone()).await.map(answered)
+            })),
         }
     }
 
@@ -64,7 +62,11 @@ impl Gateway {
         state: &Arc<ConnectionState>,
         origin: Option<AllowedOrigin>,
     ) -> Result<A, Error> {
-        match self.begin_read(read, state, origin).await? {
+        let started = match self.begin_read(read, state, origin) {
+            BegunRead::AtOnce(started) => started?,
+            BegunRead::Starting(read) => read.await?,
+        };
+        match started {
             ReadStart::Answered(answer) => Ok(answer),
             ReadStart::Held(mut held) => {
                 let mut timer = ReusableSleep::default();

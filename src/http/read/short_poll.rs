@@ -20,39 +20,76 @@ use crate::stream::{Batch, Start, StreamName};
 /// The longest `Stream-Lengths`, in bytes.
 const LENGTHS_BYTES_MAX: usize = 4096;
 
+/// A short poll that has not read yet.
+pub(in crate::http) enum UnreadShortPoll {
+    One(StreamName, RequestedMessages),
+    Many(Vec<RequestedStream>),
+}
+
+/// What a short poll of one stream requests.
+pub(in crate::http) struct RequestedMessages {
+    start: Start,
+    keep: Caching,
+    audience: Audience,
+    if_none_match: Option<String>,
+    asks_lengths: bool,
+}
+
 impl Gateway {
-    pub(in crate::http) async fn short_poll<A: Answer>(&self, poll: ShortPoll) -> Result<A, Error> {
+    /// Answers a short poll, if the store has nothing to wait for. Otherwise returns it for
+    /// [`short_poll_unread`](Self::short_poll_unread).
+    pub(in crate::http) fn short_poll_at_once<A: Answer>(
+        &self,
+        poll: ShortPoll,
+    ) -> Result<Result<A, Error>, UnreadShortPoll> {
         if let Some(client) = &poll.client {
             self.hub.device_polled(client, poll.from.starts());
         }
-        match poll.from {
-            ReadFrom::One { stream, start, .. } => {
-                // A cache may answer a HEAD, which has the same URL, from a response to a GET without an offset.
-                let keep = match start {
-                    Start::Tail => Caching::MustNot,
-                    Start::Earliest if !poll.has_offset => Caching::Revalidated,
-                    Start::Earliest | Start::At(_) => Caching::Pages,
-                };
-                let caching = (keep, poll.audience);
-                self.short_poll_one(stream, start, caching, poll.if_none_match, poll.asks_lengths).await
+        let ShortPoll { from, has_offset, asks_lengths, if_none_match, client: _, audience } = poll;
+        let (stream, start) = match from {
+            ReadFrom::One { stream, start, .. } => (stream, start),
+            ReadFrom::Many(streams) => return Err(UnreadShortPoll::Many(streams)),
+        };
+        // A cache may answer a HEAD, which has the same URL, from a response to a GET without an offset.
+        let keep = match start {
+            Start::Tail => Caching::MustNot,
+            Start::Earliest if !has_offset => Caching::Revalidated,
+            Start::Earliest | Start::At(_) => Caching::Pages,
+        };
+        let request = RequestedMessages { start, keep, audience, if_none_match, asks_lengths };
+        match self.hub.read_at_once(&stream, start) {
+            Some(read) => {
+                Ok(read.map(|batch| self.answer_short_poll(&stream, &request, batch)).map_err(Error::from))
             }
-            // Boxed, because it is larger and less frequent.
-            ReadFrom::Many(streams) => Box::pin(self.short_poll_many(streams)).await,
+            None => Err(UnreadShortPoll::One(stream, request)),
         }
     }
 
-    async fn short_poll_one<A: Answer>(
+    /// Answers a short poll whose store may have to wait for something.
+    pub(in crate::http) async fn short_poll_unread<A: Answer>(
         &self,
-        stream: StreamName,
-        start: Start,
-        (keep, audience): (Caching, Audience),
-        if_none_match: Option<String>,
-        asks_lengths: bool,
+        unread: UnreadShortPoll,
     ) -> Result<A, Error> {
-        let mut batch = self.hub.read(&stream, start).await?;
+        match unread {
+            UnreadShortPoll::One(stream, request) => {
+                let batch = self.hub.read_waiting(&stream, request.start).await?;
+                Ok(self.answer_short_poll(&stream, &request, batch))
+            }
+            // Boxed, because it is larger and less frequent.
+            UnreadShortPoll::Many(streams) => Box::pin(self.short_poll_many(streams)).await,
+        }
+    }
+
+    fn answer_short_poll<A: Answer>(
+        &self,
+        stream: &StreamName,
+        request: &RequestedMessages,
+        mut batch: Batch,
+    ) -> A {
+        let RequestedMessages { start, keep, audience, ref if_none_match, asks_lengths } = *request;
         let lengths = (asks_lengths && !batch.content_type.is_json()).then(|| cut_to_lengths(&mut batch));
         // A response that caches keep does not tell it, because it changes.
-        let origin = if batch.up_to_date { self.hub.origin_status(&stream) } else { None };
+        let origin = if batch.up_to_date { self.hub.origin_status(stream) } else { None };
         let with_origin = |mut answer: A| {
             if let Some(status) = &origin {
                 put_status(&mut answer, status);
@@ -60,24 +97,24 @@ impl Gateway {
             answer
         };
         if start == Start::Tail {
-            return Ok(with_origin(answer::messages(&batch, keep, audience)));
+            return with_origin(answer::messages(&batch, keep, audience));
         }
-        let is_in = |tags: String| answer::matches(&tags, EntityTag::of(&batch).as_bytes());
-        let unchanged = if_none_match.is_some_and(is_in);
+        let is_in = |tags: &String| answer::matches(tags, EntityTag::of(&batch).as_bytes());
+        let unchanged = if_none_match.as_ref().is_some_and(is_in);
         if unchanged {
             let mut answer = A::begin(StatusCode::NOT_MODIFIED);
             answer::position(&mut answer, &batch);
             answer::caching(&mut answer, &batch, keep, audience);
             answer::secure(&mut answer);
-            return Ok(with_origin(answer));
+            return with_origin(answer);
         }
         self.metrics.messages_out(stream.tenant_prefix(), batch.messages, batch.len());
-        self.hub.trace_delivery("short-poll", &stream, batch.start.position, batch.next.position);
+        self.hub.trace_delivery("short-poll", stream, batch.start.position, batch.next.position);
         let mut answer = with_origin(answer::messages(&batch, keep, audience));
         if let Some(lengths) = lengths {
             answer.put(STREAM_LENGTHS, lengths.as_bytes());
         }
-        Ok(answer)
+        answer
     }
 
     async fn short_poll_many<A: Answer>(&self, streams: Vec<RequestedStream>) -> Result<A, Error> {
