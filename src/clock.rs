@@ -214,14 +214,16 @@ impl ReusableSleep {
     ///
     /// Cancel safe. An earlier deadline that is no longer polled may wake the task once without need.
     pub fn poll(&mut self, context: &mut Context<'_>, until: Instant) -> Poll<()> {
+        // The running timer fires in time and has the waker of the task. The clock need not be read, as for most polls.
+        if self.0.as_ref().is_some_and(|(fires, sleep)| *fires <= until && !sleep.is_elapsed()) {
+            return Poll::Pending;
+        }
         let now = Instant::now();
         loop {
             if now >= until {
                 return Poll::Ready(());
             }
             match &mut self.0 {
-                // The running timer fires in time and has the waker of the task.
-                Some((fires, _)) if *fires <= until && now < *fires => return Poll::Pending,
                 Some((fires, sleep)) => {
                     *fires = until;
                     sleep.as_mut().reset(until);

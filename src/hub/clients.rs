@@ -7,7 +7,7 @@
 mod queue_entry;
 mod view;
 
-use std::hash::{BuildHasherDefault, DefaultHasher};
+use std::hash::{BuildHasherDefault, Hasher};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll};
@@ -46,7 +46,25 @@ pub struct TooManyPolls {
 }
 
 /// Hashes numbers that no client chooses, without a random key, so that a simulated drain repeats itself.
-type OwnNumbers = BuildHasherDefault<DefaultHasher>;
+type OwnNumbers = BuildHasherDefault<NumberHasher>;
+
+/// Multiplies by 2^64 divided by the golden ratio, which spreads consecutive numbers.
+#[derive(Default)]
+struct NumberHasher(u64);
+
+impl Hasher for NumberHasher {
+    fn write_u64(&mut self, number: u64) {
+        self.0 = (self.0 ^ number).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        bytes.iter().for_each(|byte| self.write_u64((*byte).into()));
+    }
+
+    fn finish(&self) -> u64 {
+        self.0
+    }
+}
 
 /// All wait queues, the anonymous polls, and the records of clients that hold no poll.
 pub(super) struct Clients {

@@ -26,10 +26,13 @@ pub enum Update {
 #[derive(Debug, Clone)]
 pub struct SharedBatch(Arc<SharedParts>);
 
+type Encodings = [OnceLock<(Variant, Bytes)>; ENCODINGS_MAX];
+
 #[derive(Debug)]
 struct SharedParts {
     batch: Batch,
-    encodings: [OnceLock<(Variant, Bytes)>; ENCODINGS_MAX],
+    /// Allocated for the first encoding, since most batches have one reader, which does not share its response.
+    encodings: OnceLock<Box<Encodings>>,
 }
 
 /// Identifies one way of encoding a batch. Two encodings of a batch with the same variant are the same bytes.
@@ -45,7 +48,7 @@ impl SharedBatch {
     /// Returns the batch encoded as `variant`. `encode` runs once per cached variant, even if several readers
     /// call this concurrently.
     pub fn encoded(&self, variant: Variant, encode: impl Fn(&Batch) -> Bytes) -> Bytes {
-        for encoding in &self.0.encodings {
+        for encoding in &**self.0.encodings.get_or_init(Box::default) {
             let (known, bytes) = encoding.get_or_init(|| (variant, encode(self)));
             if *known == variant {
                 return bytes.clone();
@@ -57,7 +60,7 @@ impl SharedBatch {
 
 impl From<Batch> for SharedBatch {
     fn from(batch: Batch) -> Self {
-        Self(Arc::new(SharedParts { batch, encodings: Default::default() }))
+        Self(Arc::new(SharedParts { batch, encodings: OnceLock::new() }))
     }
 }
 

@@ -160,7 +160,18 @@ impl<C: Content> Log<C> {
     /// byte. Returns at least one append and at least as many as the bytes of one character, so that a reader of whole
     /// characters makes progress.
     pub(super) fn read(&self, from: Position, bytes_max: usize) -> LogSlice<C::Piece> {
-        LogSlice::of(self.records_to_hole(from), from, bytes_max)
+        // Most reads are polls without news.
+        if from >= self.tail {
+            return LogSlice { pieces: Vec::new(), messages: 0, next: from };
+        }
+        let first = self.open.partition_point(|record| record.end() <= from);
+        match self.open.get(first..) {
+            // Readers that wait are among the newest appends.
+            Some(newest @ [begun, ..]) if self.holes.is_none() && begun.start <= from => {
+                LogSlice::of(newest.iter(), from, bytes_max)
+            }
+            _ => LogSlice::of(self.records_to_hole(from), from, bytes_max),
+        }
     }
 
     /// The appends from `from` on, up to a hole.
@@ -214,9 +225,10 @@ impl<C: Content> Log<C> {
     /// Whether the log may exceed `retention`. Most appends and reads only compare these numbers.
     fn may_exceed(&self, retention: &Retention, now: SystemTime) -> bool {
         let exceeds = |kept: u64, max: Option<u64>| max.is_some_and(|max| kept > max);
+        let has_old = || self.earliest < self.tail && self.next_too_old.is_none_or(|at| now >= at);
         exceeds(self.kept.messages, retention.messages_max)
             || exceeds(self.kept.bytes, retention.bytes_max)
-            || (retention.age_max.is_some() && self.next_too_old.is_none_or(|at| now >= at))
+            || (retention.age_max.is_some() && has_old())
     }
 
     /// Frees the memory of trimmed appends.
