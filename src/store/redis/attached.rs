@@ -13,7 +13,7 @@ use parking_lot::Mutex;
 use tokio::sync::OnceCell;
 
 use super::hot::{HotTail, StreamMove};
-use super::interest::Interest;
+use super::interest::ChannelInterest;
 use super::reply::StreamHead;
 use crate::budget::Charge;
 use crate::store::log::Record;
@@ -45,7 +45,7 @@ pub(super) struct AttachedStreams {
     room: NewsRoom,
     next_number: AtomicU64,
     /// The channels of these streams.
-    pub(super) interest: Interest,
+    pub(super) interest: ChannelInterest,
     /// Odd while news are followed; changes whenever that begins or ends.
     connections: AtomicU64,
 }
@@ -118,7 +118,7 @@ impl AttachedStreams {
             kept: Mutex::new(HotMessages { ends: VecDeque::new(), bytes: 0, charge }),
             room,
             next_number: AtomicU64::new(0),
-            interest: Interest::default(),
+            interest: ChannelInterest::default(),
             connections: AtomicU64::new(0),
         }
     }

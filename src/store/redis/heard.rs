@@ -76,15 +76,15 @@ impl Subscribed {
 
     /// Removes partitions with their channels, which it returns.
     pub(super) fn remove(&mut self, partitions: &BTreeSet<u64>) -> BTreeSet<ChangeChannel> {
-        let lost = self.partitions.extract_if(.., |one| partitions.contains(one)).collect();
-        let channels = self.channels.extract_if(.., |one| partitions.contains(&one.partition)).collect();
+        let lost = take(&mut self.partitions, |one| partitions.contains(one));
+        let channels = take(&mut self.channels, |one| partitions.contains(&one.partition));
         self.forget(&lost, &channels);
         channels
     }
 
     /// Removes the partition of a channel that the server has unsubscribed unasked, as the partition has moved.
     pub(super) fn unsubscribed(&mut self, channel: &str) {
-        if self.left.extract_if(.., |left| left.name() == channel).next().is_some() {
+        if !take(&mut self.left, |left| left.name() == channel).is_empty() {
             return;
         }
         let of_changes = self.channels.iter().find(|subscribed| subscribed.name() == channel);
@@ -116,6 +116,13 @@ impl Subscribed {
             store.attached.interest.unhear(channels);
         }
     }
+}
+
+/// Takes what is `taken` from a set.
+fn take<T: Ord>(set: &mut BTreeSet<T>, taken: impl Fn(&T) -> bool) -> BTreeSet<T> {
+    let (took, kept) = std::mem::take(set).into_iter().partition(taken);
+    *set = kept;
+    took
 }
 
 impl Drop for Subscribed {

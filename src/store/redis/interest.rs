@@ -1,4 +1,4 @@
-//! [`Interest`]: the channels on which this gateway has to hear changes, as it has readers of their streams or subscribers by wildcard, and
+//! [`ChannelInterest`]: the channels on which this gateway has to hear changes, as it has readers of their streams or subscribers by wildcard, and
 //! those on which it hears them.
 //!
 //! A reader's stream is *heard* once its channel is subscribed to. A read that begins before that may miss a change, so it waits for the
@@ -19,7 +19,7 @@ const HEARD_WITHIN: Duration = Duration::from_millis(100);
 
 /// See the [module](self) documentation.
 #[derive(Debug, Default)]
-pub(super) struct Interest {
+pub(super) struct ChannelInterest {
     channels: Mutex<Channels>,
     /// Changes whenever a channel is to be subscribed to.
     wanted: watch::Sender<()>,
@@ -81,7 +81,7 @@ impl Channels {
     }
 }
 
-impl Interest {
+impl ChannelInterest {
     /// A stream has readers from now on.
     pub(super) fn readers_begin(&self, name: &StreamName) {
         let channel = ChangeChannel::of(name);
@@ -159,8 +159,12 @@ impl Interest {
     /// Takes from the channels that a connection hears those that are not needed any more.
     pub(super) fn take_needless(&self, subscribed: &mut BTreeSet<ChangeChannel>) -> Vec<ChangeChannel> {
         let mut channels = self.channels.lock();
-        let needless: Vec<_> = subscribed.extract_if(.., |channel| channels.is_needless(*channel)).collect();
-        needless.iter().for_each(|channel| channels.unhear(*channel));
+        let needless: Vec<_> =
+            subscribed.iter().filter(|channel| channels.is_needless(**channel)).copied().collect();
+        for channel in &needless {
+            subscribed.remove(channel);
+            channels.unhear(*channel);
+        }
         needless
     }
 
@@ -214,7 +218,7 @@ mod tests {
     struct Connection(BTreeSet<ChangeChannel>);
 
     impl Connection {
-        fn subscribe(&mut self, interest: &Interest) -> usize {
+        fn subscribe(&mut self, interest: &ChannelInterest) -> usize {
             let missing = interest.missing(&all());
             for channel in &missing {
                 assert!(self.0.insert(*channel));
@@ -223,14 +227,14 @@ mod tests {
             missing.len()
         }
 
-        fn unsubscribe(&mut self, interest: &Interest) -> usize {
+        fn unsubscribe(&mut self, interest: &ChannelInterest) -> usize {
             interest.take_needless(&mut self.0).len()
         }
     }
 
     #[test]
     fn the_channels_of_streams_with_readers_are_wanted() {
-        let (interest, mut connection) = (Interest::default(), Connection::default());
+        let (interest, mut connection) = (ChannelInterest::default(), Connection::default());
         let [a, b] = ["a", "b"].map(name);
         assert_ne!(ChangeChannel::of(&a), ChangeChannel::of(&b));
         interest.readers_begin(&a);
@@ -254,7 +258,7 @@ mod tests {
 
     #[test]
     fn a_subscriber_by_wildcard_needs_all_changes_and_each_reader_is_heard_all_the_time() {
-        let (interest, mut connection) = (Interest::default(), Connection::default());
+        let (interest, mut connection) = (ChannelInterest::default(), Connection::default());
         let [a, b] = ["a", "b"].map(name);
         assert_ne!(ChangeChannel::of(&a).partition, ChangeChannel::of(&b).partition);
         interest.readers_begin(&a);
@@ -276,7 +280,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_read_waits_until_its_stream_is_heard_and_is_repeated_if_it_went_on_before() {
-        let interest = Interest::default();
+        let interest = ChannelInterest::default();
         let a = name("a");
         interest.readers_begin(&a);
         let begun = tokio::time::Instant::now();
