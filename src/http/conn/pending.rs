@@ -32,11 +32,17 @@ pub(super) enum Begun<'a> {
 }
 
 impl<'a> Begun<'a> {
-    /// The response as one that is polled.
+    /// The response as one that is polled, maybe later. An append does not wait for its reader any more, as the reader may have woken the
+    /// task before that.
     pub(super) fn into_pending(self) -> PendingResponse<'a> {
         match self {
             Self::Answered(response) => PendingResponse::ready(response),
-            Self::Pending(response) => response,
+            Self::Pending(mut response) => {
+                if let PendingState::AfterReader { append: Some(append), .. } = &mut response.0 {
+                    append.is_polled = true;
+                }
+                response
+            }
         }
     }
 }

@@ -44,11 +44,16 @@ fn context() -> (ConnectionContext, watch::Sender<Phase>) {
 /// A connection that is being served, its client, and the phase of the server.
 async fn connected() -> (TcpStream, watch::Sender<Phase>) {
     let (context, change) = context();
+    (connect(context).await, change)
+}
+
+/// The client of a connection that is being served.
+async fn connect(context: ConnectionContext) -> TcpStream {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let (client, accepted) =
         tokio::join!(TcpStream::connect(listener.local_addr().unwrap()), listener.accept());
     tokio::spawn(serve(Transport::plain(accepted.unwrap().0), Bytes::new(), context));
-    (client.unwrap(), change)
+    client.unwrap()
 }
 
 /// Sends a request and reads its answer.
@@ -148,6 +153,38 @@ async fn a_held_poll_does_not_wait_for_the_phase_of_the_server() {
         }
         change.send_replace(Phase::Closing);
         assert!(closes_within(&mut client, Duration::from_millis(100)).await);
+    })
+    .await;
+}
+
+/// A response that hyper has begun is taken over once everything before it is written, and its reader may have been answered by then.
+#[tokio::test(start_paused = true)]
+async fn an_append_that_hyper_has_parsed_is_answered_though_its_reader_was_answered_long_before() {
+    in_time("both are answered", async {
+        let (reading, _change) = context();
+        let state = Arc::new(ConnectionState::new(Nothing, reading.state.owner()));
+        let ConnectionContext { service, limits, phase, .. } = &reading;
+        let (service, limits, phase) = (service.clone(), limits.clone(), phase.clone());
+        let publishing = ConnectionContext { service, limits, state: state.clone(), phase };
+        let (mut reader, mut publisher) = (connect(reading).await, connect(publishing).await);
+        let mut answer = [0; 1024];
+        let fields = "host: localhost\r\ncontent-type: text/plain\r\n";
+        let create = format!("PUT /v1/stream/s HTTP/1.1\r\n{fields}content-length: 0\r\n\r\n");
+        reader.write_all(create.as_bytes()).await.unwrap();
+        assert!(reader.read(&mut answer).await.unwrap() > 0);
+        let poll = b"GET /v1/stream/s?offset=now&live=long-poll HTTP/1.1\r\nhost: localhost\r\n\r\n";
+        reader.write_all(poll).await.unwrap();
+        state.set_unsent(true);
+        let chunks = format!("{fields}transfer-encoding: chunked\r\n\r\n1\r\nx\r\n0\r\n\r\n");
+        let append = format!("POST /v1/stream/s HTTP/1.1\r\n{chunks}");
+        publisher.write_all(append.as_bytes()).await.unwrap();
+        let read = reader.read(&mut answer).await.unwrap();
+        assert!(answer[..read].ends_with(b"x"), "{}", String::from_utf8_lossy(&answer[..read]));
+        state.set_unsent(false);
+        // Wakes the connection.
+        publisher.write_all(b"G").await.unwrap();
+        let read = publisher.read(&mut answer).await.unwrap();
+        assert!(answer[..read].starts_with(b"HTTP/1.1 204 "), "{}", String::from_utf8_lossy(&answer[..read]));
     })
     .await;
 }
