@@ -139,10 +139,6 @@ fn drive<'a>(
             },
             Stage::Respond(response) => {
                 let Poll::Ready(reply) = response.poll(&mut keep_alive.timer, cx) else {
-                    if response.leaves_by() == LeavesBy::Fin {
-                        // A held poll ends by itself when the server closes, and there may be very many.
-                        keep_alive.closing = None;
-                    }
                     match std::task::ready!(io.poll_left(cx, response.leaves_by()))? {
                         LeavesBy::Reset => return Poll::Ready(Ok(Exit::Gone)),
                         LeavesBy::Fin => response.end(),

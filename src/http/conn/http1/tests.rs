@@ -127,36 +127,6 @@ async fn a_connection_without_its_socket_and_what_it_waits_for_fits_into_192_byt
     assert!(size_of_val(&*served) <= 192, "{}", size_of_val(&*served));
 }
 
-/// What waits for the phase while a connection is idle takes memory, of which a held poll on a used connection needs none.
-#[tokio::test(start_paused = true)]
-async fn a_held_poll_does_not_wait_for_the_phase_of_the_server() {
-    in_time("the poll is answered", async {
-        let (mut client, change) = connected().await;
-        let waiting = async |count: usize| {
-            while change.receiver_count() != count {
-                tokio::task::yield_now().await;
-            }
-        };
-        request(&mut client).await;
-        let fields = "host: localhost\r\ncontent-type: text/plain\r\ncontent-length: 0\r\n\r\n";
-        client.write_all(format!("PUT /v1/stream/s HTTP/1.1\r\n{fields}").as_bytes()).await.unwrap();
-        assert!(client.read(&mut [0; 1024]).await.unwrap() > 0);
-        let poll =
-            b"GET /v1/stream/s?offset=now&live=long-poll&timeout=9 HTTP/1.1\r\nhost: localhost\r\n\r\n";
-        let idle = 3;
-        waiting(idle).await;
-        for _ in 0..2 {
-            client.write_all(poll).await.unwrap();
-            waiting(idle - 1).await;
-            assert!(client.read(&mut [0; 1024]).await.unwrap() > 0);
-            waiting(idle).await;
-        }
-        change.send_replace(Phase::Closing);
-        assert!(closes_within(&mut client, Duration::from_millis(100)).await);
-    })
-    .await;
-}
-
 /// A response that hyper has begun is taken over once everything before it is written, and its reader may have been answered by then.
 #[tokio::test(start_paused = true)]
 async fn an_append_that_hyper_has_parsed_is_answered_though_its_reader_was_answered_long_before() {
