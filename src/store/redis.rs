@@ -15,7 +15,8 @@
 //! | `streams`, `bytes` | sorted sets of the partition: what each principal has |
 //! | `tenant_streams`, `tenant_bytes` | the same of each tenant |
 //! | `over` | a set of the partition: who has used up a [share or quota](shares) |
-//! | `moves:BUCKET`, `every` | sharded pub/sub channels for changes of streams with their messages: of those whose hash begins with this byte, and of all. A gateway hears those that it has readers of |
+//! | `moves:BUCKET` | sharded pub/sub channels for changes with their messages. A stream's bucket is the first byte of the SHA-1 hash of its name. A gateway subscribes to the buckets of the streams that it has readers of |
+//! | `every` | the channel for the changes of all streams of the partition, for gateways with subscribers by wildcard |
 //! | `news` | the channel for news of sessions, and of streams that have ended |
 //! | `moves`, `buckets` | channels with which gateways of earlier versions hear changes: all of them in `moves`, or without messages in `news`. They do not subscribe to `buckets` |
 //!

@@ -281,7 +281,7 @@ impl NewsConnection {
     }
 }
 
-/// Subscribes to channels for changes. Returns the partitions of those that the server refuses. Fails if the connection is lost.
+/// Subscribes to the channels of changed streams. Returns the partitions whose channels the server refuses. Fails if the connection is lost.
 async fn hear(
     connection: &MultiplexedConnection,
     subscribed: &mut Subscribed,
