@@ -207,7 +207,7 @@ pub fn jittered(duration: Duration) -> Duration {
 /// Timer of one task, for deadlines that move often and are seldom reached. The runtime's timer is reset only when it has fired
 /// or would fire too late, because a reset takes a lock that all timers share.
 #[derive(Debug, Default)]
-pub struct ReusableSleep(Option<(Instant, Pin<Box<Sleep>>)>);
+pub struct ReusableSleep(Option<Pin<Box<Sleep>>>);
 
 impl ReusableSleep {
     /// Completes at `until`. The deadline may change between polls.
@@ -215,7 +215,7 @@ impl ReusableSleep {
     /// Cancel safe. An earlier deadline that is no longer polled may wake the task once without need.
     pub fn poll(&mut self, context: &mut Context<'_>, until: Instant) -> Poll<()> {
         // The running timer fires in time and has the waker of the task. The clock need not be read, as for most polls.
-        if self.0.as_ref().is_some_and(|(fires, sleep)| *fires <= until && !sleep.is_elapsed()) {
+        if self.0.as_ref().is_some_and(|sleep| sleep.deadline() <= until && !sleep.is_elapsed()) {
             return Poll::Pending;
         }
         let now = Instant::now();
@@ -224,13 +224,10 @@ impl ReusableSleep {
                 return Poll::Ready(());
             }
             match &mut self.0 {
-                Some((fires, sleep)) => {
-                    *fires = until;
-                    sleep.as_mut().reset(until);
-                }
-                None => self.0 = Some((until, Box::pin(sleep_until(until)))),
+                Some(sleep) => sleep.as_mut().reset(until),
+                None => self.0 = Some(Box::pin(sleep_until(until))),
             }
-            if let Some((_, sleep)) = &mut self.0 {
+            if let Some(sleep) = &mut self.0 {
                 ready!(sleep.as_mut().poll(context));
             }
         }

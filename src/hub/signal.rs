@@ -58,6 +58,13 @@ struct WaiterKey {
     slot: u32,
 }
 
+impl Waiter {
+    /// Whether it has been registered and not been forgotten since. A change may have taken its waker meanwhile.
+    pub fn is_registered(&self) -> bool {
+        self.0.is_some()
+    }
+}
+
 impl<S: Default> Default for Signal<S> {
     fn default() -> Self {
         Self::new(S::default())

@@ -16,7 +16,7 @@ use super::connection::{Front, Open, Places, Starter};
 use super::proxies::ProxyProtocol;
 use crate::budget::Budget;
 use crate::http::TrustedProxies;
-use crate::http::conn::Phase;
+use crate::http::conn::{IdleConnections, Phase};
 use crate::limits::Limits;
 use crate::metrics::Metrics;
 use crate::platform::{descriptors_max, drop_new_handshakes};
@@ -73,7 +73,7 @@ impl Acceptor {
     ) -> Self {
         let per_second = f64::from(limits.connections_per_second_max);
         let rate = Rate { per_second, tokens: per_second, filled_at: Instant::now() };
-        let freed = Arc::default();
+        let (idle, freed) = (IdleConnections::of(phase.clone()), Arc::default());
         let starter = Starter {
             front,
             tls,
@@ -83,6 +83,7 @@ impl Acceptor {
             proxies: None,
             identifies_clients: false,
             phase,
+            idle,
             freed,
         };
         let [open, refusals] = [permits(connections_max), REFUSALS_MAX].map(|max| starter.places(max));

@@ -19,8 +19,8 @@ use crate::access_log::LoggedAddress;
 use crate::budget::{Budget, principal_of};
 use crate::http::TrustedProxies;
 use crate::http::conn::{
-    self, ConnectionContext, ConnectionDetails, ConnectionState, GuardedStream, OpenConnection, Phase,
-    Service, SubprotocolSocket, Transport,
+    self, ConnectionContext, ConnectionDetails, ConnectionState, GuardedStream, IdleConnections,
+    OpenConnection, Phase, Service, SubprotocolSocket, Transport,
 };
 use crate::limits::Limits;
 use crate::metrics::{ConnectionGuard, Metrics, stall_timed};
@@ -56,6 +56,7 @@ pub(super) struct Starter {
     /// Clients are asked for certificates.
     pub(super) identifies_clients: bool,
     pub(super) phase: watch::Receiver<Phase>,
+    pub(super) idle: Arc<IdleConnections>,
     pub(super) freed: Arc<Notify>,
 }
 
@@ -140,7 +141,8 @@ impl Starter {
         // One kind of task per protocol: a common one would reserve the memory of the larger protocol for each connection.
         match &self.front {
             Front::Http(service) => {
-                let context = ConnectionContext { service: service.clone(), limits, state, phase };
+                let (service, idle) = (service.clone(), self.idle.clone());
+                let context = ConnectionContext { service, limits, state, phase, idle };
                 run(|| "an HTTP connection", conn::serve(stream, self.tls.clone(), context), refuse);
             }
             Front::Mqtt(broker) => {

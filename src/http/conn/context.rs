@@ -10,7 +10,7 @@ use tokio::sync::watch;
 
 use super::io::GuardedStream;
 use super::response_bytes::{Outgoing, ResponseBytes};
-use super::state::{ConnectionState, Phase};
+use super::state::{ConnectionState, IdleConnections, Phase};
 use super::transport::Transport;
 use crate::http::api::admin::Admin;
 use crate::http::api::gateway::Gateway;
@@ -44,6 +44,8 @@ pub struct ConnectionContext {
     pub state: Arc<ConnectionState>,
     /// Phase of the server. What it was when the connection began is marked as seen, unless the server was closing.
     pub phase: watch::Receiver<Phase>,
+    /// The connections of the listener that are idle.
+    pub idle: Arc<IdleConnections>,
 }
 
 impl ConnectionContext {
@@ -70,9 +72,9 @@ impl ConnectionContext {
         }
     }
 
-    /// Whether the server is closing.
-    pub(super) fn is_closing(&self) -> bool {
-        *self.phase.borrow() >= Phase::Closing || self.phase.has_changed().is_err()
+    /// The phase of the server. It is the last one once the server is gone.
+    pub(super) fn current_phase(&self) -> Phase {
+        if self.phase.has_changed().is_err() { Phase::Stopped } else { *self.phase.borrow() }
     }
 
     /// The gateway that parses requests on the fast path. `None`: hyper parses every request.
@@ -85,7 +87,7 @@ impl ConnectionContext {
 
     /// Prepares a response for writing. It closes the connection if the server is closing.
     pub(super) fn outgoing(&self, mut response: ResponseBytes) -> Outgoing {
-        if self.may_close() && self.is_closing() {
+        if self.may_close() && self.current_phase() >= Phase::Closing {
             response.close();
         }
         response.into_outgoing()

@@ -7,24 +7,21 @@ use std::future::{poll_fn, ready};
 use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll};
-use std::time::Duration;
 
 use bytes::{Buf, Bytes};
 use futures_util::{FutureExt, TryFutureExt};
 use tokio::io::{AsyncWrite, AsyncWriteExt};
-use tokio::time::Instant;
 
 use super::context::{BoxedStep, ConnectionContext};
 use super::fast_path::Parsed;
 use super::hyper_request::receive_with_hyper;
 use super::io::{GuardedStream, LeavesBy};
+use super::keep_alive::KeepAlive;
 use super::pending::{Begun, PendingResponse};
 use super::response_bytes::{Outgoing, ResponseBytes};
-use super::state::Phase;
 use super::transport::Transport;
 use super::upgraded::UpgradedIo;
 use super::write::write_body;
-use crate::clock::ReusableSleep;
 use crate::http::api::gateway::Gateway;
 use crate::http::api::upgrade::{Reply, Upgrade};
 
@@ -68,12 +65,12 @@ pub(super) fn serve(
 ) -> BoxedStep<'static, ()> {
     let mut io = Box::new(context.guarded_stream(stream, read_ahead));
     Box::pin(async move {
-        let (mut keep_alive, mut stage) = (KeepAlive::default(), Stage::Idle);
+        let (mut keep_alive, mut stage) = (KeepAlive::new(&context), Stage::Idle);
         // Nothing of one step is alive during the next one, so that a connection takes memory only for its present step.
         let last = loop {
             let exit = poll_fn(|cx| drive(&mut io, &context, &mut keep_alive, &mut stage, cx)).await?;
             if let Exit::Stream(_) | Exit::Upgrade(..) = exit {
-                keep_alive = KeepAlive::default();
+                keep_alive = KeepAlive::new(&context);
             }
             let step = begin_step(exit, io, &context);
             match step.await? {
@@ -123,7 +120,7 @@ fn begin_step(
 fn drive<'a>(
     io: &mut GuardedStream,
     context: &'a ConnectionContext,
-    keep_alive: &mut KeepAlive,
+    keep_alive: &mut KeepAlive<'_>,
     stage: &mut Stage<'a>,
     cx: &mut Context<'_>,
 ) -> Poll<io::Result<Exit>> {
@@ -196,14 +193,14 @@ fn begin_write<'a>(
 fn poll_next_request<'a>(
     io: &mut GuardedStream,
     context: &'a ConnectionContext,
-    keep_alive: &mut KeepAlive,
+    keep_alive: &mut KeepAlive<'_>,
     cx: &mut Context<'_>,
 ) -> Poll<io::Result<Result<Begun<'a>, Exit>>> {
     if let Poll::Ready(parsed) = try_parse(io, context, cx) {
-        keep_alive.until = None;
+        keep_alive.end();
         return Poll::Ready(parsed);
     }
-    keep_alive.poll_expired(cx, context).map(|()| Ok(Err(Exit::Close)))
+    keep_alive.poll_expired(cx).map(|()| Ok(Err(Exit::Close)))
 }
 
 /// Reads the bytes that the client has sent, passes them to the fast path, and begins to answer the request.
@@ -224,38 +221,6 @@ fn try_parse<'a>(
         None => (Err(Exit::Hyper), 0),
     });
     parsed.map_ok(|parsed| parsed.unwrap_or(Err(Exit::Gone)))
-}
-
-/// While memory is critical, idle connections close within this time, spread evenly.
-const SHEDDING_TIME: Duration = Duration::from_secs(10);
-
-/// Limits the time between two requests. Expires after the idle timeout, soon if memory is critical, and when the server closes.
-#[derive(Default)]
-struct KeepAlive {
-    /// Timer of the connection, which a pending response also uses.
-    timer: ReusableSleep,
-    until: Option<Instant>,
-    closing: Option<Pin<Box<dyn Future<Output = ()> + Send>>>,
-}
-
-impl KeepAlive {
-    fn poll_expired(&mut self, cx: &mut Context<'_>, context: &ConnectionContext) -> Poll<()> {
-        // Registered once, and polled again only after a change of phase, so that an idle connection takes no shared lock.
-        let mut must_poll = self.closing.is_none() || context.may_close();
-        let until = self.until.get_or_insert_with(|| Instant::now() + context.limits.idle_timeout.get());
-        while must_poll {
-            let closing = self.closing.get_or_insert_with(|| Box::pin(context.reached(Phase::Shedding)));
-            must_poll = closing.as_mut().poll(cx).is_ready();
-            if must_poll && context.is_closing() {
-                return Poll::Ready(());
-            }
-            if must_poll {
-                *until = (*until).min(Instant::now() + SHEDDING_TIME.mul_f64(fastrand::f64()));
-                self.closing = Some(Box::pin(context.reached(Phase::Closing)));
-            }
-        }
-        self.timer.poll(cx, *until)
-    }
 }
 
 /// Closes the connection so that the client can still read the last response.

@@ -17,6 +17,7 @@ mod http1;
 mod http2;
 mod hyper_request;
 mod io;
+mod keep_alive;
 mod pending;
 mod response;
 mod response_bytes;
@@ -40,7 +41,7 @@ use tokio_rustls::rustls::ServerConfig;
 pub use body::Body;
 pub use context::{ConnectionContext, Service};
 pub use io::GuardedStream;
-pub use state::{ConnectionDetails, ConnectionState, OpenConnection, Phase};
+pub use state::{ConnectionDetails, ConnectionState, IdleConnections, OpenConnection, Phase};
 pub use transport::Transport;
 pub use upgraded::{SubprotocolSocket, UpgradedIo};
 

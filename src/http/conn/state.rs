@@ -4,10 +4,15 @@ use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 
+use tokio::sync::watch;
+use tokio::task::yield_now;
+
 use crate::auth::Grants;
 use crate::budget::{ConnectionCharge, Owner};
 use crate::http::api::fields::Fields;
 use crate::http::api::forwarded::{ClientSource, TrustedProxies};
+use crate::hub::Signal;
+use crate::metrics::stall_timed;
 use crate::stream::Principal;
 
 /// The phase of the server, from serving to its shutdown.
@@ -21,6 +26,35 @@ pub enum Phase {
     Closing,
     /// All connections are dropped at once.
     Stopped,
+}
+
+/// Connections that are woken between two yields.
+const WAKES_PER_TURN: usize = 64;
+
+/// The idle connections of a listener, which a change of the server's phase wakes. There may be very many, and each takes one slot of a table.
+#[derive(Default)]
+pub struct IdleConnections(pub(super) Signal<()>);
+
+impl IdleConnections {
+    /// Starts a task that wakes them at each change of phase, until the server closes.
+    pub fn of(mut phase: watch::Receiver<Phase>) -> Arc<Self> {
+        let idle = Arc::<Self>::default();
+        let connections = idle.clone();
+        let wakes = async move {
+            let mut is_last = false;
+            while !is_last {
+                // An error means that the server is gone, which is later than any phase.
+                is_last = phase.changed().await.is_err() || *phase.borrow_and_update() >= Phase::Closing;
+                let mut woken = connections.0.change(|()| ());
+                while !woken.is_empty() {
+                    woken.wake(WAKES_PER_TURN);
+                    yield_now().await;
+                }
+            }
+        };
+        tokio::spawn(stall_timed(|| "waking idle connections", Box::pin(wakes)));
+        idle
+    }
 }
 
 /// State of one connection. It counts as open until the last holder drops this, so a WebSocket that outlives the HTTP

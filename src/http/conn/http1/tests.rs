@@ -2,6 +2,7 @@
 
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::io::AsyncReadExt;
 use tokio::net::{TcpListener, TcpStream};
@@ -9,7 +10,8 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::timeout;
 
 use super::super::context::Service;
-use super::super::state::{ConnectionState, OpenConnection};
+use super::super::keep_alive::SHEDDING_TIME;
+use super::super::state::{ConnectionState, IdleConnections, OpenConnection, Phase};
 use super::*;
 use crate::budget::Budget;
 use crate::clock::{Clock, in_time};
@@ -38,7 +40,7 @@ fn context() -> (ConnectionContext, watch::Sender<Phase>) {
     let (change, phase) = watch::channel(Phase::Serving);
     let state = Arc::new(ConnectionState::new(Nothing, &Budget::unlimited().owner(Principal::GATEWAY)));
     let service = Arc::new(Service::Gateway(Arc::new(gateway)));
-    (ConnectionContext { service, limits, state, phase }, change)
+    (ConnectionContext { service, limits, state, idle: IdleConnections::of(phase.clone()), phase }, change)
 }
 
 /// A connection that is being served, its client, and the phase of the server.
@@ -135,7 +137,8 @@ async fn an_append_that_hyper_has_parsed_is_answered_though_its_reader_was_answe
         let state = Arc::new(ConnectionState::new(Nothing, reading.state.owner()));
         let ConnectionContext { service, limits, phase, .. } = &reading;
         let (service, limits, phase) = (service.clone(), limits.clone(), phase.clone());
-        let publishing = ConnectionContext { service, limits, state: state.clone(), phase };
+        let idle = IdleConnections::of(phase.clone());
+        let publishing = ConnectionContext { service, limits, state: state.clone(), phase, idle };
         let (mut reader, mut publisher) = (connect(reading).await, connect(publishing).await);
         let mut answer = [0; 1024];
         let fields = "host: localhost\r\ncontent-type: text/plain\r\n";

@@ -10,7 +10,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Duration, Instant, timeout_at};
 
-use super::super::state::OpenConnection;
+use super::super::state::{IdleConnections, OpenConnection};
 use super::*;
 use crate::auth::issue::{Patterns, generate_key, sign};
 use crate::auth::{AuthSettings, Authenticator};
@@ -94,7 +94,8 @@ impl World {
         let (change, phase) = watch::channel(Phase::Serving);
         let state = Arc::new(ConnectionState::new(Nothing, &Budget::unlimited().owner(Principal(1))));
         let (service, limits) = (self.service.clone(), self.limits.clone());
-        let context = ConnectionContext { service, limits, state, phase };
+        let context =
+            ConnectionContext { service, limits, state, idle: IdleConnections::of(phase.clone()), phase };
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let (client, accepted) =
             tokio::join!(TcpStream::connect(listener.local_addr().unwrap()), listener.accept());
