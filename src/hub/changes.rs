@@ -5,10 +5,9 @@
 //! waiters must still be notified: [`run_to_completion`] moves the rest of such a change to a task of its
 //! own.
 
-use std::future::{Future, poll_fn};
+use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll, Waker};
 use std::time::SystemTime;
 
 use bytes::Bytes;
@@ -61,15 +60,6 @@ pub enum CreationError {
         /// Its name.
         limit: &'static str,
     },
-}
-
-/// An append that is in the log, and of which the waiters of the stream are notified.
-#[derive(Debug)]
-pub struct PublishedAppend {
-    /// The result of the append.
-    pub appended: Appended,
-    /// The publisher is woken as soon as one of the waiters has polled, and should not return before: that lowers the latency of the reader.
-    pub waits_for_reader: bool,
 }
 
 /// An append whose rate is admitted, and which the store has not seen.
@@ -129,19 +119,8 @@ impl Hub {
         append: impl Into<Box<Append>>,
     ) -> Result<Appended, AppendError> {
         // Boxed, as it moves through several futures.
-        let mut append = Some(append.into());
-        let at_once = poll_fn(|context| match append.take() {
-            Some(append) => Poll::Ready(self.publish_at_once(name, append, context.waker())),
-            None => Poll::Pending,
-        });
-        match at_once.await {
-            Ok(Ok(PublishedAppend { appended, waits_for_reader })) => {
-                if waits_for_reader {
-                    woken_once().await;
-                }
-                Ok(appended)
-            }
-            Ok(Err(error)) => Err(error),
+        match self.publish_at_once(name, append.into()) {
+            Ok(appended) => appended,
             Err(pending) => self.publish_pending(name, pending).await,
         }
     }
@@ -152,8 +131,7 @@ impl Hub {
         &self,
         name: &StreamName,
         mut append: Box<Append>,
-        publisher: &Waker,
-    ) -> Result<Result<PublishedAppend, AppendError>, PendingAppend> {
+    ) -> Result<Result<Appended, AppendError>, PendingAppend> {
         let bytes = match &append.content_type {
             AppendType::OfStream { body, .. } => body.len(),
             AppendType::Undeclared | AppendType::Declared(_) => append.payload.len(),
@@ -168,10 +146,7 @@ impl Hub {
             return Err(PendingAppend(append));
         }
         let appended = self.store.append_at_once(name, append, self.clock.now()).map_err(PendingAppend)?;
-        Ok(appended.map(|appended| {
-            let waits_for_reader = note_appended(&self.metrics, &self.waiters, name, &appended, publisher);
-            PublishedAppend { appended, waits_for_reader }
-        }))
+        Ok(appended.inspect(|appended| note_appended(&self.metrics, &self.waiters, name, appended)))
     }
 
     /// Appends messages and notifies the waiters of the stream, although the store may have to wait for something.
@@ -261,32 +236,16 @@ pub(super) async fn run_to_completion<T: Send + 'static>(
     outcome
 }
 
-/// Counts an append that is in the log, and notifies the waiters of its stream. If they are few, the publisher should yield until one of
-/// them has polled, as it already knows what it published: returns whether `publisher` will be woken then.
-fn note_appended(
-    metrics: &Metrics,
-    waiters: &WaiterRegistry,
-    name: &StreamName,
-    appended: &Appended,
-    publisher: &Waker,
-) -> bool {
+/// Counts an append that is in the log, and notifies the waiters of its stream. If they are few, they have it when this returns.
+fn note_appended(metrics: &Metrics, waiters: &WaiterRegistry, name: &StreamName, appended: &Appended) {
     let (epoch, tail, closed) = (appended.epoch, appended.tail.position, appended.closed);
     metrics.messages_in(name.tenant_prefix(), appended.messages, appended.bytes);
     if appended.created {
         waiters.begin(name, epoch, tail, closed);
     }
-    let is_news = !appended.created && !appended.duplicate;
-    is_news && waiters.advance(name, epoch, tail, closed, Some(publisher))
-}
-
-/// Completes when the task is polled again; somebody has its waker.
-async fn woken_once() {
-    let mut is_woken = false;
-    let poll = |_: &mut Context<'_>| match std::mem::replace(&mut is_woken, true) {
-        true => Poll::Ready(()),
-        false => Poll::Pending,
-    };
-    poll_fn(poll).await;
+    if !appended.created && !appended.duplicate {
+        waiters.advance(name, epoch, tail, closed);
+    }
 }
 
 /// Ends the span of a publish, before readers can get the messages.
@@ -339,12 +298,7 @@ impl ChangeContext {
             end_trace(*traced, &name, &appended);
         }
         let appended = appended?;
-        let note = |context: &mut Context<'_>| {
-            note_appended(&self.metrics, &self.waiters, &name, &appended, context.waker())
-        };
-        if poll_fn(|context| Poll::Ready(note(context))).await {
-            woken_once().await;
-        }
+        note_appended(&self.metrics, &self.waiters, &name, &appended);
         Ok(appended)
     }
 

@@ -204,14 +204,6 @@ impl Hub {
 }
 
 impl<S: Source> HeldPoll<'_, S> {
-    /// Promises that the task of this poll polls it as soon as it wakes, before any other work. A publisher
-    /// may then let the poll read before the publisher returns.
-    pub fn read_before_publisher_returns(&mut self) {
-        if let HeldPollState::Waiting(source) = &mut self.state {
-            source.read_before_publisher_returns();
-        }
-    }
-
     /// Ends the poll early, as if its deadline had passed. The caller has to poll it afterwards.
     pub fn end(&mut self) {
         self.end_reason = Some(EndReason::HalfClosed);

@@ -15,6 +15,7 @@ mod clients;
 mod devices;
 mod drain;
 mod held_poll;
+mod in_place;
 mod listing;
 mod moves;
 mod multi_reader;
@@ -40,7 +41,7 @@ use tokio::sync::watch;
 use tokio::task::yield_now;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
-pub use changes::{Creation, CreationError, PendingAppend, PublishedAppend};
+pub use changes::{Creation, CreationError, PendingAppend};
 pub use claims::UNCLAIMED_MAX;
 pub use clients::{
     CLIENT_ID_BYTES_MAX, ClientId, ClientView, CredentialMark, HeldView, InvalidClientId, Subject,
@@ -52,6 +53,7 @@ pub use devices::{
 };
 pub use drain::DrainWaiter;
 pub use held_poll::{HeldPoll, PollError, PollSettings, PollStart, Polled, UnreadPoll};
+pub use in_place::{InPlace, is_in_place};
 pub use listing::{StreamListing, StreamQuery, StreamView};
 pub use moves::Moves;
 pub use multi_reader::{MultiBatch, MultiReader, RequestedStream, StreamUpdate};

@@ -206,9 +206,6 @@ impl Source for MultiReader {
         self.streams.iter().all(|stream| stream.withheld || is_known(stream))
     }
 
-    /// Has no effect: publishers do not wait for readers of many streams.
-    fn read_before_publisher_returns(&mut self) {}
-
     /// Reads a part of each ready stream in turn. Streams without a position are read even if there is no
     /// room for messages, so that they have one afterwards.
     async fn read(&mut self, bytes_max: usize) -> Result<MultiBatch, ReadError> {

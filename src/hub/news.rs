@@ -91,7 +91,7 @@ impl NewsListener for Followed {
     fn moved(&self, name: &StreamName, epoch: Epoch, tail: Position, closed: bool) {
         if let Some(waiters) = self.waiters.upgrade() {
             // The store attaches names, so that a new epoch needs no other attachment.
-            let _no_publisher_waits = waiters.advance(name, epoch, tail, closed, None);
+            waiters.advance(name, epoch, tail, closed);
         }
     }
 

@@ -39,10 +39,6 @@ pub trait Source: Send + Sized + Unpin + 'static {
     /// off during the hold would lose the messages that arrive meanwhile.
     fn may_wait(&self) -> bool;
 
-    /// Promises that the task of this source polls it as soon as it wakes, before any other work. A publisher
-    /// may then let the source read before the publisher returns.
-    fn read_before_publisher_returns(&mut self);
-
     /// Reads like [`read`](Self::read), if the store knows what follows without waiting for anything.
     fn read_known(&mut self, _bytes_max: usize) -> Option<Self::Batch> {
         None

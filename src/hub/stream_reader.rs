@@ -1,13 +1,13 @@
 //! [`StreamReader`]: reads one stream from its own offset, and wakes when the tail of the stream moves.
 
 use std::sync::Arc;
-use std::task::{Context, Poll, Waker};
+use std::task::{Context, Poll};
 
 use super::clients::Subject;
 use super::signal::Waiter;
 use super::source::Source;
 use super::update::Change;
-use super::waiters::{LiveForm, StreamWaiters, TailMove};
+use super::waiters::{LiveForm, StreamWaiters, TailMove, TailState};
 use super::{Hub, OriginStatus, SharedBatch, Update};
 use crate::stream::{Batch, Epoch, Gap, Offset, Position, ReadError, ReadLimit, Start, StreamName};
 
@@ -27,10 +27,6 @@ pub struct StreamReader {
     has_more: bool,
     /// The tail has moved since the last read, so other readers may want the result of the next one.
     woken: bool,
-    /// See [`Source::read_before_publisher_returns`].
-    prompt: bool,
-    /// The reader is currently counted in [`TailState`](super::waiters::TailState) as a prompt waiter.
-    counted: bool,
 }
 
 impl Hub {
@@ -60,8 +56,6 @@ impl Hub {
             tail: Position(0),
             has_more: false,
             woken: false,
-            prompt: false,
-            counted: false,
         }
     }
 }
@@ -108,13 +102,8 @@ impl StreamReader {
     }
 
     fn leave(&mut self) {
-        let waiters = &self.waiters;
-        waiters.signal.forget(&mut self.waiter);
-        if std::mem::take(&mut self.counted) {
-            let publisher = waiters.signal.note(|state| state.polled(true, false));
-            publisher.into_iter().for_each(Waker::wake);
-        }
-        self.hub.waiters.leave(waiters, self.form);
+        self.waiters.signal.forget(&mut self.waiter);
+        self.hub.waiters.leave(&self.waiters, self.form);
     }
 }
 
@@ -141,10 +130,6 @@ impl Source for StreamReader {
         true
     }
 
-    fn read_before_publisher_returns(&mut self) {
-        self.prompt = true;
-    }
-
     fn read_known(&mut self, bytes_max: usize) -> Option<SharedBatch> {
         let (hub, limit) = (&self.hub, ReadLimit { bytes_max });
         let known = hub.store.known(&self.waiters.name, self.start, limit, hub.clock.now())?;
@@ -164,16 +149,9 @@ impl Source for StreamReader {
         if std::mem::take(&mut self.has_more) {
             return Poll::Ready(Change::default());
         }
-        let (epoch, tail, prompt) = (self.epoch, self.tail, self.prompt);
-        let (counted, mut publisher) = (&mut self.counted, None);
-        let moved = self.waiters.signal.poll_until(&mut self.waiter, context, |state| {
-            let moved = state.moved(next, epoch, tail);
-            let counts = prompt && moved.is_none();
-            publisher = state.polled(std::mem::replace(counted, counts), counts);
-            moved
-        });
-        publisher.into_iter().for_each(Waker::wake);
-        moved.map(|moved| {
+        let (epoch, tail) = (self.epoch, self.tail);
+        let test = |state: &mut TailState| state.moved(next, epoch, tail);
+        self.waiters.signal.poll_until(&mut self.waiter, context, test).map(|moved| {
             self.woken = true;
             match moved {
                 TailMove::Gone => {

@@ -1,5 +1,6 @@
 //! Tests of the sweep on simulated time.
 
+mod in_place;
 mod tenants;
 
 use std::num::NonZeroU64;

@@ -13,7 +13,6 @@ mod tests;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
-use std::task::Waker;
 
 use dashmap::DashMap;
 use serde::Serialize;
@@ -22,6 +21,7 @@ use tokio::task::yield_now;
 use tokio::time::Instant;
 
 use super::SharedBatch;
+use super::in_place::deliver;
 use super::polled_origins::PolledOrigins;
 use super::signal::{Signal, Woken};
 use super::subscriber::{Member, Members, Wildcards};
@@ -29,12 +29,12 @@ use super::update::Change;
 use crate::clock::Clock;
 use crate::stream::{Epoch, Filter, Offset, Position, Store, StreamName};
 
-/// Waiters woken inline by the publisher; beyond this, spawning a task is cheaper than delaying the publisher's response.
-pub(super) const INLINE_WAKES_MAX: usize = 16;
+/// Waiters that get a message before its publisher is answered; of more, tasks take care.
+pub(super) const PUBLISHER_DELIVERIES_MAX: usize = 16;
 
-/// Waiters woken between two yields, so that the woken tasks run in between. This many fit into the local
-/// queue of one runtime thread.
-const WAKES_PER_TURN: usize = 64;
+/// Waiters that a task delivers to between two yields, so that other tasks run in between. A turn is within the budget that the
+/// runtime gives a task, beyond which connections are woken.
+const DELIVERIES_PER_TURN: usize = 32;
 
 /// The waiters of all streams. See the [module](self) documentation.
 pub(super) struct WaiterRegistry {
@@ -166,28 +166,18 @@ impl WaiterRegistry {
         {
             self.attach(name, &mut entry);
         }
-        let _no_publisher_waits = self.advance(name, epoch, tail, closed, None);
+        self.advance(name, epoch, tail, closed);
     }
 
     /// Moves the tail of a stream. Called after the append is in the store; appends may overtake each other
-    /// on the way here. Returns whether `publisher` will be woken, which happens as soon as one of the
-    /// waiters has polled.
-    pub(super) fn advance(
-        &self,
-        name: &StreamName,
-        epoch: Epoch,
-        tail: Position,
-        closed: bool,
-        publisher: Option<&Waker>,
-    ) -> bool {
+    /// on the way here. Few waiters have the message when this returns.
+    pub(super) fn advance(&self, name: &StreamName, epoch: Epoch, tail: Position, closed: bool) {
         let joined = self.entries.get(name).map(|entry| (entry.waiters.clone(), entry.subscribers.clone()));
-        let mut publisher_waits = false;
         if let Some((waiters, subscribers)) = joined {
-            publisher_waits = waiters.is_some_and(|waiters| waiters.advance(epoch, tail, closed, publisher));
+            waiters.into_iter().for_each(|waiters| waiters.advance(epoch, tail, closed));
             subscribers.mark(name);
         }
         self.wildcards.mark(name);
-        publisher_waits
     }
 
     /// Reports that a stream has ended. Readers that join from now on wait for its successor of the same
@@ -316,11 +306,6 @@ pub(super) struct TailState {
     /// Everything that can be read from an offset now: the batch that the first woken reader read, shared
     /// with the others.
     read: Option<(Offset, SharedBatch)>,
-    /// Number of prompt readers that wait, or that were woken and have not polled yet. A reader is prompt after
-    /// [`read_before_publisher_returns`](super::source::Source::read_before_publisher_returns).
-    prompt: usize,
-    /// The publisher that waits until a prompt reader has polled.
-    publisher: Option<Waker>,
 }
 
 /// What happened to a stream since its reader began to wait.
@@ -344,28 +329,14 @@ impl StreamWaiters {
         }
     }
 
-    /// Moves the tail and wakes the waiters. Returns whether `publisher` will be woken as soon as one of them
-    /// has polled. With more than [`INLINE_WAKES_MAX`] readers the publisher does not wait.
-    pub(super) fn advance(
-        &self,
-        epoch: Epoch,
-        tail: Position,
-        closed: bool,
-        publisher: Option<&Waker>,
-    ) -> bool {
-        let (mut publisher_waits, mut earlier) = (false, None);
-        let publisher = publisher.filter(|_| self.readers.load(Ordering::Relaxed) <= INLINE_WAKES_MAX);
-        wake_all(self.signal.change(|state| {
-            state.advance(epoch, tail, closed);
-            (publisher_waits, earlier) = state.yield_to_reader(publisher);
-        }));
-        earlier.into_iter().for_each(Waker::wake);
-        publisher_waits
+    /// Moves the tail and delivers to the waiters.
+    pub(super) fn advance(&self, epoch: Epoch, tail: Position, closed: bool) {
+        deliver_to_all(self.signal.change(|state| state.advance(epoch, tail, closed)));
     }
 
-    /// Wakes the waiters because the stream has ended.
+    /// Tells the waiters that the stream has ended.
     pub(super) fn end(&self) {
-        wake_all(self.signal.change(|state| state.gone = true));
+        deliver_to_all(self.signal.change(|state| state.gone = true));
     }
 
     /// Shares a batch that one reader has read from `from` with the other readers, unless the tail has moved
@@ -400,22 +371,6 @@ impl TailState {
         self.moved_at = Some(Instant::now());
     }
 
-    /// Stores `publisher` if a prompt reader is about to poll. Returns whether it was stored, and the
-    /// publisher stored before.
-    fn yield_to_reader(&mut self, publisher: Option<&Waker>) -> (bool, Option<Waker>) {
-        match publisher.filter(|_| self.prompt > 0) {
-            Some(publisher) => (true, self.publisher.replace(publisher.clone())),
-            None => (false, None),
-        }
-    }
-
-    /// Records that a reader has polled or leaves, and whether it is counted among the prompt readers before
-    /// and after. Returns the publisher to wake now.
-    pub(super) fn polled(&mut self, was_counted: bool, counts: bool) -> Option<Waker> {
-        self.prompt = (self.prompt + usize::from(counts)).saturating_sub(usize::from(was_counted));
-        if was_counted { self.publisher.take() } else { None }
-    }
-
     /// Tells a reader at `next`, which has read `epoch` up to `tail`, whether to read again. `None`: keep
     /// waiting.
     pub(super) fn moved(&self, next: Offset, epoch: Epoch, tail: Position) -> Option<TailMove> {
@@ -431,21 +386,23 @@ impl TailState {
     }
 }
 
-/// Wakes up to [`INLINE_WAKES_MAX`] waiters inline. More are split into one task per runtime thread; without
-/// a runtime all are woken inline.
-fn wake_all(mut woken: Woken) {
-    if woken.len() <= INLINE_WAKES_MAX {
-        return;
+/// Delivers to up to [`PUBLISHER_DELIVERIES_MAX`] waiters at once. The others are split into one task per runtime thread; without a runtime they
+/// are delivered to at once, too.
+fn deliver_to_all(mut woken: Woken) {
+    if let Some(others) = woken.len().checked_sub(PUBLISHER_DELIVERIES_MAX).filter(|others| *others > 0)
+        && let Ok(runtime) = Handle::try_current()
+    {
+        let mut others = woken.split_off(others);
+        let part = others.len().div_ceil(runtime.metrics().num_workers().max(1));
+        while !others.is_empty() {
+            let mut part = others.split_off(part);
+            runtime.spawn(async move {
+                while !part.is_empty() {
+                    deliver(|| part.wake(DELIVERIES_PER_TURN));
+                    yield_now().await;
+                }
+            });
+        }
     }
-    let Ok(runtime) = Handle::try_current() else { return };
-    let part = woken.len().div_ceil(runtime.metrics().num_workers().max(1));
-    while !woken.is_empty() {
-        let mut part = woken.split_off(part);
-        runtime.spawn(async move {
-            while !part.is_empty() {
-                part.wake(WAKES_PER_TURN);
-                yield_now().await;
-            }
-        });
-    }
+    deliver(|| drop(woken));
 }

@@ -254,7 +254,7 @@ pub trait SessionClaims: Send + Sync {
 
 /// Is told about changes of streams that this process has not made. Changes of its own may be told, too.
 pub trait NewsListener: Send + Sync + 'static {
-    /// A stream was created, appended to or closed.
+    /// A stream was created, appended to or closed. Readers may read it before this returns, so the caller must hold no lock of the store.
     fn moved(&self, name: &StreamName, epoch: Epoch, tail: Position, closed: bool);
 
     /// A stream has ended.

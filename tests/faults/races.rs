@@ -176,10 +176,6 @@ impl RacedStream {
                 PollStart::Answered(polled) => return Ok(polled),
                 PollStart::Held(held) => held,
             };
-            // At random, the publisher returns before or after the held poll has read the message.
-            if fastrand::bool() {
-                held.read_before_publisher_returns();
-            }
             let mut timer = ReusableSleep::default();
             poll_fn(|context| held.poll_answer(&mut timer, context)).await
         }

@@ -1,6 +1,6 @@
 //! Model checks of the waiter code with loom, which tries every order of the threads' operations.
 //!
-//! `src/hub/signal.rs` is compiled into this test with loom's lock instead of the real one.
+//! `src/hub/signal.rs` and `in_place.rs` are compiled into this test with loom's lock and thread-local storage instead of the real ones.
 
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
@@ -8,10 +8,23 @@
 #[path = "../../src/hub/signal.rs"]
 mod signal;
 
+#[allow(dead_code, unreachable_pub, reason = "the tests use their part of it")]
+#[path = "../../src/hub/in_place.rs"]
+mod in_place;
+
 mod sync {
     //! Loom's mutex with the signature of the one in `src/hub/sync.rs`.
 
     use loom::sync::MutexGuard;
+
+    /// Loom's own macro takes no constant block.
+    macro_rules! per_thread {
+        (static $name:ident: $type:ty = const { $value:expr };) => {
+            loom::thread_local! { static $name: $type = $value; }
+        };
+    }
+
+    pub(crate) use per_thread;
 
     #[derive(Debug)]
     pub(crate) struct Mutex<T>(loom::sync::Mutex<T>);
@@ -24,9 +37,14 @@ mod sync {
         pub(crate) fn lock(&self) -> MutexGuard<'_, T> {
             self.0.lock().unwrap()
         }
+
+        pub(crate) fn try_lock(&self) -> Option<MutexGuard<'_, T>> {
+            self.0.try_lock().ok()
+        }
     }
 }
 
+mod deliveries;
 mod table;
 
 use std::future::Future;

@@ -24,6 +24,7 @@ use super::upgraded::UpgradedIo;
 use super::write::write_body;
 use crate::http::api::gateway::Gateway;
 use crate::http::api::upgrade::{Reply, Upgrade};
+use crate::hub::is_in_place;
 
 /// The stage of a connection between two polls.
 enum Stage<'a> {
@@ -196,7 +197,12 @@ fn poll_next_request<'a>(
     keep_alive: &mut KeepAlive<'_>,
     cx: &mut Context<'_>,
 ) -> Poll<io::Result<Result<Begun<'a>, Exit>>> {
-    if let Poll::Ready(parsed) = try_parse(io, context, cx) {
+    if is_in_place() {
+        // A publisher has delivered a response. It is not to wait for what the client has sent meanwhile.
+        if io.poll_readable(cx).is_ready() {
+            cx.waker().wake_by_ref();
+        }
+    } else if let Poll::Ready(parsed) = try_parse(io, context, cx) {
         keep_alive.end();
         return Poll::Ready(parsed);
     }
@@ -209,10 +215,9 @@ fn try_parse<'a>(
     context: &'a ConnectionContext,
     cx: &mut Context<'_>,
 ) -> Poll<io::Result<Result<Begun<'a>, Exit>>> {
-    let waker = cx.waker();
     let parse = |gateway: &'a Gateway, bytes: &[u8]| match gateway.try_parse(bytes, &context.state) {
         Parsed::Request(request, consumed) => {
-            (Ok(PendingResponse::begin(gateway, request, &context.state, waker)), consumed)
+            (Ok(PendingResponse::begin(gateway, request, &context.state)), consumed)
         }
         Parsed::Other => (Err(Exit::Hyper), 0),
     };

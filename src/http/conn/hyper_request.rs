@@ -91,14 +91,7 @@ async fn respond<'a>(
     match &*context.service {
         Service::Gateway(gateway) => {
             let (request, unread) = gateway.receive(request, framing, refusal, &context.state).await;
-            let mut request = Some(request);
-            let begun = poll_fn(|cx| match request.take() {
-                Some(request) => {
-                    Poll::Ready(PendingResponse::begin(gateway, request, &context.state, cx.waker()))
-                }
-                None => Poll::Pending,
-            });
-            (begun.await.into_pending(), unread)
+            (PendingResponse::begin(gateway, request, &context.state).into_pending(), unread)
         }
         Service::Admin(admin) => {
             let keep_alive = framing.keep_alive && request.body().is_end_stream();

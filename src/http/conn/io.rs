@@ -231,6 +231,14 @@ impl GuardedStream {
         Pin::new(&mut self.stream).poll_read(context, buffer)
     }
 
+    /// Completes if the client has sent something, or has closed the connection.
+    pub(super) fn poll_readable(&self, context: &mut Context<'_>) -> Poll<()> {
+        if !self.read_ahead.is_empty() || self.has_hidden_bytes || self.has_ended {
+            return Poll::Ready(());
+        }
+        self.stream.tcp().poll_read_ready(context).map(drop)
+    }
+
     /// Completes with how the client has left, while a response to it is pending. A FIN completes it only if `leaves_by` is
     /// [`LeavesBy::Fin`]. Bytes that the client sends meanwhile stay in the kernel.
     ///

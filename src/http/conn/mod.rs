@@ -38,6 +38,8 @@ use tokio::net::TcpStream;
 use tokio::time::{Duration, sleep, timeout};
 use tokio_rustls::rustls::ServerConfig;
 
+use crate::hub::InPlace;
+
 pub use body::Body;
 pub use context::{ConnectionContext, Service};
 pub use io::GuardedStream;
@@ -63,7 +65,7 @@ pub fn serve(
     tls: Option<Arc<ServerConfig>>,
     context: ConnectionContext,
 ) -> impl Future<Output = std_io::Result<()>> + Send + Unpin {
-    begin(stream, tls, context).and_then(|served| served)
+    begin(stream, tls, context).and_then(InPlace::new)
 }
 
 /// Detects which protocol the client speaks, and returns the future that serves the connection.

@@ -2,7 +2,7 @@
 
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll, Waker, ready};
+use std::task::{Context, Poll, ready};
 
 use tracing::Span;
 
@@ -18,7 +18,6 @@ use crate::http::api::operation::{GatewayRequest, OnStream, Operation, RequestLo
 use crate::http::api::upgrade::Reply;
 use crate::http::read::long_poll::{BegunRead, HeldRead, ReadStart, StartingRead};
 use crate::http::read::request::Read;
-use crate::hub::PublishedAppend;
 use crate::stream::{Append, AppendError, Appended, StreamName};
 
 /// The pending response to one HTTP/1 request. Dropping it cancels the request: a held poll leaves its wait queue.
@@ -32,29 +31,17 @@ pub(super) enum Begun<'a> {
 }
 
 impl<'a> Begun<'a> {
-    /// The response as one that is polled, maybe later. An append does not wait for its reader any more, as the reader may have woken the
-    /// task before that.
+    /// The response as one that is polled, maybe later.
     pub(super) fn into_pending(self) -> PendingResponse<'a> {
         match self {
             Self::Answered(response) => PendingResponse::ready(response),
-            Self::Pending(mut response) => {
-                if let PendingState::AfterReader { append: Some(append), .. } = &mut response.0 {
-                    append.is_polled = true;
-                }
-                response
-            }
+            Self::Pending(response) => response,
         }
     }
 }
 
 enum PendingState<'a> {
     Ready(Option<Box<ResponseBytes>>),
-    /// An append whose reader should be answered before it. Its response is ready at the second poll.
-    AfterReader {
-        gateway: &'a Gateway,
-        log: RequestLog,
-        append: Option<Box<NotifiedAppend>>,
-    },
     PendingAnswer(PendingAnswer<'a>),
     Reading {
         gateway: &'a Gateway,
@@ -67,14 +54,6 @@ enum PendingState<'a> {
         log: RequestLog,
         exchange: Box<dyn BoshExchange>,
     },
-}
-
-/// An append that is in the log, and of which its reader has been notified.
-struct NotifiedAppend {
-    answer: AppendAnswer,
-    appended: Appended,
-    /// The task of the publisher has been polled since.
-    is_polled: bool,
 }
 
 type PendingAnswer<'a> = Pin<Box<dyn Future<Output = Reply<ResponseBytes>> + Send + 'a>>;
@@ -92,12 +71,11 @@ impl<'a> PendingResponse<'a> {
         Self(PendingState::Ready(Some(Box::new(response))))
     }
 
-    /// Begins to answer a request. `waker` is that of the task that polls the response.
+    /// Begins to answer a request.
     pub(super) fn begin(
         gateway: &'a Gateway,
         request: GatewayRequest,
         state: &'a Arc<ConnectionState>,
-        waker: &Waker,
     ) -> Begun<'a> {
         let GatewayRequest { operation, mut log } = request;
         log.came_from(state);
@@ -109,7 +87,7 @@ impl<'a> PendingResponse<'a> {
             // A future for appends alone is smaller than one for all operations.
             Ok(Operation::OnStream(name, OnStream::Append(mut append))) if log.span().is_none() => {
                 append.principal = append.principal.or(state.principal());
-                return begin_append(gateway, name, append, log, waker);
+                return begin_append(gateway, name, append, log);
             }
             // A future that covers all operations.
             operation => {
@@ -128,7 +106,6 @@ impl<'a> PendingResponse<'a> {
             PendingState::Reading { .. }
             | PendingState::Bosh { .. }
             | PendingState::PendingAnswer(_)
-            | PendingState::AfterReader { .. }
             | PendingState::Ready(_) => LeavesBy::Reset,
         }
     }
@@ -151,15 +128,6 @@ impl<'a> PendingResponse<'a> {
         match &mut self.0 {
             PendingState::Ready(response) => {
                 response.take().map_or(Poll::Pending, |response| Poll::Ready(Reply::http(*response)))
-            }
-            PendingState::AfterReader { gateway, log, append } => {
-                match append.take_if(|append| std::mem::replace(&mut append.is_polled, true)) {
-                    Some(append) => {
-                        let response = append.answer.write(&append.appended);
-                        Poll::Ready(Reply::http(gateway.finish(log, Ok(response))))
-                    }
-                    None => Poll::Pending,
-                }
             }
             PendingState::PendingAnswer(reply) => reply.as_mut().poll(cx),
             PendingState::Reading { gateway, log, stage } => {
@@ -187,7 +155,7 @@ fn begin_read<'a>(
     drop(entered);
     let stage = match begun {
         BegunRead::Starting(read) => ReadStage::Starting(read),
-        BegunRead::AtOnce(Ok(ReadStart::Held(held))) => ReadStage::held(held),
+        BegunRead::AtOnce(Ok(ReadStart::Held(held))) => ReadStage::Held(Box::new(held)),
         BegunRead::AtOnce(Ok(ReadStart::Answered(response))) => {
             return Begun::Answered(gateway.finish(&mut log, Ok(response)));
         }
@@ -201,7 +169,6 @@ fn begin_append<'a>(
     name: StreamName,
     append: Box<Append>,
     mut log: RequestLog,
-    waker: &Waker,
 ) -> Begun<'a> {
     let answer = AppendAnswer::to(&append);
     let finish = move |log: &mut RequestLog, outcome: Result<Appended, AppendError>| {
@@ -210,13 +177,8 @@ fn begin_append<'a>(
         }
         gateway.finish(log, outcome.map(|appended| answer.write(&appended)).map_err(Error::from))
     };
-    match gateway.hub.publish_at_once(&name, append, waker) {
-        // A stream that has a reader existed before.
-        Ok(Ok(PublishedAppend { appended, waits_for_reader: true })) => {
-            let append = Some(Box::new(NotifiedAppend { answer, appended, is_polled: false }));
-            Begun::Pending(PendingResponse(PendingState::AfterReader { gateway, log, append }))
-        }
-        Ok(outcome) => Begun::Answered(finish(&mut log, outcome.map(|published| published.appended))),
+    match gateway.hub.publish_at_once(&name, append) {
+        Ok(outcome) => Begun::Answered(finish(&mut log, outcome)),
         Err(pending) => {
             let reply = async move {
                 let outcome = gateway.hub.publish_pending(&name, pending).await;
@@ -228,11 +190,6 @@ fn begin_append<'a>(
 }
 
 impl<'a> ReadStage<'a> {
-    fn held(mut held: HeldRead<'a>) -> Self {
-        held.read_before_publisher_returns();
-        Self::Held(Box::new(held))
-    }
-
     fn poll(
         &mut self,
         timer: &mut ReusableSleep,
@@ -242,7 +199,7 @@ impl<'a> ReadStage<'a> {
             match self {
                 Self::Starting(read) => match ready!(read.as_mut().poll(cx))? {
                     ReadStart::Answered(response) => return Poll::Ready(Ok(response)),
-                    ReadStart::Held(held) => *self = Self::held(held),
+                    ReadStart::Held(held) => *self = Self::Held(Box::new(held)),
                 },
                 Self::Held(held) => return held.poll(timer, cx),
             }

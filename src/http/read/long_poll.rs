@@ -191,14 +191,6 @@ impl Echo {
 }
 
 impl HeldRead<'_> {
-    /// See [`HeldPoll::read_before_publisher_returns`].
-    pub(in crate::http) fn read_before_publisher_returns(&mut self) {
-        match &mut self.poll {
-            HeldSource::One(poll) => poll.read_before_publisher_returns(),
-            HeldSource::Many(poll) => poll.read_before_publisher_returns(),
-        }
-    }
-
     /// See [`HeldPoll::end`].
     pub(in crate::http) fn end(&mut self) {
         match &mut self.poll {

@@ -3,9 +3,7 @@
 //! [`Gateway::begin_read`] begins a read in any form. Short polls, live forms and long polls that find messages are answered at
 //! once; the body of a live form lasts for as long as the client reads it. A long poll that has to wait becomes a
 //! [`HeldRead`](long_poll::HeldRead), a state machine of a few hundred bytes that is not a future. The loop of the connection
-//! owns it and calls its `poll` with the timer of the connection, or drops it when the client leaves. A connection whose task
-//! does nothing else while it waits calls `read_before_publisher_returns` first, so that the poll is answered before the
-//! publisher is.
+//! owns it and calls its `poll` with the timer of the connection, or drops it when the client leaves.
 
 mod envelope;
 pub(super) mod live;

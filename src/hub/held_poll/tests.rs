@@ -1,8 +1,7 @@
-//! Tests of held polls: the order of publishers and prompt readers, and polls that supersede each other.
+//! Tests of held polls: what they ask of the store, and polls that supersede each other.
 
-use std::pin::{Pin, pin};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::Ordering;
 use std::task::Waker;
 use std::time::Duration;
 
@@ -13,7 +12,7 @@ use crate::hub::{Creation, StreamReader};
 use crate::limits::Limits;
 use crate::metrics::Metrics;
 use crate::store::{CountedMemory, Memory};
-use crate::stream::{Append, ContentType, Payload, Position, Principal, Start, StreamName};
+use crate::stream::{Append, ContentType, Payload, Principal, Start, StreamName};
 
 type Held<'a> = HeldPoll<'a, StreamReader>;
 
@@ -36,7 +35,7 @@ async fn a_poll_is_answered_early_while_memory_is_critical() {
     let hub = Hub::new(store, Arc::new(Limits::default()), metrics, Clock::start()).within(budget.clone());
     let hub = Arc::new(hub);
     hub.create(&stream(), Creation::default()).await.unwrap();
-    let mut held = held(&hub, false).await;
+    let mut held = held(&hub).await;
     hub.answer_idle_polls_if_memory_is_critical();
     assert!(!is_answered(&mut held) && !hub.is_shedding());
     let _charge = Charge::new(&budget.owner(Principal(1)), Account::Messages, 62 << 20);
@@ -52,7 +51,7 @@ async fn each_read_of_a_poll_asks_the_store_once_for_what_it_knows_and_once_for_
     hub.create(&stream(), Creation::default()).await.unwrap();
     let asked = || (store.looks.swap(0, Ordering::Relaxed), store.calls.swap(0, Ordering::Relaxed));
     asked();
-    let mut held = held(&hub, false).await;
+    let mut held = held(&hub).await;
     // Besides the read, it attaches the reader to the stream.
     assert_eq!(asked(), (1, 2));
     publish(&hub).await;
@@ -63,15 +62,12 @@ async fn each_read_of_a_poll_asks_the_store_once_for_what_it_knows_and_once_for_
 }
 
 /// Begins a poll and checks that it is held.
-async fn held(hub: &Arc<Hub>, prompt: bool) -> Held<'_> {
+async fn held(hub: &Arc<Hub>) -> Held<'_> {
     let poll = PollSettings { hold: Duration::from_secs(20), client: None, credentials: None, open: None };
     let reader = hub.stream_reader(&stream(), Start::Earliest);
     let PollStart::Held(mut held) = hub.begin_poll(reader, poll).await.unwrap() else {
         panic!("the poll is answered at once")
     };
-    if prompt {
-        held.read_before_publisher_returns();
-    }
     assert!(!is_answered(&mut held));
     held
 }
@@ -83,83 +79,6 @@ fn is_answered(held: &mut Held<'_>) -> bool {
 async fn publish(hub: &Hub) {
     let append = Append::of(ContentType::octet_stream(), Payload::raw("x".into()));
     hub.publish(&stream(), append).await.unwrap();
-}
-
-fn is_ready(future: Pin<&mut impl Future>) -> bool {
-    future.poll(&mut Context::from_waker(Waker::noop())).is_ready()
-}
-
-#[tokio::test]
-async fn a_publisher_is_answered_after_a_prompt_poll_and_not_before() {
-    let hub = hub().await;
-    let mut held = held(&hub, true).await;
-    let woken = Arc::new(Flag::default());
-    let mut publish = pin!(publish(&hub));
-    let waker = Waker::from(woken.clone());
-    assert!(publish.as_mut().poll(&mut Context::from_waker(&waker)).is_pending());
-    assert!(!woken.0.load(Ordering::Relaxed));
-    assert!(is_answered(&mut held));
-    assert!(woken.0.load(Ordering::Relaxed));
-    assert!(is_ready(publish));
-}
-
-#[tokio::test]
-async fn dropping_a_prompt_poll_releases_the_publisher() {
-    let hub = hub().await;
-    let held = held(&hub, true).await;
-    let woken = Arc::new(Flag::default());
-    let mut publish = pin!(publish(&hub));
-    let waker = Waker::from(woken.clone());
-    assert!(publish.as_mut().poll(&mut Context::from_waker(&waker)).is_pending());
-    drop(held);
-    assert!(woken.0.load(Ordering::Relaxed));
-    assert!(is_ready(publish));
-}
-
-/// Appends may overtake each other on the way from the store to the waiters.
-#[tokio::test]
-async fn a_wake_up_without_news_releases_the_publisher() {
-    let hub = hub().await;
-    let mut held = held(&hub, true).await;
-    let woken = Arc::new(Flag::default());
-    let waker = Waker::from(woken.clone());
-    let epoch = hub.describe(&stream()).await.unwrap().tail.epoch;
-    assert!(hub.waiters.advance(&stream(), epoch, Position(0), false, Some(&waker)));
-    assert!(!is_answered(&mut held));
-    assert!(woken.0.load(Ordering::Relaxed));
-}
-
-#[tokio::test]
-async fn a_second_publisher_releases_the_first() {
-    let hub = hub().await;
-    let mut held = held(&hub, true).await;
-    let woken = Arc::new(Flag::default());
-    let (mut first, mut second) = (pin!(publish(&hub)), pin!(publish(&hub)));
-    let waker = Waker::from(woken.clone());
-    assert!(first.as_mut().poll(&mut Context::from_waker(&waker)).is_pending());
-    assert!(!is_ready(second.as_mut()));
-    assert!(woken.0.load(Ordering::Relaxed));
-    assert!(is_ready(first));
-    assert!(is_answered(&mut held));
-    assert!(is_ready(second));
-}
-
-#[tokio::test]
-async fn a_publisher_does_not_wait_for_polls_that_are_not_prompt_or_for_many_readers() {
-    let hub = hub().await;
-    let _other = held(&hub, false).await;
-    assert!(is_ready(pin!(publish(&hub))));
-    let hub = self::hub().await;
-    let _prompt = held(&hub, true).await;
-    let _readers: Vec<_> = (0..100).map(|_| hub.stream_reader(&stream(), Start::Earliest)).collect();
-    assert!(is_ready(pin!(publish(&hub))));
-    let hub = self::hub().await;
-    let mut many = Vec::new();
-    for _ in 0..100 {
-        many.push(held(&hub, true).await);
-    }
-    assert!(is_ready(pin!(publish(&hub))));
-    assert!(many.iter_mut().all(is_answered));
 }
 
 fn named() -> PollSettings {
@@ -222,14 +141,5 @@ async fn a_response_that_is_delayed_comes_with_the_next_message_or_at_its_deadli
         let polled =
             poll_fn(|context| poll.poll_answer(&mut ReusableSleep::default(), context)).await.unwrap();
         assert!(!polled.superseded && !polled.batch.is_empty(), "poll {number}");
-    }
-}
-
-#[derive(Default)]
-struct Flag(AtomicBool);
-
-impl std::task::Wake for Flag {
-    fn wake(self: Arc<Self>) {
-        self.0.store(true, Ordering::Relaxed);
     }
 }

@@ -238,12 +238,12 @@ async fn a_report_of_an_earlier_epoch_does_not_wake_a_reader_of_the_present_one(
     create(&hub, "s").await;
     let mut reader = hub.stream_reader(&name("s"), Start::Earliest);
     reader.read(usize::MAX).await.unwrap();
-    hub.waiters.advance(&name("s"), earlier_epoch, Position(100), true, None);
+    hub.waiters.advance(&name("s"), earlier_epoch, Position(100), true);
     assert!(!has_changed(&mut reader));
     publish(&hub, "s", "x").await;
     assert!(has_changed(&mut reader));
     assert_eq!(reader.read(usize::MAX).await.unwrap().messages, 1);
-    hub.waiters.advance(&name("s"), earlier_epoch, Position(100), true, None);
+    hub.waiters.advance(&name("s"), earlier_epoch, Position(100), true);
     assert!(!has_changed(&mut reader));
 }
 

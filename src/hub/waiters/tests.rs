@@ -1,6 +1,6 @@
 //! Tests of the registry, and of the state that waiters test.
 
-use std::task::{Context, Wake};
+use std::task::{Context, Wake, Waker};
 
 use bytes::Bytes;
 
@@ -84,7 +84,7 @@ fn wait(waiters: &StreamWaiters, waiter: &mut Waiter, task: &Arc<Task>) {
 fn crowd(readers: usize) -> (Arc<StreamWaiters>, Vec<Waiter>, Arc<Task>) {
     let (waiters, task) = (StreamWaiters::new(&name("s")), Arc::<Task>::default());
     waiters.readers.store(readers, Ordering::Relaxed);
-    waiters.advance(EPOCH, Position(1), false, None);
+    waiters.advance(EPOCH, Position(1), false);
     let mut crowd: Vec<_> = (0..readers).map(|_| Waiter::default()).collect();
     crowd.iter_mut().for_each(|waiter| wait(&waiters, waiter, &task));
     (waiters, crowd, task)
@@ -126,7 +126,7 @@ fn readers_subscribers_filters_and_waiting_tasks_are_counted() {
     let have_readers = ["s", "t", "w/1", "other"].map(|text| registry.has_readers(&name(text)));
     assert_eq!(have_readers, [true, true, true, false]);
     let (mut waiters, task) = ([Waiter::default(), Waiter::default()], Arc::<Task>::default());
-    registry.advance(&name("s"), EPOCH, Position(1), false, None);
+    registry.advance(&name("s"), EPOCH, Position(1), false);
     waiters.iter_mut().for_each(|waiter| wait(&reader, waiter, &task));
     assert_eq!(registry.count(), (2, 2));
 }
@@ -138,7 +138,7 @@ fn a_subscriber_by_name_or_wildcard_is_marked_for_each_kind_of_change() {
     registry.subscribe(&filter("+"), &wildcard);
     let changes: [&dyn Fn(); 3] = [
         &|| registry.begin(&name("s"), EPOCH, Position(0), false),
-        &|| assert!(!registry.advance(&name("s"), EPOCH, Position(1), false, None)),
+        &|| registry.advance(&name("s"), EPOCH, Position(1), false),
         &|| registry.end(&name("s")),
     ];
     for (number, change) in changes.into_iter().enumerate() {
@@ -148,46 +148,8 @@ fn a_subscriber_by_name_or_wildcard_is_marked_for_each_kind_of_change() {
         }
     }
     registry.unsubscribe(&filter("+"), &wildcard);
-    registry.advance(&name("s"), EPOCH, Position(2), false, None);
+    registry.advance(&name("s"), EPOCH, Position(2), false);
     assert!(wildcard.marks.note(|marks| marks.is_empty()) && exact.marks.note(|marks| !marks.is_empty()));
-}
-
-/// The publisher yields only if a prompt reader is about to poll, and if waking all of them is no work of its own.
-#[test]
-fn a_publisher_waits_until_a_prompt_reader_of_few_has_polled() {
-    for (readers, prompt, waits) in
-        [(1, 0, false), (1, 1, true), (INLINE_WAKES_MAX, 2, true), (INLINE_WAKES_MAX + 1, 2, false)]
-    {
-        let (waiters, publisher) = (StreamWaiters::new(&name("s")), Arc::<Task>::default());
-        waiters.readers.store(readers, Ordering::Relaxed);
-        for _ in 0..prompt {
-            assert!(waiters.signal.note(|state| state.polled(false, true)).is_none());
-        }
-        let is_kept = waiters.advance(EPOCH, Position(1), false, Some(&publisher.waker()));
-        assert_eq!((is_kept, publisher.woken()), (waits, 0), "{prompt} of {readers}");
-        assert!(
-            waiters.signal.note(|state| state.polled(false, false)).is_none(),
-            "a reader that is not prompt"
-        );
-        for number in 0..prompt {
-            let woken = waiters.signal.note(|state| state.polled(true, false));
-            assert_eq!(woken.is_some(), waits && number == 0, "{prompt} of {readers}");
-        }
-        let publishes =
-            |position| waiters.advance(EPOCH, Position(position), false, Some(&publisher.waker()));
-        assert!(!publishes(2), "no prompt reader is left");
-    }
-}
-
-#[test]
-fn a_publisher_is_woken_by_the_next_one() {
-    let (waiters, publishers) = (StreamWaiters::new(&name("s")), [Arc::<Task>::default(), Arc::default()]);
-    waiters.signal.note(|state| state.polled(false, true));
-    for (tail, publisher) in (1..).zip(&publishers) {
-        assert!(waiters.advance(EPOCH, Position(tail), false, Some(&publisher.waker())));
-    }
-    assert_eq!(publishers.each_ref().map(|publisher| publisher.woken()), [1, 0]);
-    assert!(!waiters.advance(EPOCH, Position(3), false, None));
 }
 
 #[test]
@@ -238,7 +200,7 @@ fn a_batch_is_shared_with_other_readers_at_its_offset_as_long_as_it_is_the_newes
     let is_shared = |readers: usize, shared: &SharedBatch, from: u64| {
         let waiters = StreamWaiters::new(&name("s"));
         waiters.readers.store(readers, Ordering::Relaxed);
-        waiters.advance(EPOCH, Position(5), false, None);
+        waiters.advance(EPOCH, Position(5), false);
         waiters.share(offset(4), shared);
         match waiters.signal.note(|state| state.moved(offset(from), EPOCH, Position(4))) {
             Some(TailMove::On(change)) => change.batch.is_some(),
@@ -254,38 +216,38 @@ fn a_batch_is_shared_with_other_readers_at_its_offset_as_long_as_it_is_the_newes
     }
     let waiters = StreamWaiters::new(&name("s"));
     waiters.readers.store(2, Ordering::Relaxed);
-    waiters.advance(EPOCH, Position(5), false, None);
+    waiters.advance(EPOCH, Position(5), false);
     waiters.share(offset(4), &newest);
-    waiters.advance(EPOCH, Position(6), false, None);
+    waiters.advance(EPOCH, Position(6), false);
     assert!(waiters.signal.note(|state| state.read.is_none()), "it is no longer all that can be read");
 }
 
 /// On a runtime with one thread, a task runs only when the test yields.
 #[tokio::test]
-async fn few_waiters_are_woken_by_the_publisher_and_more_by_a_task_that_yields() {
-    let (waiters, _crowd, task) = crowd(INLINE_WAKES_MAX);
-    waiters.advance(EPOCH, Position(2), false, None);
-    assert_eq!(task.woken(), INLINE_WAKES_MAX);
+async fn few_waiters_are_woken_by_the_publisher_and_the_others_by_a_task_that_yields() {
+    let (waiters, _crowd, task) = crowd(PUBLISHER_DELIVERIES_MAX);
+    waiters.advance(EPOCH, Position(2), false);
+    assert_eq!(task.woken(), PUBLISHER_DELIVERIES_MAX);
 
     for end in [false, true] {
-        let many = 2 * WAKES_PER_TURN + 3;
+        let turns = [0, 1, 2].map(|turns| PUBLISHER_DELIVERIES_MAX + turns * DELIVERIES_PER_TURN);
+        let many = turns[2] + 3;
         let (waiters, _crowd, task) = crowd(many);
         if end {
             waiters.end();
         } else {
-            assert!(!waiters.advance(EPOCH, Position(2), false, None));
+            waiters.advance(EPOCH, Position(2), false);
         }
-        assert_eq!(task.woken(), 0, "the publisher goes on");
-        for woken in [WAKES_PER_TURN, 2 * WAKES_PER_TURN, many] {
-            yield_now().await;
+        for woken in turns.into_iter().chain([many]) {
             assert_eq!(task.woken(), woken);
+            yield_now().await;
         }
     }
 }
 
 #[test]
 fn without_a_runtime_all_waiters_are_woken_by_the_publisher() {
-    let (waiters, _crowd, task) = crowd(INLINE_WAKES_MAX + 1);
-    waiters.advance(EPOCH, Position(2), false, None);
-    assert_eq!(task.woken(), INLINE_WAKES_MAX + 1);
+    let (waiters, _crowd, task) = crowd(PUBLISHER_DELIVERIES_MAX + 1);
+    waiters.advance(EPOCH, Position(2), false);
+    assert_eq!(task.woken(), PUBLISHER_DELIVERIES_MAX + 1);
 }
