@@ -46,6 +46,11 @@ pub mod wire;
 pub mod workload;
 pub mod wrk;
 
+/// Keeps unit tests that start programs (writers) apart from simulations that have to repeat themselves (readers): until a child executes its program, it
+/// shares all sockets of this process, so that one which a simulation closes stays open, and simulated time passes before its other end knows.
+#[cfg(test)]
+static PROGRAMS: parking_lot::RwLock<()> = parking_lot::RwLock::new(());
+
 /// Lets unit tests share the sample report of the example.
 #[cfg(test)]
 extern crate self as loadtest;

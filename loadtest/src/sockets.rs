@@ -100,6 +100,7 @@ mod tests {
     /// A server that neither accepts nor reads.
     #[test]
     fn a_server_that_does_nothing_makes_no_progress() {
+        let _alone = crate::PROGRAMS.write();
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
         assert_eq!(Progress::of(&[address]).unwrap(), Progress { established: 0, waiting: 0 });

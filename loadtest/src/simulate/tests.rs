@@ -78,6 +78,7 @@ fn assert_same_trace(first: &Outcome, again: &Outcome) {
 
 #[test]
 fn the_same_seed_gives_the_same_trace_and_another_seed_another_one() {
+    let _without_programs = crate::PROGRAMS.read();
     let of = |seed| {
         let simulation = simulation("fallback", network(), HOUR);
         Simulation { day: ride(), phones: 5, seed, ..simulation }.run().unwrap()
@@ -91,6 +92,7 @@ fn the_same_seed_gives_the_same_trace_and_another_seed_another_one() {
 /// The days on which summer time ends and on which it does not.
 #[test]
 fn whole_days_of_24_and_25_hours_give_the_same_trace_twice() {
+    let _without_programs = crate::PROGRAMS.read();
     let of = |hours: u32| {
         let simulation = simulation("fallback", network(), hours * HOUR);
         let every = Duration::from_secs(600);
