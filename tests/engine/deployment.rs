@@ -23,6 +23,20 @@ async fn has_received(replica: &Engine, primary: &Engine) {
     until("the replica has it", async || offset(replica) >= sent).await;
 }
 
+/// Starts two servers that do not know each other, and returns their ports, too.
+pub async fn two_servers() -> ([Engine; 2], [u16; 2]) {
+    let ports = [reserved_port(), reserved_port()];
+    let arguments = ["--repl-diskless-sync-delay", "0", "--save", ""];
+    ([server(ports[0], &arguments).await, server(ports[1], &arguments).await], ports)
+}
+
+/// Makes a server a replica of the one at a port, and waits until it has what that one has.
+pub async fn follow(replica: &Engine, port: u16) {
+    let _done: String = replica.ask(&format!("REPLICAOF 127.0.0.1 {port}"));
+    let follows = async || replica.info("INFO replication", "master_link_status") == "up";
+    until("the replica follows", follows).await;
+}
+
 /// Makes the user of the gateways.
 const GATEWAY_USER: &str = "ACL SETUSER gate on >secret allkeys allchannels +@all";
 

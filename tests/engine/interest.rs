@@ -21,9 +21,8 @@ async fn holds(gateway: &Gateway, polls: usize) {
 }
 
 /// How often the engine was told to publish something.
-fn published(engine: &Engine) -> u32 {
-    let calls = engine.info("INFO commandstats", "cmdstat_spublish");
-    calls.split([',', '=']).nth(1).map_or(0, |calls| calls.parse().unwrap())
+fn published(engine: &Engine) -> usize {
+    engine.calls("spublish")
 }
 
 #[tokio::test]

@@ -133,6 +133,12 @@ impl Engine {
         line.unwrap_or_default().to_owned()
     }
 
+    /// How often a command was called, by clients and functions.
+    pub fn calls(&self, command: &str) -> usize {
+        let calls = self.info("INFO commandstats", &format!("cmdstat_{command}"));
+        calls.split([',', '=']).nth(1).map_or(0, |calls| calls.parse().unwrap())
+    }
+
     /// Publishes so much on a channel at once that no subscriber's buffer holds it.
     pub fn flood(&self, channel: &str) {
         let flood = "for _ = 1, 1000 do redis.call('SPUBLISH', KEYS[1], string.rep('x', 100)) end";

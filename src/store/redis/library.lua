@@ -49,7 +49,7 @@ local KEYS_OF_STREAM = {
 }
 
 local function keys_of(partition, name)
-  return setmetatable({ partition = partition, name = name, history = false, heard = false }, KEYS_OF_STREAM)
+  return setmetatable({ partition = partition, name = name, heard = false }, KEYS_OF_STREAM)
 end
 
 -- Loads the metadata of a stream, with a further field of it.
@@ -104,19 +104,25 @@ local function tenant_of(name)
   return string.match(name, '^$tenant/([^/]*)/') or ''
 end
 
--- Identifies one history of the engine: it changes when a replica is promoted, which may lack the last appends. It is asked for once a
--- call, as INFO takes half as long as everything else of a short call.
-local function replication(keys)
-  keys.history = keys.history or string.match(redis.call('INFO', 'replication'), 'master_replid:(%x+)') or ''
-  return keys.history
+-- Identifies one history of the engine: it changes when a replica is promoted, which may lack the last appends. INFO takes a tenth of the time
+-- of an append, so a primary asks once and remembers the answer as long as it has the library (a script asks whenever it needs it).
+-- That is safe, as a primary that was replaced by a replica loses its own appends only by taking over all data of another one, and with these
+-- it takes over the library anew. If it lacks none, it may go on with its earlier answer once it is promoted again.
+local history = nil
+local function replication()
+  if history then return history end
+  local info = redis.call('INFO', 'replication')
+  local id = string.match(info, 'master_replid:(%x+)') or ''
+  if string.find(info, 'role:master', 1, true) then history = id end
+  return id
 end
 
 -- A new epoch: the time in microseconds, and 12 bits of the history, as two histories may count the same time. It is greater than all
 -- earlier ones, as a call takes longer than a microsecond.
-local function new_epoch(keys)
+local function new_epoch()
   local time = redis.call('TIME')
   local micros = tonumber(time[1]) * 1000000 + tonumber(time[2])
-  return string.format('%013x', micros) .. string.sub(replication(keys) .. '000', 1, 3)
+  return string.format('%013x', micros) .. string.sub(replication() .. '000', 1, 3)
 end
 
 -- The metadata in an answer, as lines.
@@ -226,7 +232,10 @@ end
 
 -- Continues in a new epoch if the engine may have lost appends since the last one: offsets beyond the tail are then refused for ever.
 local function follow_replication(keys, stream)
-  local current = replication(keys)
+  if stream.replication == replication() then return end
+  -- The answer that is remembered may be of before a promotion that the library of another version has noticed.
+  history = nil
+  local current = replication()
   if stream.replication == current then return end
   -- The tail has the epoch of the appends before it, not that of a run without appends.
   local ancestors, epoch_of_tail = {}, nil
@@ -239,7 +248,7 @@ local function follow_replication(keys, stream)
   end
   ancestors[#ancestors + 1] = (epoch_of_tail or stream.epoch) .. ':' .. integer(stream.tail)
   while #ancestors > ANCESTORS_MAX do table.remove(ancestors, 1) end
-  stream.ancestors, stream.epoch, stream.replication = table.concat(ancestors, ','), new_epoch(keys), current
+  stream.ancestors, stream.epoch, stream.replication = table.concat(ancestors, ','), new_epoch(), current
   store(keys, stream, 'ancestors', 'epoch', 'replication')
 end
 
@@ -402,9 +411,9 @@ end
 
 local function new_stream(keys, args, now)
   return {
-    epoch = new_epoch(keys), ancestors = '', tail = 0, earliest = 0, messages = 0, bytes = 0, closed = '', closed_by = '',
+    epoch = new_epoch(), ancestors = '', tail = 0, earliest = 0, messages = 0, bytes = 0, closed = '', closed_by = '',
     content_type = args.content_type, essence = args.essence, lifetime = args.lifetime, retention = args.retention,
-    asked = args.asked, used = now, sequence = '', deleted = '', depth = 0, replication = replication(keys),
+    asked = args.asked, used = now, sequence = '', deleted = '', depth = 0, replication = replication(),
     producers = 0, source = '', branch = 0, appended = 0, origin = '', creator = args.creator, counted = 0,
     tenant = tenant_of(keys.name),
   }
