@@ -22,7 +22,7 @@ use crate::clock::ReusableSleep;
 use crate::http::api::credentials::{Renewals, Rights, SocketRights};
 use crate::http::api::error::Error;
 use crate::http::conn::{ClientMessage, FrameSocket, UpgradedIo};
-use crate::hub::Hub;
+use crate::hub::{Hub, is_in_place};
 use crate::limits::Limits;
 use crate::stream::{Principal, StreamName};
 
@@ -141,7 +141,8 @@ impl SocketSession {
                     }
                     None => return Ok(SocketEnd::Close(self.why_updates_end())),
                 },
-                received = self.socket.receive() => {
+                // Not on the time of a publisher; the task of the connection has its waker there.
+                received = self.socket.receive(), if !is_in_place() => {
                     // Boxed, as it is rare beside waiting, and a reader that waits would have the memory for it.
                     if let Some(end) = Box::pin(self.handle(received?, publisher, streams)).await? {
                         return Ok(end);
