@@ -9,7 +9,7 @@ use jiff::Timestamp;
 use serde_json::Value;
 use tokio::time::Instant;
 
-use crate::world::{Gateway, Raw, alone, post, program, put};
+use crate::world::{Gateway, Raw, alone, post, program, put, until};
 
 const CROWD: usize = 10_000;
 const STREAM: &str = "/v1/stream/crowd";
@@ -55,8 +55,9 @@ async fn ten_thousand_held_polls_of_one_token_end_over_a_second_and_come_again()
     };
     let lasting = token_for(Duration::from_secs(3600));
     let bearer = format!("Bearer {lasting}");
-    let limits = ["--limit", "connections_per_second_max=100000"];
-    let gateway = Gateway::start(&[&["--auth", &path("key")], &limits[..]].concat()).await;
+    let fields = ["--auth", &path("key"), "--access-log", &path("log")];
+    let limits = ["--limit", "connections_per_second_max=100000", "--limit", "access_log_bytes_max=16777216"];
+    let gateway = Gateway::start(&[&fields[..], &limits[..]].concat()).await;
     let created = gateway.send(put(STREAM).json("").header("authorization", &bearer)).await.expect(201);
     let mut offset = created.next_offset();
 
@@ -92,8 +93,16 @@ async fn ten_thousand_held_polls_of_one_token_end_over_a_second_and_come_again()
         assert_eq!(connection.whole_answer().await.expect("an answer").expect(200).text(), "[2]");
     }
 
-    println!("polls of one token end in the tenths of the second before its expiry, last first: {tenths:?}");
+    // When each ended, by the clock of the gateway.
+    let end = expiry(&short);
+    let before = |at: &Timestamp| end.duration_since(*at).as_secs_f64();
+    let last = ends(&path("log")).await.iter().map(before).fold(f64::INFINITY, f64::min);
+    println!(
+        "polls of one token are to end in the tenths of the second before its expiry, last first: {tenths:?}; the last one ended \
+         {last:.3} s before"
+    );
     assert!(tenths.iter().all(|polls| (1..=IN_A_TENTH_MAX).contains(polls)), "{tenths:?}");
+    assert!(last > -1.0, "the last one ended {last} s before the expiry");
 }
 
 /// In which tenth of the second before the expiry of their token the held polls will end, as the gateway says. When they really do depends on the machine, too.
@@ -110,4 +119,20 @@ async fn tenths_before(expiry: Timestamp, gateway: &Gateway) -> [usize; TENTHS] 
         tenths[((before * TENTHS as f64) as usize).min(TENTHS - 1)] += 1;
     }
     tenths
+}
+
+/// Returns when the polls ended that were answered with 204, once all of them are in the log.
+async fn ends(log: &str) -> Vec<Timestamp> {
+    let read = || {
+        let text = std::fs::read_to_string(log).unwrap();
+        let lines = text.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
+        let ended = lines.filter(|line| line["status"] == 204 && line["method"] == "GET");
+        let end = |line: Value| {
+            let begun: Timestamp = line["time"].as_str().unwrap().parse().unwrap();
+            begun + Duration::from_millis(line["held_ms"].as_u64().unwrap())
+        };
+        ended.map(end).collect::<Vec<_>>()
+    };
+    until("all lines are written", async || read().len() == CROWD).await;
+    read()
 }
