@@ -47,6 +47,23 @@ async fn an_idle_socket_lives_longer_than_an_idle_connection_may() {
 }
 
 #[tokio::test]
+async fn after_each_message_that_it_was_sent_a_socket_still_hears_its_client() {
+    // No ping is due in between, after which the client would be heard again.
+    let gateway = Gateway::start(&["--limit", "websocket_ping=1h"]).await;
+    let mut publisher = Publisher::create(&gateway, "s", Kind::Json).await;
+    let mut socket = socket(&publisher).await;
+    socket.json().await.unwrap();
+    for n in 0..3 {
+        gateway.until_waiting(1).await;
+        publisher.append(format!("{n}")).await;
+        assert_eq!(socket.json().await.unwrap()["data"], json!([n]));
+        socket.send_text("\"of the socket\"").await;
+        let (one, other) = (socket.json().await.unwrap(), socket.json().await.unwrap());
+        assert!(one.get("appended").or(other.get("appended")).is_some(), "{one} {other}");
+    }
+}
+
+#[tokio::test]
 async fn a_gateway_that_drains_sends_the_offset_and_closes_with_1001() {
     let mut gateway = Gateway::start(&["--limit", "drain_spread=300ms"]).await;
     let mut publisher = Publisher::create(&gateway, "s", Kind::Json).await;

@@ -170,9 +170,12 @@ impl FrameSocket {
         Poll::Ready(Ok(()))
     }
 
-    /// Answers of the socket itself are sent before the next frame is read, so that they do not accumulate for a client that does not
-    /// read.
-    fn poll_receive(&mut self, context: &mut Context<'_>) -> Poll<io::Result<ClientMessage>> {
+    /// Poll form of [`receive`](Self::receive). Answers of the socket itself are sent before the next frame is read, so that they do not
+    /// accumulate for a client that does not read.
+    pub(in crate::http) fn poll_receive(
+        &mut self,
+        context: &mut Context<'_>,
+    ) -> Poll<io::Result<ClientMessage>> {
         loop {
             ready!(self.poll_flush(context))?;
             if self.has_ended {

@@ -7,6 +7,7 @@ mod opening;
 use std::future::poll_fn;
 use std::io;
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::Duration;
 
 use futures_util::StreamExt;
@@ -141,8 +142,7 @@ impl SocketSession {
                     }
                     None => return Ok(SocketEnd::Close(self.why_updates_end())),
                 },
-                // Not on the time of a publisher; the task of the connection has its waker there.
-                received = self.socket.receive(), if !is_in_place() => {
+                received = receive_by_task(&mut self.socket) => {
                     // Boxed, as it is rare beside waiting, and a reader that waits would have the memory for it.
                     if let Some(end) = Box::pin(self.handle(received?, publisher, streams)).await? {
                         return Ok(end);
@@ -236,6 +236,14 @@ impl SocketSession {
         let _in_time = timeout(patience, closed).await;
         self.socket.shut_down().await
     }
+}
+
+/// Receives the next message when the task of the connection polls, and not on the time of a publisher that delivers in place. The same
+/// future may be polled by both. A delivery can leave the socket alone, as the task has left its waker there.
+///
+/// Cancel safe.
+async fn receive_by_task(socket: &mut FrameSocket) -> io::Result<ClientMessage> {
+    poll_fn(|context| if is_in_place() { Poll::Pending } else { socket.poll_receive(context) }).await
 }
 
 fn log_end(ended: io::Result<()>) {
