@@ -64,7 +64,9 @@ test("two browsers chat behind hostile networks, over a crash of the gateway: ea
   await ann.say("<b>hello</b>")
   await until(async () => (await ann.state()) === "reads by sse" && (await bob.state()) === "reads by long-poll")
   for (const n of numbers(10)) await Promise.all(both.map(({ say }) => say(`${n}`)))
-  await until(async () => (await Promise.all(both.map(({ read }) => read()))).every((texts) => texts.length >= 21))
+  const pages = async () => JSON.stringify(await Promise.all(both.map(async ({ state, read }) => [await state(), ...(await read())])))
+  const allIsRead = async () => (await Promise.all(both.map(({ read }) => read()))).every((texts) => texts.length >= 21)
+  await until(allIsRead, 60_000, pages)
 
   await gateway.stop()
   await until(async () => (await Promise.all(both.map(({ state }) => state()))).every((text) => text.startsWith("the gateway is away")))

@@ -24,13 +24,13 @@ export async function append(gateway, stream, ...values) {
   if (!answer.ok) throw new Error(await answer.text())
 }
 
-// Waits for a condition, and names it if it is not met within a minute.
-export async function until(condition, within = 60_000) {
+// Waits for a condition. If it is not met within a minute, the error names it and what `describe` resolves with.
+export async function until(condition, within = 60_000, describe = () => "") {
   const end = performance.now() + within
   for (;;) {
     const value = await condition()
     if (value) return value
-    if (performance.now() > end) throw new Error(`not within ${within} ms: ${condition}`)
+    if (performance.now() > end) throw new Error(`not within ${within} ms: ${condition} ${await describe()}`)
     await new Promise((wait) => setTimeout(wait, 20))
   }
 }
