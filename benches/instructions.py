@@ -1,21 +1,23 @@
 #!/usr/bin/env python3
 """What the most frequent requests cost the gateway in user space, counted by callgrind.
 
-    benches/instructions.py [--what wake|short-poll|append]... [GATEWAY...]
+    benches/instructions.py [--what wake|wake-of-many|short-poll|append]... [GATEWAY...]
 
 Needs valgrind. Without names it counts target/release/pollgate; with several it compares them with the first.
 
 * wake: a published message, the answer to the held poll that it wakes, and the next poll. One closed loop publishes to 100 held polls in turn.
+* wake-of-many: the same with polls of two streams each, such as the clients of this project hold.
 * short-poll: a short poll at the tail of a stream, to which 32 connections send one each before any response is read.
 * append: the same with messages of 100 bytes, each connection to a stream of its own.
 
-Counted are 2000 of them (of the latter two 3200), after a quarter as many that warm the gateway up. Unlike times, the counts hardly differ between
+Counted are 2000 of them (of the last two 3200), after a quarter as many that warm the gateway up. Unlike times, the counts hardly differ between
 runs, also on a busy machine; those of callgrind's 32 KiB caches stand for how much code and data a request touches, which decides its time on a
 quiet machine, where the caches are cold. Allocations are calls of the allocator that return new memory.
 """
 
 import argparse
 import itertools
+import json
 import pathlib
 import re
 import signal
@@ -39,11 +41,11 @@ class Connection:
 
     def send(self, method, target, body=""):
         fields = f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n" if body else ""
-        head = f"{method} /v1/stream/{target} HTTP/1.1\r\nHost: localhost\r\nUser-Agent: bench\r\nAccept: */*\r\n{fields}\r\n"
+        head = f"{method} /v1/{target} HTTP/1.1\r\nHost: localhost\r\nUser-Agent: bench\r\nAccept: */*\r\n{fields}\r\n"
         self.socket.sendall((head + body).encode())
 
     def receive(self):
-        """Returns the header fields of a response, whose body it skips."""
+        """Returns the header fields of a response, and its body."""
         while b"\r\n\r\n" not in self.received:
             self.fill()
         head, _, self.received = self.received.partition(b"\r\n\r\n")
@@ -54,8 +56,8 @@ class Connection:
         length = int(fields.get("content-length", 0))
         while len(self.received) < length:
             self.fill()
-        self.received = self.received[length:]
-        return fields
+        body, self.received = self.received[:length], self.received[length:]
+        return fields, body
 
     def fill(self):
         read = self.socket.recv(65536)
@@ -64,33 +66,49 @@ class Connection:
         self.received += read
 
 
-def held_poll(connection, stream, offset):
-    connection.send("GET", f"orders/{stream}?offset={offset}&live=long-poll&timeout=50")
+def poll_of_one(connection, stream, response):
+    fields, _ = response
+    connection.send("GET", f"stream/orders/{stream}?offset={fields['stream-next-offset']}&live=long-poll&timeout=50")
 
 
-def wakes(port, count):
+def poll_of_many(connection, stream, response):
+    """Holds a poll, or asks for the resume token if this is the response to the creation of the stream."""
+    _, body = response
+    target = f"streams?stream=orders/{stream}&stream=quiet/{stream}"
+    if body:
+        target += f"&resume={json.loads(body)['resume']}&live=long-poll&timeout=50"
+    connection.send("GET", target)
+    if not body:
+        poll_of_many(connection, stream, connection.receive())
+
+
+def wakes(port, count, held_poll=poll_of_one):
     """Yields after each wake."""
     publisher, readers = Connection(port), [Connection(port) for _ in range(POLLS)]
     for stream, reader in enumerate(readers):
-        publisher.send("PUT", f"orders/{stream}", "[]")
-        held_poll(reader, stream, publisher.receive()["stream-next-offset"])
+        publisher.send("PUT", f"stream/orders/{stream}", "[]")
+        held_poll(reader, stream, publisher.receive())
     while True:
         yield
         stream = next(count) % POLLS
-        publisher.send("POST", f"orders/{stream}", '{"n":1,"what":"something that has happened"}')
-        held_poll(readers[stream], stream, readers[stream].receive()["stream-next-offset"])
+        publisher.send("POST", f"stream/orders/{stream}", '{"n":1,"what":"something that has happened"}')
+        held_poll(readers[stream], stream, readers[stream].receive())
         publisher.receive()
+
+
+def wakes_of_many(port, count):
+    return wakes(port, count, poll_of_many)
 
 
 def short_polls(port, _):
     """Yields after one short poll on each connection."""
     connections = [Connection(port) for _ in range(AT_ONCE)]
-    connections[0].send("PUT", "orders/1", "[]")
-    offset = connections[0].receive()["stream-next-offset"]
+    connections[0].send("PUT", "stream/orders/1", "[]")
+    fields, _ = connections[0].receive()
     while True:
         yield
         for connection in connections:
-            connection.send("GET", f"orders/1?offset={offset}")
+            connection.send("GET", f"stream/orders/1?offset={fields['stream-next-offset']}")
         for connection in connections:
             connection.receive()
 
@@ -99,12 +117,12 @@ def appends(port, _):
     """Yields after one append on each connection."""
     connections = [Connection(port) for _ in range(AT_ONCE)]
     for stream, connection in enumerate(connections):
-        connection.send("PUT", f"orders/{stream}", "[]")
+        connection.send("PUT", f"stream/orders/{stream}", "[]")
         connection.receive()
     while True:
         yield
         for stream, connection in enumerate(connections):
-            connection.send("POST", f"orders/{stream}", f'"{"x" * 98}"')
+            connection.send("POST", f"stream/orders/{stream}", f'"{"x" * 98}"')
         for connection in connections:
             connection.receive()
 
@@ -112,6 +130,7 @@ def appends(port, _):
 # What each name counts: the requests, how many of them one turn has, and the turns that are not counted and those that are.
 SUBJECTS = {
     "wake": (wakes, 1, WARM, COUNTED),
+    "wake-of-many": (wakes_of_many, 1, WARM, COUNTED),
     "short-poll": (short_polls, AT_ONCE, WARM_TURNS, COUNTED_TURNS),
     "append": (appends, AT_ONCE, WARM_TURNS, COUNTED_TURNS),
 }
@@ -174,7 +193,7 @@ def main():
             counts = count(gateway, what, options.keep)
             first = first or counts
             figures = (f"{value:8.1f} {name} ({value / first[name]:.3f})" for name, value in counts.items())
-            print(f"{what:10} {gateway}: {', '.join(figures)}", flush=True)
+            print(f"{what:12} {gateway}: {', '.join(figures)}", flush=True)
 
 
 main()

@@ -17,6 +17,9 @@ use std::thread;
 
 use super::sync::{Mutex, per_thread};
 
+/// Readers of one kind that a publisher delivers to before it is answered; of more, tasks take care.
+pub(super) const PUBLISHER_DELIVERIES_MAX: usize = 16;
+
 /// What the wakers that this thread calls are called for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Mode {

@@ -21,16 +21,13 @@ use tokio::task::yield_now;
 use tokio::time::Instant;
 
 use super::SharedBatch;
-use super::in_place::deliver;
+use super::in_place::{PUBLISHER_DELIVERIES_MAX, deliver};
 use super::polled_origins::PolledOrigins;
 use super::signal::{Signal, Woken};
 use super::subscriber::{Member, Members, Wildcards};
 use super::update::Change;
 use crate::clock::Clock;
 use crate::stream::{Epoch, Filter, Offset, Position, Store, StreamName};
-
-/// Waiters that get a message before its publisher is answered; of more, tasks take care.
-pub(super) const PUBLISHER_DELIVERIES_MAX: usize = 16;
 
 /// Waiters that a task delivers to between two yields, so that other tasks run in between. A turn is within the budget that the
 /// runtime gives a task, beyond which connections are woken.

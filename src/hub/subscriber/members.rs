@@ -16,11 +16,9 @@ use tokio::runtime::Handle;
 use tokio::task::consume_budget;
 use tokio::time::Instant;
 
+use crate::hub::in_place::{PUBLISHER_DELIVERIES_MAX, deliver};
 use crate::hub::signal::Signal;
 use crate::stream::{Filter, StreamName};
-
-/// Maximum number of subscribers of one filter that a publisher marks inline; more are marked by a task.
-pub(super) const INLINE_MARKS_MAX: usize = 64;
 
 /// One subscriber, as publishers and operators see it.
 #[derive(Debug)]
@@ -209,19 +207,19 @@ impl Members {
         }
     }
 
-    /// Marks the stream for each of them. For more than [`INLINE_MARKS_MAX`] a task of its own does this and
-    /// yields to others.
+    /// Marks the stream for each of them, and delivers to them in place. For more than [`PUBLISHER_DELIVERIES_MAX`] a task of its own does this
+    /// and yields to others.
     pub(in crate::hub) fn mark(&self, name: &StreamName) {
         let members = match self {
             Self::None => return,
-            Self::One(member) => return member.mark(name),
+            Self::One(member) => return deliver(|| member.mark(name)),
             Self::Many(members) => members,
         };
         match Handle::try_current() {
-            Ok(runtime) if members.len() > INLINE_MARKS_MAX => {
+            Ok(runtime) if members.len() > PUBLISHER_DELIVERIES_MAX => {
                 runtime.spawn(mark_all(members.clone(), name.clone()));
             }
-            _ => members.values().for_each(|member| member.mark(name)),
+            _ => deliver(|| members.values().for_each(|member| member.mark(name))),
         }
     }
 
@@ -238,6 +236,6 @@ impl Members {
 async fn mark_all(members: Arc<BTreeMap<u64, Arc<Member>>>, name: StreamName) {
     for member in members.values() {
         consume_budget().await;
-        member.mark(&name);
+        deliver(|| member.mark(&name));
     }
 }

@@ -8,6 +8,7 @@ use tokio::time::advance;
 
 use super::*;
 use crate::clock::{Clock, in_time};
+use crate::hub::in_place::PUBLISHER_DELIVERIES_MAX;
 use crate::hub::{ClientId, Creation, PollSettings, Source, StreamReader};
 use crate::limits::Limits;
 use crate::metrics::{Counts, Metrics};
@@ -143,7 +144,7 @@ async fn changes_beyond_the_maximum_of_marks_are_reported_as_an_overflow() {
 /// On a runtime with one thread, a task runs only when the test yields.
 #[tokio::test]
 async fn few_subscribers_of_a_filter_are_marked_by_the_publisher_and_more_by_a_task() {
-    for (count, by_publisher) in [(members::INLINE_MARKS_MAX, true), (members::INLINE_MARKS_MAX + 1, false)] {
+    for (count, by_publisher) in [(PUBLISHER_DELIVERIES_MAX, true), (PUBLISHER_DELIVERIES_MAX + 1, false)] {
         let hub = hub();
         let subscribers: Vec<_> = (0..count).map(|number| hub.subscriber(number.to_string())).collect();
         subscribers.iter().for_each(|subscriber| subscriber.add(filter("s")));

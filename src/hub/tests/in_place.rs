@@ -10,10 +10,10 @@ use std::time::Duration;
 use crate::clock::Clock;
 use crate::hub::in_place::{InPlace, deliver, is_in_place};
 use crate::hub::signal::Signal;
-use crate::hub::{Creation, Hub, PollSettings};
+use crate::hub::{Creation, Hub, PollSettings, RequestedStream, Source};
 use crate::metrics::Metrics;
 use crate::store::Memory;
-use crate::stream::{Append, ContentType, Payload, Start, StreamName};
+use crate::stream::{Append, ContentType, Description, Payload, Progress, Start, StreamName};
 
 type TailSignal = Arc<Signal<u64>>;
 
@@ -51,26 +51,48 @@ fn a_reader_has_a_message_when_its_delivery_returns() {
     assert_eq!(poll(reader), Poll::Ready(true));
 }
 
-#[tokio::test]
-async fn a_held_poll_is_answered_when_the_append_that_it_waited_for_returns() {
+/// Checks that a held poll with a reader of the stream "s" is answered when the append that it waits for returns.
+async fn is_answered_before_the_publisher<S: Source>(reader: impl FnOnce(&Arc<Hub>, &Description) -> S) {
     let (store, metrics, limits) = (Arc::new(Memory::new()), Arc::new(Metrics::new()), Arc::default());
     let hub = Arc::new(Hub::new(store, limits, metrics, Clock::start()));
-    let stream = StreamName::parse("s").unwrap();
-    hub.create(&stream, Creation::default()).await.unwrap();
-    let (answers, polling, reader) =
-        (Arc::new(AtomicU64::new(0)), hub.clone(), hub.stream_reader(&stream, Start::Earliest));
+    let name = StreamName::parse("s").unwrap();
+    hub.create(&name, Creation::default()).await.unwrap();
+    let stream = hub.describe(&name).await.unwrap();
+    let (answers, polling, reader) = (Arc::new(AtomicU64::new(0)), hub.clone(), reader(&hub, &stream));
     let answered = answers.clone();
     let mut polls = pin!(InPlace::new(Box::pin(async move {
         let settings = PollSettings { hold: Duration::from_secs(20), ..PollSettings::default() };
         let polled = polling.poll(reader, settings).await.unwrap();
-        answered.store(polled.batch.messages, Ordering::Relaxed);
+        assert!(S::is_news(&polled.batch));
+        answered.fetch_add(1, Ordering::Relaxed);
     })));
     assert!(poll(polls.as_mut()).is_pending());
     let append = Append::of(ContentType::octet_stream(), Payload::raw("x".into()));
-    hub.publish(&stream, append).await.unwrap();
+    hub.publish(&name, append).await.unwrap();
     assert_eq!(answers.load(Ordering::Relaxed), 1);
     assert_eq!(hub.counts().held_polls, 0);
     assert!(poll(polls).is_ready());
+}
+
+#[tokio::test]
+async fn a_held_poll_of_one_stream_is_answered_when_the_append_that_it_waited_for_returns() {
+    let name = StreamName::parse("s").unwrap();
+    is_answered_before_the_publisher(|hub, _| hub.stream_reader(&name, Start::Earliest)).await;
+}
+
+#[tokio::test]
+async fn a_held_poll_of_many_streams_is_answered_when_the_append_that_it_waited_for_returns() {
+    is_answered_before_the_publisher(|hub, stream| {
+        let of = |name: &str, progress| RequestedStream {
+            stream: StreamName::parse(name).unwrap(),
+            progress: Some(progress),
+            history: 0,
+            times: false,
+            withheld: false,
+        };
+        hub.multi_reader(vec![of("none", Progress::Missing), of("s", Progress::At(stream.tail))])
+    })
+    .await;
 }
 
 #[test]
