@@ -25,7 +25,7 @@ use super::operation::{GatewayRequest, OnStream, Operation};
 use super::options::Options;
 use super::resources;
 use super::subscriptions::{SubscriptionHead, SubscriptionRequest, is_reserved, is_without_credentials};
-use super::target::stream_of_path;
+use super::target::{STREAMS_PATH, stream_of_path};
 use super::tickets::{TICKET_METHODS, TICKET_PATH, TicketRequest};
 use super::upload::{can_skip, collect};
 use crate::auth::Action;
@@ -35,9 +35,6 @@ use crate::http::read::request::{PostRead, Read, ReadOrSocket};
 use crate::hub::ClientId;
 use crate::limits::Limits;
 use crate::stream::{Append, Shortage, StreamName};
-
-/// The path at which one request reads many streams.
-const STREAMS_PATH: &str = "/v1/streams";
 
 /// The beginning of the paths of streams, and of [`STREAMS_PATH`].
 const STREAM_PATHS: &str = "/v1/";

@@ -10,6 +10,9 @@ use crate::stream::StreamName;
 /// The path prefix of streams.
 pub(in crate::http) const STREAMS: &str = "/v1/stream/";
 
+/// The path at which one request reads many streams.
+pub(in crate::http) const STREAMS_PATH: &str = "/v1/streams";
+
 /// The first segment of the names that the protocol reserves (section 6).
 const RESERVED: &str = "__ds";
 

@@ -1,4 +1,4 @@
-//! The fast path: parses short polls, long polls and small appends that arrive whole, without hyper.
+//! The fast path: parses short polls and long polls, of one stream or many, and small appends that arrive whole, without hyper.
 //!
 //! httparse, which hyper uses too, parses the head. A request with anything unusual is left to hyper, so that one parser
 //! decides what is HTTP (docs/design/http1.md). hyper also gets each request that the access policy refuses.
@@ -20,7 +20,7 @@ use crate::http::api::gateway::Gateway;
 use crate::http::api::handlers::post;
 use crate::http::api::operation::{GatewayRequest, OnStream, Operation};
 use crate::http::api::subscriptions::is_reserved;
-use crate::http::api::target::{Parameter, Parameters, Query, STREAMS, stream_of_path};
+use crate::http::api::target::{Parameter, Parameters, Query, STREAMS, STREAMS_PATH, stream_of_path};
 use crate::http::read::request::Read;
 
 /// The outcome of parsing the bytes of a client.
@@ -55,8 +55,7 @@ impl Gateway {
         {
             return Parsed::Other;
         }
-        let path_bytes = memchr::memchr(b'?', target.as_bytes()).unwrap_or(target.len());
-        let (path, query) = (target.get(..path_bytes).unwrap_or_default(), target.get(path_bytes + 1..));
+        let (path, query) = split_target(target);
         let method = if request.method == Some("GET") { Method::GET } else { Method::POST };
         // hyper parses the request again, and the check that follows logs the refusal and answers it.
         let Ok(origin) = self.access.check(Version::HTTP_11, &method, None, &fields) else {
@@ -98,9 +97,10 @@ impl Gateway {
         query: Option<&str>,
         fields: &ParsedFields<'_>,
     ) -> Option<(Form, Result<Operation, Error>, bool)> {
+        // `None`: the query names the streams.
+        let stream = || if path == STREAMS_PATH { Ok(None) } else { stream_of_path(path).map(Some) };
         let read = |query: &Query<'_>| {
-            let stream = Some(stream_of_path(path)?);
-            Ok(Operation::Read(Read::plain(stream, query, fields, &self.limits, self.holds)?))
+            Ok(Operation::Read(Read::plain(stream()?, query, fields, &self.limits, self.holds)?))
         };
         match Query::parse(query) {
             Ok(query) => match query.get(Parameter::Live) {
@@ -109,7 +109,7 @@ impl Gateway {
             },
             // As in the other parser, an invalid name takes precedence.
             Err(error) => {
-                let refused = stream_of_path(path).and_then(|_| Err(error.into()));
+                let refused = stream().and_then(|_| Err(error.into()));
                 Some((Form::ShortPoll, refused, true))
             }
         }
@@ -154,13 +154,24 @@ fn is_plain(target: &str) -> bool {
     eights.iter().all(|eight| are_plain(eight)) && are_plain(rest)
 }
 
+/// Splits a target into its path and its query.
+fn split_target(target: &str) -> (&str, Option<&str>) {
+    let path_bytes = memchr::memchr(b'?', target.as_bytes()).unwrap_or(target.len());
+    (target.get(..path_bytes).unwrap_or_default(), target.get(path_bytes + 1..))
+}
+
 /// Returns the target and the body of a request, if nothing about the request is unusual.
 fn usual<'a>(
     request: &Request<'_, 'a>,
     fields: &ParsedFields<'_>,
     behind: &'a [u8],
 ) -> Option<(&'a str, &'a [u8])> {
-    let target = request.path.filter(|target| target.starts_with(STREAMS) && !is_reserved(target))?;
+    let target = request.path?;
+    let is_of_stream = target.starts_with(STREAMS) && !is_reserved(target);
+    let is_of_many = !is_of_stream && split_target(target).0 == STREAMS_PATH;
+    if !is_of_stream && !is_of_many {
+        return None;
+    }
     let stays = fields.values(&CONNECTION).all(|option| option.eq_ignore_ascii_case(b"keep-alive"));
     let unusual = UNUSUAL.iter().any(|name| fields.values(name).next().is_some());
     if request.version != Some(1) || unusual || !stays || !is_plain(target) {
@@ -169,7 +180,8 @@ fn usual<'a>(
     let mut lengths = fields.values(&CONTENT_LENGTH);
     match (request.method, lengths.next(), lengths.next()) {
         (Some("GET"), None, None) => Some((target, &[])),
-        (Some("POST"), Some(length), None) => {
+        // That of many streams is a read.
+        (Some("POST"), Some(length), None) if is_of_stream => {
             let length = whole_number(length)?;
             Some((target, behind.get(..usize::try_from(length).ok()?)?))
         }
