@@ -168,8 +168,7 @@ fn usual<'a>(
 ) -> Option<(&'a str, &'a [u8])> {
     let target = request.path?;
     let is_of_stream = target.starts_with(STREAMS) && !is_reserved(target);
-    let is_of_many = !is_of_stream && split_target(target).0 == STREAMS_PATH;
-    if !is_of_stream && !is_of_many {
+    if !is_of_stream && split_target(target).0 != STREAMS_PATH {
         return None;
     }
     let stays = fields.values(&CONNECTION).all(|option| option.eq_ignore_ascii_case(b"keep-alive"));
