@@ -389,6 +389,8 @@ fn deliver_to_all(mut woken: Woken) {
     if let Some(others) = woken.len().checked_sub(PUBLISHER_DELIVERIES_MAX).filter(|others| *others > 0)
         && let Ok(runtime) = Handle::try_current()
     {
+        // Before further threads take processors, so that the first client can read meanwhile.
+        deliver(|| woken.wake(1));
         let mut others = woken.split_off(others);
         let part = others.len().div_ceil(runtime.metrics().num_workers().max(1));
         while !others.is_empty() {
