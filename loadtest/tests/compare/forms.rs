@@ -2,7 +2,7 @@
 
 use loadtest::data::{Report, Run};
 
-use crate::world::{Loadtest, alone};
+use crate::world::{Loadtest, beside_others};
 
 /// Checks a report with `runs` runs of [`LOAD`].
 pub(crate) fn check(report: &Report, runs: usize) {
@@ -57,7 +57,7 @@ fn of<'a>(report: &'a Report, strategy: &str) -> &'a Run {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn every_form_delivers_everything() {
-    let _turn = alone().await;
+    let _turn = beside_others().await;
     let ended = Loadtest::new(&LOAD).run().await;
     assert_eq!(ended.code, Some(0));
     let report = ended.report();
@@ -84,7 +84,7 @@ async fn every_form_delivers_everything() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn xmpp_clients_get_everything() {
-    let _turn = alone().await;
+    let _turn = beside_others().await;
     let how = ["--strategy", "xmpp:websocket", "--strategy", "xmpp:bosh"];
     let report = Loadtest::new(&[&LOAD[..], &how].concat()).run().await.report();
     check(&report, 2);
@@ -98,7 +98,7 @@ async fn xmpp_clients_get_everything() {
 /// 50 clients on 7 streams give the same counts in one process and in 3, with two repeats.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn several_processes_and_repeats_measure_together() {
-    let _turn = alone().await;
+    let _turn = beside_others().await;
     let load =
         ["--clients", "50", "--streams-shared", "7", "--seconds", "2", "--warm-up", "0.5", "--rate", "2"];
     let load = [&load[..], &PATIENT[..2]].concat();

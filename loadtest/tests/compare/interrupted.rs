@@ -8,7 +8,7 @@ use tokio::process::Child;
 use tokio::time::{Instant, sleep, timeout};
 
 use crate::forms::PATIENT;
-use crate::world::{Loadtest, alone};
+use crate::world::{Loadtest, beside_others};
 
 /// Hang detector.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -50,7 +50,7 @@ const LOAD: [&str; 8] = ["--clients", "30", "--rate", "2", "--warm-up", "0.5", "
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_first_signal_reports_what_was_measured() {
-    let _turn = alone().await;
+    let _turn = beside_others().await;
     for split in [&[][..], &["--clients-a-process", "16"]] {
         let command = Loadtest::new(
             &[&LOAD[..], &PATIENT, &["--strategy", "sse", "--strategy", "ndjson"], split].concat(),
@@ -73,7 +73,7 @@ async fn the_first_signal_reports_what_was_measured() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_second_signal_ends_the_command_at_once() {
-    let _turn = alone().await;
+    let _turn = beside_others().await;
     let command =
         Loadtest::new(&[&LOAD[..], &PATIENT, &["--strategy", "sse", "--clients-a-process", "16"]].concat());
     let mut child = command.spawn();

@@ -1,11 +1,11 @@
 //! Rivals in the same comparison. Debian's and npm's packages are installed by `tests/run`.
 
 use crate::forms::{LOAD, check};
-use crate::world::{Loadtest, alone};
+use crate::world::{Loadtest, beside_others};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn nchan_and_mosquitto_deliver_everything() {
-    let _turn = alone().await;
+    let _turn = beside_others().await;
     let how = ["--strategy", "short-poll:500ms", "--strategy", "long-poll:5s", "--strategy", "sse"];
     let more = ["--strategy", "websocket", "--strategy", "mqtt", "--rival", "nchan", "--rival", "mosquitto"];
     let ended = Loadtest::new(&[&LOAD[..], &how, &more].concat()).run().await;
@@ -20,7 +20,7 @@ async fn nchan_and_mosquitto_deliver_everything() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn prosody_and_ejabberd_deliver_everything() {
-    let _turn = alone().await;
+    let _turn = beside_others().await;
     let how = ["--strategy", "xmpp:websocket", "--strategy", "xmpp:bosh"];
     let more = ["--rival", "prosody", "--rival", "ejabberd"];
     let ended = Loadtest::new(&[&LOAD[..], &how, &more].concat()).run().await;
@@ -35,7 +35,7 @@ async fn prosody_and_ejabberd_deliver_everything() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn servers_of_node_and_several_workers_of_nchan_deliver_everything() {
-    let _turn = alone().await;
+    let _turn = beside_others().await;
     let how = ["--strategy", "long-poll:5s", "--strategy", "sse", "--strategy", "websocket"];
     let more = ["--rival", "socket.io", "--rival", "durable-streams-node", "--rival", "nchan-workers"];
     let ended = Loadtest::new(&[&LOAD[..], &how, &more].concat()).run().await;
@@ -50,7 +50,7 @@ async fn servers_of_node_and_several_workers_of_nchan_deliver_everything() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn pushpin_redis_valkey_and_nats_deliver_everything() {
-    let _turn = alone().await;
+    let _turn = beside_others().await;
     let how = ["--strategy", "long-poll:5s", "--strategy", "sse", "--strategy", "websocket"];
     let rivals = ["pushpin", "redis-streams", "valkey-streams", "nats"];
     let more: Vec<_> = rivals.iter().flat_map(|rival| ["--rival", rival]).collect();

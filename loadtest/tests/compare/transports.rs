@@ -3,7 +3,7 @@
 use loadtest::data::{Report, Run};
 
 use crate::forms::check;
-use crate::world::{Loadtest, alone};
+use crate::world::{Loadtest, beside_others};
 
 /// Less than that of the other tests, as there are many runs.
 const LOAD: [&str; 14] = [
@@ -33,7 +33,7 @@ fn of<'a>(report: &'a Report, server: &str, strategy: &str, transport: Option<&s
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn every_message_arrives_once_over_http2_and_over_tls() {
-    let _turn = alone().await;
+    let _turn = beside_others().await;
     let strategies = ["long-poll:5s", "sse", "websocket"];
     let how = strategies.iter().flat_map(|strategy| ["--strategy", strategy]);
     let over = TRANSPORTS.iter().flat_map(|(name, _)| ["--transport", name]);

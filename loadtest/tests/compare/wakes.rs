@@ -1,11 +1,11 @@
 //! Clients that sleep: providers wake them, and they poll.
 
 use crate::forms::PATIENT;
-use crate::world::{Loadtest, alone};
+use crate::world::{Loadtest, beside_others};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn clients_that_sleep_are_woken_and_get_everything() {
-    let _turn = alone().await;
+    let _turn = beside_others().await;
     let load = ["--clients", "40", "--seconds", "6", "--warm-up", "0.5", "--rate", "0.3"];
     let strategies = ["push:fcm", "push:web", "sms", "mqtt"];
     let asked: Vec<_> = strategies.iter().flat_map(|strategy| ["--strategy", strategy]).collect();

@@ -11,7 +11,7 @@ use tokio::time::{Duration, sleep, timeout};
 
 use crate::behind::Behind;
 use crate::ends::ANY;
-use crate::world::alone;
+use crate::world::beside_others;
 
 /// Messages behind each network, in bursts between which proxies have time to cut.
 const BURSTS: u32 = 4;
@@ -22,7 +22,7 @@ const ENDS_WITHIN: Duration = Duration::from_secs(180);
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn behind_every_network_the_command_prints_each_message_once_and_in_order() {
-    let _turn = alone().await;
+    let _turn = beside_others().await;
     let behind = Behind::of(&Profile::none(), &[]).await;
     let program = gateway_program(Path::new(env!("CARGO_BIN_EXE_loadtest"))).unwrap();
     let mut readers = JoinSet::new();

@@ -2,7 +2,7 @@
 
 use loadtest::data::{Report, Run};
 
-use crate::world::{Loadtest, alone};
+use crate::world::{Loadtest, beside_others};
 
 const LOAD: [&str; 13] = [
     "compare",
@@ -44,7 +44,7 @@ fn is_cut_off(run: &Run) -> bool {
 /// A strategy that cannot work is a line of the report with its reason, and does not delay the others.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn strategies_that_a_network_blocks_are_reported_as_lost() {
-    let _turn = alone().await;
+    let _turn = beside_others().await;
     let report = through("no-streaming:1s", &["long-poll:2s", "sse", "websocket", "mqtt"]).await;
     assert!(is_complete(of(&report, "long-poll:2s")), "{:?}", report.runs);
     for (strategy, why) in
@@ -64,7 +64,7 @@ async fn strategies_that_a_network_blocks_are_reported_as_lost() {
 /// Timeouts of a real path, and a network that works after 2 s.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn networks_of_the_cost_model_and_recovered_ones_deliver_everything() {
-    let _turn = alone().await;
+    let _turn = beside_others().await;
     let report = through("heroku", &["short-poll:500ms", "sse", "websocket"]).await;
     assert!(report.runs.iter().all(is_complete), "{:?}", report.runs);
     let report = through("captive:2s", &["short-poll:500ms"]).await;

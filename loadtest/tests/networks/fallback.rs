@@ -10,7 +10,7 @@ use tokio::time::{Instant, sleep};
 
 use crate::behind::{Behind, Reading};
 use crate::ends::hops;
-use crate::world::{Loadtest, Stopwatch, alone, on_time};
+use crate::world::{Loadtest, Stopwatch, alone, beside_others, on_time};
 
 fn millis(count: u64) -> Duration {
     Duration::from_millis(count)
@@ -19,7 +19,7 @@ fn millis(count: u64) -> Duration {
 /// One row per built-in network, with at least 1000 messages each.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn behind_every_network_all_messages_come_once_and_in_order() {
-    let _turn = alone().await;
+    let _turn = beside_others().await;
     let load = ["--reader", "fallback", "--scale", "0.1", "--bursts", "6", "--rate", "65"];
     let ended = Loadtest::new(&[&["networks"], &load[..]].concat()).run().await;
     assert_eq!(ended.code, Some(0));

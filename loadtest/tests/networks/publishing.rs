@@ -9,7 +9,7 @@ use tokio::time::timeout;
 
 use crate::behind::Behind;
 use crate::ends::HANGS;
-use crate::world::alone;
+use crate::world::beside_others;
 
 const STREAMS: usize = 8;
 const MESSAGES: usize = 12_500;
@@ -21,7 +21,7 @@ const AT_ONCE: usize = 25;
 /// eight streams arrive once each and in order, and the gateway never refuses a request.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn lost_responses_neither_lose_nor_double_any_of_100_000_messages() {
-    let _turn = alone().await;
+    let _turn = beside_others().await;
     let unlimited = ["--limit", "connections_per_second_max=100000"];
     let behind = Behind::of(&"lossy-answers".parse().unwrap(), &unlimited).await;
     let settings = Settings { backoff_min: Duration::from_millis(10), ..Settings::default() };

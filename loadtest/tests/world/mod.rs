@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use loadtest::data::Report;
 use tokio::process::{Child, Command};
-use tokio::sync::{Mutex, MutexGuard};
+use tokio::sync::{Semaphore, SemaphorePermit};
 
 pub(crate) use stopwatch::{Stopwatch, on_time};
 
@@ -96,8 +96,18 @@ impl Ended {
     }
 }
 
+/// Loads that run at the same time, if they only count. Most of their time is that of clocks.
+const AT_ONCE: u32 = 3;
+
+static PLACES: Semaphore = Semaphore::const_new(AT_ONCE as usize);
+
 /// Waits until no other load runs in this process: two loads would disturb each other's figures.
-pub(crate) async fn alone() -> MutexGuard<'static, ()> {
-    static TURN: Mutex<()> = Mutex::const_new(());
-    TURN.lock().await
+pub(crate) async fn alone() -> SemaphorePermit<'static> {
+    PLACES.acquire_many(AT_ONCE).await.unwrap()
+}
+
+/// Waits until there is room for a load whose figures do not depend on what runs beside it, such as one of which every message has
+/// to arrive.
+pub(crate) async fn beside_others() -> SemaphorePermit<'static> {
+    PLACES.acquire().await.unwrap()
 }
