@@ -41,6 +41,16 @@ async fn append(gateway: &Gateway) {
     assert!(appended.status.is_success(), "{appended:?}");
 }
 
+/// Appends, and waits until the subscription has the stream, which it gets to know after the append is acknowledged.
+async fn append_to_linked(gateway: &Gateway) {
+    append(gateway).await;
+    let is_linked = async || {
+        let view = gateway.send(get(JOBS)).await.expect(200).json();
+        view["streams"].as_array().is_some_and(|streams| !streams.is_empty())
+    };
+    until("the subscription has the stream", is_linked).await;
+}
+
 fn code(answer: &Answer) -> String {
     answer.json()["error"]["code"].as_str().unwrap_or_default().to_owned()
 }
@@ -52,7 +62,7 @@ async fn each_step_of_a_worker_may_be_at_another_gateway() {
     pull_wake(&gateways[0]).await;
     for round in 0..6 {
         let [here, there] = [&gateways[round % 2], &gateways[(round + 1) % 2]];
-        append(here).await;
+        append_to_linked(here).await;
         let claimed = claim(there, "first").await;
         assert_eq!(claimed["generation"], round + 1);
         let refused =
@@ -112,7 +122,7 @@ async fn a_gateway_that_was_stopped_and_goes_on_acknowledges_nothing_for_a_worke
     let engine = Engine::volatile().await;
     let [stopped, other] = pair(&engine, &[]).await;
     pull_wake(&stopped).await;
-    append(&stopped).await;
+    append_to_linked(&stopped).await;
     let first = claim(&stopped, "first").await;
     stopped.signal("STOP");
     other.send(done(&first)).await.expect(200);

@@ -32,6 +32,16 @@ async fn until_pending(gateway: &Gateway, device: &str, is_pending: bool) {
     .await;
 }
 
+/// Waits until devices know of all appends so far, which they are told of in their order: the wake of a device that reads another stream,
+/// which is appended to now, says so.
+async fn until_devices_know_appends(gateway: &Gateway, provider: &mut Provider) {
+    let tablet = json!({"streams": {"other": null}, "channels": channels()});
+    gateway.send(put("/v1/devices/tablet").json(tablet)).await.expect(201);
+    append(gateway, "other").await;
+    assert_eq!(provider.next().await.json()["device"], "tablet");
+    gateway.send(delete("/v1/devices/tablet")).await.expect(204);
+}
+
 #[tokio::test]
 async fn a_device_is_woken_by_each_stream_that_its_filter_matches_also_after_a_restart() {
     let (folder, mut provider) = (tempfile::tempdir().unwrap(), Provider::start().await);
@@ -42,18 +52,14 @@ async fn a_device_is_woken_by_each_stream_that_its_filter_matches_also_after_a_r
     append(&gateway, "news/old").await;
     let made = gateway.send(of_filters("phone", &["news/#"])).await.expect(201).json();
     assert_eq!((&made["filters"], &made["pending"]), (&json!(["news/#"]), &json!(false)), "{made}");
-    // The wake of a device that reads the other stream says that this append is done.
-    let tablet = json!({"streams": {"other": null}, "channels": channels()});
-    gateway.send(put("/v1/devices/tablet").json(tablet)).await.expect(201);
-    append(&gateway, "other").await;
-    assert_eq!(provider.next().await.json()["device"], "tablet");
-    gateway.send(delete("/v1/devices/tablet")).await.expect(204);
+    until_devices_know_appends(&gateway, &mut provider).await;
     until_pending(&gateway, "phone", false).await;
     append(&gateway, "news/a/b").await;
     let wake = provider.next().await.json();
     assert_eq!(wake["device"], "phone");
     assert!(!wake.to_string().contains("news"), "a wake tells nothing of streams");
     append(&gateway, "news/c").await;
+    until_devices_know_appends(&gateway, &mut provider).await;
     // A poll of one of them says that the device is awake.
     gateway.send(get("/v1/stream/news/c?offset=-1&client=phone")).await.expect(200);
     until_pending(&gateway, "phone", false).await;
