@@ -246,3 +246,17 @@ fn a_waiter_that_is_forgotten_rounds_later_removes_no_other_waiter() {
         assert_eq!(woken(&tasks), [1, 0, 1]);
     });
 }
+
+#[test]
+fn a_waiter_knows_whether_it_is_registered_until_it_is_forgotten() {
+    on_one_thread(|| {
+        let (tail, task, mut waiter) = (Signal::new(0), Arc::<Task>::default(), Waiter::default());
+        assert!(!waiter.is_registered());
+        sleep(&tail, &task, &mut waiter, 1);
+        assert!(waiter.is_registered());
+        tail.update(|tail| *tail = 1);
+        assert!(waiter.is_registered(), "its wake-up does not change that");
+        tail.forget(&mut waiter);
+        assert!(!waiter.is_registered());
+    });
+}
